@@ -1,0 +1,166 @@
+"""Where the road is: a raster in the map frame, and its conservative resampling onto the grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.polygons import cells_inside, cells_on_outline
+
+# Overlaps thinner than this share of a raster cell are rounding, not road.
+_TOUCH = 1e-6
+_FINEST = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class RoadMap:
+    """Raster of the road in the map frame; what was unknown is road already.
+
+    Attributes:
+        cells: bool [h, w], True = road; rows along the raster's y, columns along its x.
+        resolution: side of a cell in metres, at least 1 mm.
+        origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame.
+
+    Raises:
+        ValueError: cells is not a bool raster with at least one cell, or resolution is unusable.
+    """
+
+    cells: NDArray[np.bool_]
+    resolution: float
+    origin: SE2
+
+    def __post_init__(self) -> None:
+        if self.cells.ndim != 2 or self.cells.size == 0 or self.cells.dtype != np.bool_:
+            raise ValueError(
+                f"road cells must be a bool [h, w] raster with h, w >= 1, "
+                f"got {self.cells.dtype} {list(self.cells.shape)}"
+            )
+        if not (math.isfinite(self.resolution) and self.resolution >= _FINEST):
+            raise ValueError(f"road resolution must be at least {_FINEST} m, got {self.resolution}")
+
+    @classmethod
+    def from_polygons(
+        cls,
+        polygons: Sequence[NDArray[np.floating]],
+        resolution: float,
+        holes: Sequence[NDArray[np.floating]] = (),
+    ) -> RoadMap:
+        """Rasterise polygons of the map frame, aligned with the frame's axes.
+
+        Every cell that a polygon touches is road, except cells that lie wholly within a hole.
+
+        Args:
+            polygons: arrays [K, 2] of vertices in metres, K >= 3, open or closed, any direction.
+            resolution: side of a cell in metres.
+            holes: the same, for areas inside the polygons that are not road.
+
+        Raises:
+            ValueError: no polygon, or one that is not a finite [K, 2] array with K >= 3.
+        """
+        if not polygons:
+            raise ValueError("polygons is empty: a road map needs at least one")
+        if not (math.isfinite(resolution) and resolution >= _FINEST):
+            raise ValueError(f"road resolution must be at least {_FINEST} m, got {resolution}")
+        vertices = np.concatenate([_checked(polygon) for polygon in polygons]) / resolution
+        low = np.floor(vertices.min(axis=0)).astype(np.int64)
+        w, h = (np.floor(vertices.max(axis=0)).astype(np.int64) - low + 1).tolist()
+        cells = np.zeros((h, w), dtype=np.bool_)
+        for polygon in polygons:
+            outline = _checked(polygon) / resolution - low
+            cells |= cells_inside(outline, (h, w)) | cells_on_outline(outline, (h, w))
+        for hole in holes:
+            outline = _checked(hole) / resolution - low
+            cells &= ~(cells_inside(outline, (h, w)) & ~cells_on_outline(outline, (h, w)))
+        return cls(cells, resolution, SE2(float(low[0]) * resolution, float(low[1]) * resolution, 0.0))
+
+
+def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The polygon as float64 [K, 2]."""
+    vertices = np.asarray(polygon, dtype=np.float64)
+    if vertices.ndim != 2 or vertices.shape[1] != 2 or len(vertices) < 3 or not np.isfinite(vertices).all():
+        raise ValueError(f"a road polygon must be a finite [K >= 3, 2] array, got shape {list(vertices.shape)}")
+    return vertices
+
+
+def road_mask(road: RoadMap, map_from_grid: SE2, grid: Grid) -> NDArray[np.bool_]:
+    """Resample the road onto the grid, for any resolutions and rotation between them.
+
+    Conservative: every grid cell that overlaps a road cell is True. A cell is looked up by its
+    bounding box on the raster, so under rotation it may reach a fifth of a cell further. Outside
+    the raster there is no road; ask :func:`covers` first.
+
+    Returns:
+        bool [H, W].
+    """
+    raster_from_grid = road.origin.inverse() @ map_from_grid
+    # Bounding box of each grid cell on the raster, in raster cells: [low, low + span] on each axis.
+    c, s = math.cos(raster_from_grid.yaw), math.sin(raster_from_grid.yaw)
+    scale = grid.resolution / road.resolution
+    span = scale * (abs(c) + abs(s)) - 2.0 * _TOUCH
+    first = raster_from_grid.apply((grid.x_centres[0], grid.y_centres[0])) / road.resolution - span / 2
+    along_col, along_row = np.arange(grid.width) * scale, (np.arange(grid.height) * scale)[:, None]
+    low_x = along_col * c + (first[0] - along_row * s)
+    low_y = along_col * s + (first[1] + along_row * c)
+    # A span covers n or n + 1 raster cells: two windows of n cells, one from either end, see them all.
+    n = math.floor(max(span, 0.0)) + 1
+    crop, (top, left) = _crop(road.cells, low_y, low_x, span)
+    windows = _any_of_next(_any_of_next(np.pad(crop, n), n, axis=0), n, axis=1)
+    rows = [_clipped(low_y + end, top - n + back, windows.shape[0]) for end, back in ((0.0, 0), (span, n - 1))]
+    cols = [_clipped(low_x + end, left - n + back, windows.shape[1]) for end, back in ((0.0, 0), (span, n - 1))]
+    flat = windows.ravel()
+    mask = np.zeros(grid.shape, dtype=np.bool_)
+    for row in rows:
+        row *= windows.shape[1]
+        for col in cols:
+            mask |= flat[row + col]
+    return mask
+
+
+def _crop(
+    cells: NDArray[np.bool_], low_y: NDArray[np.float64], low_x: NDArray[np.float64], span: float
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The part of the raster that the grid can see, and its first row and column."""
+    bounds = []
+    for low, size in ((low_y, cells.shape[0]), (low_x, cells.shape[1])):
+        ends = low[::max(len(low) - 1, 1), ::max(low.shape[1] - 1, 1)]
+        start = min(max(math.floor(ends.min()), 0), size)
+        bounds.append((start, min(max(math.floor(ends.max() + span) + 1, start), size)))
+    (top, bottom), (left, right) = bounds
+    return cells[top:bottom, left:right], (top, left)
+
+
+def _any_of_next(cells: NDArray[np.bool_], n: int, axis: int) -> NDArray[np.bool_]:
+    """OR of each cell with its n - 1 successors along the axis, in log2(n) passes."""
+    result = cells.swapaxes(0, axis).copy() if axis else cells
+    reach = 1
+    while reach < n:
+        step = min(reach, n - reach)
+        grown = result.copy()
+        grown[:-step] |= result[step:]
+        result, reach = grown, reach + step
+    return np.ascontiguousarray(result.swapaxes(0, axis))
+
+
+def _clipped(position: NDArray[np.float64], start: int, size: int) -> NDArray[np.intp]:
+    """Index of each raster position in the padded windows; beyond them the empty first or last one."""
+    index = np.floor(position) - start
+    return np.clip(index, 0, size - 1, out=index).astype(np.intp)
+
+
+def covers(road: RoadMap, map_from_grid: SE2, grid: Grid) -> bool:
+    """Whether any part of the grid lies on the raster (two rectangles, separating axes)."""
+    raster_from_grid = road.origin.inverse() @ map_from_grid
+    h, w = road.cells.shape
+    length, width = w * road.resolution, h * road.resolution
+    on_raster = raster_from_grid.apply(grid.corners)
+    if (on_raster.max(axis=0) <= 0).any() or (on_raster.min(axis=0) >= (length, width)).any():
+        return False
+    on_grid = raster_from_grid.inverse().apply([(0, 0), (length, 0), (length, width), (0, width)])
+    low, high = grid.corners[0], grid.corners[2]
+    return bool((on_grid.max(axis=0) > low).all() and (on_grid.min(axis=0) < high).all())
