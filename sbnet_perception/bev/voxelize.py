@@ -1,0 +1,73 @@
+"""Point cloud to the network's bird's-eye-view input (section 4.2, "Our BEV representation").
+
+Height bins follow the paper: 30 of 0.2 m over [-2, 4) m and one for all that is below, one for all
+that is above. The intensity channel is the mean over the whole column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sbnet_perception.bev.grid import Grid
+
+BINS = 30
+Z_MIN = -2.0
+BIN_HEIGHT = 0.2
+BELOW, ABOVE, INTENSITY = BINS, BINS + 1, BINS + 2
+CHANNELS = BINS + 3
+
+# Channel of each bin number, shifted by one: below, the 30 bins, above.
+_CHANNEL_OF_BIN = np.array([BELOW, *range(BINS), ABOVE], dtype=np.int64)
+
+
+def voxelize(points: NDArray[np.float32], grid: Grid) -> torch.Tensor:
+    """Rasterise one cloud.
+
+    Args:
+        points: float32 [P, 4], columns x, y, z (metres, grid frame, z = 0 is the ground) and
+            intensity (0-1). Points out of range or with a non-finite value are ignored.
+
+    Returns:
+        float32 [1, CHANNELS, H, W], channels_last: channels 0-29 occupancy (0 or 1) of the height
+        bins upwards from -2 m, BELOW, ABOVE, and INTENSITY (0 where the column is empty).
+        Depends on the set of points alone, up to the rounding of the mean.
+    """
+    return Voxelizer(grid)(points)
+
+
+class Voxelizer:
+    """:func:`voxelize` into one buffer that is kept and cleared only where it was written.
+
+    The tensor is the voxelizer's: it is valid until the next call, which overwrites it, and must not
+    be written to. Clone it to keep it. Not for use by several threads at once.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._image = torch.zeros((1, *grid.shape, CHANNELS))
+        self._flat = self._image.view(-1).numpy()
+        self._written: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def __call__(self, points: NDArray[np.float32]) -> torch.Tensor:
+        self._flat[self._written] = 0.0
+        row, col, inside = self.grid.cells(points)
+        z, intensity = points[inside, 2], points[inside, 3]
+        finite = np.isfinite(z) & np.isfinite(intensity)
+        if not finite.all():
+            row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]
+        cell = row.astype(np.int64) * self.grid.width + col
+        # Occupancy: one write per point at (cell, height bin).
+        height_bin = np.clip(np.floor((z - Z_MIN) * (1.0 / BIN_HEIGHT)), -1, BINS).astype(np.int64)
+        occupied = cell * CHANNELS + _CHANNEL_OF_BIN[height_bin + 1]
+        self._flat[occupied] = 1.0
+        # Mean intensity of the columns that hold a point.
+        count = np.bincount(cell)
+        column = np.flatnonzero(count)
+        mean = np.bincount(cell, weights=intensity)[column] / count[column]
+        column *= CHANNELS
+        column += INTENSITY
+        self._flat[column] = mean
+        self._written = np.concatenate((occupied, column))
+        return self._image.permute(0, 3, 1, 2)

@@ -1,0 +1,107 @@
+"""The computation mask: the one raster that says where the detector computes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.masks.dilate import dilate
+from sbnet_perception.masks.occupancy import occupancy_mask
+
+_MASKS_OF_SOURCE: dict[str, tuple[str, ...]] = {
+    "road_and_occupancy": ("road", "occupancy"),
+    "road": ("road",),
+    "occupancy": ("occupancy",),
+    "none": (),
+}
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which masks make up the computation mask, and their extents.
+
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    source: str = field(
+        default="road_and_occupancy",
+        metadata={"help": "Where to compute: road_and_occupancy, road, occupancy or none (everywhere)."},
+    )
+    road_dilation: float = field(
+        default=0.5, metadata={"help": "Metres by which the road grows, for vehicles that overhang its edge."}
+    )
+    occupancy_dilation: float = field(
+        default=0.5, metadata={"help": "Metres by which the cells of points above the ground grow."}
+    )
+    min_height: float = field(
+        default=0.35, metadata={"help": "Lowest height above ground, in metres, of a point that counts as occupancy."}
+    )
+    max_height: float = field(
+        default=3.2, metadata={"help": "Highest height above ground, in metres, of a point that counts as occupancy."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.source not in _MASKS_OF_SOURCE:
+            raise ValueError(f"mask source must be one of {list(_MASKS_OF_SOURCE)}, got {self.source!r}")
+        for name in ("road_dilation", "occupancy_dilation", "min_height", "max_height"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0.0 <= value <= 100.0):
+                raise ValueError(f"mask {name} must be between 0 and 100 m, got {value}")
+        if self.max_height <= self.min_height:
+            raise ValueError(
+                f"mask max_height must be above min_height = {self.min_height} m, got {self.max_height}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ComputationMask:
+    """Where to compute.
+
+    Attributes:
+        mask: bool [H, W], or None to compute everywhere.
+        used: names of the masks that it is the intersection of.
+        missing_road: the configuration asks for a road and there was none.
+    """
+
+    mask: NDArray[np.bool_] | None
+    used: tuple[str, ...]
+    missing_road: bool
+
+
+def computation_mask(
+    points: NDArray[np.float32], grid: Grid, road: NDArray[np.bool_] | None, config: MaskConfig
+) -> ComputationMask:
+    """Intersect the masks that the configuration names.
+
+    A road that is asked for and missing counts as everywhere: the other masks still apply, and
+    without another one the detector computes densely.
+
+    Args:
+        points: float32 [P, >= 3], columns x, y, z in metres in the grid frame.
+        grid: raster of the mask.
+        road: bool [H, W] from :func:`~sbnet_perception.masks.road.road_mask`, not dilated, or None.
+        config: which masks to use.
+
+    Raises:
+        ValueError: road is not a bool raster of the grid's shape.
+    """
+    if road is not None and (road.shape != grid.shape or road.dtype != np.bool_):
+        raise ValueError(f"road must be bool {list(grid.shape)}, got {road.dtype} {list(road.shape)}")
+    wanted = _MASKS_OF_SOURCE[config.source]
+    masks: dict[str, NDArray[np.bool_]] = {}
+    if "road" in wanted and road is not None:
+        masks["road"] = dilate(road, config.road_dilation, grid.resolution)
+    if "occupancy" in wanted:
+        masks["occupancy"] = occupancy_mask(
+            points, grid, config.min_height, config.max_height, config.occupancy_dilation
+        )
+    return ComputationMask(
+        mask=np.logical_and.reduce(list(masks.values())) if masks else None,
+        used=tuple(masks),
+        missing_road="road" in wanted and road is None,
+    )
