@@ -1,0 +1,75 @@
+"""Batch normalization over the pixels that are computed (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sbnet_perception.blocks.tiles import Tiles
+
+
+class SparseBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization whose training statistics come from active pixels only, each counted once.
+
+    Same parameters and state_dict as ``nn.BatchNorm2d``; the same function in evaluation.
+    """
+
+    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:  # type: ignore[override]
+        """Normalize ``x`` [N, C, H, W]; ``tiles`` lie on the map of ``x``."""
+        return self.normalize(x, None if tiles is None else tiles.mask())
+
+    def normalize(self, x: Tensor, active: Tensor | None) -> Tensor:
+        """As `forward`, with the active pixels as bool [N, H, W]."""
+        if not self.training or active is None:
+            return super().forward(x)
+        y, mean, variance = _MaskedNorm.apply(x, active, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            count = int(active.sum())
+            if count > 1:
+                momentum = self.momentum if self.momentum is not None else 0.1
+                assert self.running_mean is not None and self.running_var is not None
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        return y
+
+
+class _MaskedNorm(torch.autograd.Function):
+    """y = weight * (x - mean) / std + bias everywhere, with mean and std of the active pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, active: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        channels = x.shape[1]
+        pixels = torch.nonzero(active.reshape(-1)).squeeze(1)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixels).to(weight.dtype)
+        # Without any active pixel there is nothing to measure: leave x as it is.
+        variance, mean = (
+            torch.var_mean(rows, 0, correction=0) if len(rows) else (weight.new_ones(channels), weight.new_zeros(channels))
+        )
+        rstd = (variance + eps).rsqrt()
+        scale = weight * rstd
+        y = torch.addcmul(_per_channel(bias - mean * scale, x), x, _per_channel(scale, x))
+        ctx.save_for_backward(x, active, weight, mean, rstd)
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, active, weight, mean, rstd = ctx.saved_tensors
+        dy = gradients[0]
+        count = max(int(active.sum()), 1)
+        # Every pixel, active or not, was normalized with the same mean and std, so all send gradients to them.
+        dbias = dy.sum((0, 2, 3), dtype=weight.dtype)
+        dscale = (dy * x).sum((0, 2, 3), dtype=weight.dtype) - mean * dbias
+        scale = weight * rstd
+        slope = -scale * rstd.square() * dscale / count
+        offset = -scale * dbias / count - slope * mean
+        # Only active pixels had a part in the mean and std.
+        dx = torch.addcmul(_per_channel(offset, x), x, _per_channel(slope, x))
+        dx = (dx * active[:, None].to(x.dtype)).addcmul_(dy, _per_channel(scale, x))
+        return dx, None, dscale * rstd, dbias, None
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype)[None, :, None, None]

@@ -1,0 +1,61 @@
+"""Tiles: which parts of a feature map are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sbnet_perception.blocks.ops import reduce_mask
+from sbnet_perception.blocks.reference import Pair
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The active tiles of a feature map.
+
+    Attributes:
+        indices: int32 [B, 3] rows (n, ty, tx) of the active tiles, in raster order.
+        batch: number of images N.
+        size: (H, W) of the feature map in pixels.
+        tile: (th, tw) of a tile in pixels; tiles at the lower and right edge may be cut.
+    """
+
+    indices: Tensor
+    batch: int
+    size: Pair
+    tile: Pair
+
+    @staticmethod
+    def from_mask(mask: Tensor, tile: Pair, stride: int = 1) -> Tiles:
+        """Tiles with at least one True pixel beneath them.
+
+        Args:
+            mask: bool [H, W] or [N, H, W] on the grid.
+            tile: (th, tw) in pixels of the feature map.
+            stride: stride of the feature map on the grid; the map has ceil(H / stride) x ceil(W / stride) pixels.
+        """
+        mask = mask[None] if mask.dim() == 2 else mask
+        size = (-(-mask.shape[1] // stride), -(-mask.shape[2] // stride))
+        count = (-(-size[0] // tile[0]), -(-size[1] // tile[1]))
+        side = (tile[0] * stride, tile[1] * stride)
+        return Tiles(reduce_mask(mask, count, side, side), mask.shape[0], size, tile)
+
+    @property
+    def count(self) -> Pair:
+        """Tiles per image (rows, columns)."""
+        return -(-self.size[0] // self.tile[0]), -(-self.size[1] // self.tile[1])
+
+    @property
+    def sparsity(self) -> float:
+        """1 - active tiles / all tiles."""
+        return 1.0 - len(self.indices) / (self.batch * self.count[0] * self.count[1])
+
+    def mask(self) -> Tensor:
+        """Bool [N, H, W]: the pixels of the active tiles."""
+        coarse = torch.zeros((self.batch, *self.count), dtype=torch.bool, device=self.indices.device)
+        n, ty, tx = self.indices.long().unbind(1)
+        coarse[n, ty, tx] = True
+        fine = coarse.repeat_interleave(self.tile[0], 1).repeat_interleave(self.tile[1], 2)
+        return fine[:, : self.size[0], : self.size[1]]

@@ -1,0 +1,55 @@
+"""The program ``sbnet``: one command line for everything that is not the node itself."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from sbnet_perception import __version__
+from sbnet_perception.errors import UserError
+
+COMMANDS = {
+    "demo": ("sbnet_perception.ros.demo", "simulate a drive, run it through the node, draw what was seen"),
+    "replay": ("sbnet_perception.ros.replay", "play a rosbag through the node and record the detections"),
+    "convert": ("sbnet_perception.bags.convert", "turn an Argoverse 2 log or KITTI frames into a rosbag"),
+    "doctor": ("sbnet_perception.ros.doctor", "check this machine and say what to mend"),
+    "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
+    "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
+    "evaluate": ("sbnet_perception.learning.evaluate", "measure weights on simulated drives and real frames"),
+    "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
+}
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Parser of all commands; only the chosen command's module is imported, so that help is instant."""
+    parser = argparse.ArgumentParser(
+        prog="sbnet",
+        description="LiDAR vehicle detection that computes only where the mask says so.",
+        epilog="'sbnet COMMAND --help' explains a command. Bags: MCAP or sqlite3 rosbag2.",
+    )
+    parser.add_argument("--version", action="version", version=f"sbnet {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (2: the user can put it right, 130: interrupted)."""
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    arguments = build_parser(chosen).parse_args(argv)
+    try:
+        return int(importlib.import_module(COMMANDS[arguments.command][0]).run(arguments))
+    except UserError as error:
+        print(f"sbnet {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

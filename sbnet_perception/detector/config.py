@@ -1,0 +1,80 @@
+"""Typed configuration of the detector: the only source of its defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sbnet_perception.masks.computation import MaskConfig
+
+STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
+"""Stage -> stride of its output on the grid (paper, section 4.2)."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the network. Weights fit one shape only, so it travels in their metadata.
+
+    ``tiles`` are the tile sides in pixels of each stage's own output. They are part of what the
+    network computes (features outside active tiles are zero), so weights are tied to them too.
+    """
+
+    initial_width: int = 32
+    widths: tuple[int, ...] = (96, 192, 256, 384)
+    units: tuple[int, ...] = (3, 6, 6, 3)
+    top_width: int = 196
+    upsample_widths: tuple[int, ...] = (128, 96)
+    header_convolutions: int = 4
+    tiles: tuple[int, ...] = (8, 8, 4, 4, 2)
+
+    def tile(self, stage: str) -> tuple[int, int]:
+        """Tile (rows, columns) of a stage, in pixels of its output."""
+        side = self.tiles[list(STRIDES).index(stage)]
+        return side, side
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What the detector does, from points to boxes.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+    """
+
+    grid: str = field(
+        default="compact", metadata={"help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408)."}
+    )
+    weights: str = field(
+        default="", metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."}
+    )
+    classes: tuple[str, ...] = field(
+        default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}
+    )
+    mask: MaskConfig = field(default_factory=MaskConfig, metadata={"help": "Where the network computes."})
+    score_threshold: float = field(
+        default=0.4, metadata={"help": "Detections below this score (0-1) are not reported.", "range": (0.0, 1.0)}
+    )
+    nms_iou: float = field(
+        default=0.1,
+        metadata={"help": "Of two boxes that overlap by more than this bird's-eye-view IoU only the better stays.", "range": (0.0, 1.0)},
+    )
+    max_detections: int = field(
+        default=200, metadata={"help": "At most this many detections per frame, the best ones.", "range": (1, 10_000)}
+    )
+    max_points: int = field(
+        default=500_000,
+        metadata={"help": "Clouds with more points are subsampled evenly to this many.", "range": (1, 10_000_000)},
+    )
+    threads: int = field(
+        default=0, metadata={"help": "CPU threads for the network; 0 leaves PyTorch's choice.", "range": (0, 1024)}
+    )
+
+    def __post_init__(self) -> None:
+        if self.grid not in ("compact", "paper"):
+            raise ValueError(f"grid is {self.grid!r}; use 'compact' or 'paper'")
+        if not self.classes or not all(self.classes):
+            raise ValueError(f"classes is {self.classes!r}; give at least one name, none of them empty")
+        for name, spec in self.__dataclass_fields__.items():
+            low, high = spec.metadata.get("range", (None, None))
+            value = getattr(self, name)
+            if low is not None and not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must lie in [{low}, {high}]")

@@ -1,0 +1,106 @@
+"""The detector network of the paper (section 4.2), dense or on the active tiles of a mask.
+
+Choices where the paper is silent: batch normalization and ReLU after conv-1, the top, upsampling and
+header convolutions; upsampling by 2x2 transposed convolutions; anchor-free branches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sbnet_perception.bev.voxelize import CHANNELS
+from sbnet_perception.blocks import ConvUnit, ResidualUnit, Stage, Tiles, UpsampleUnit
+from sbnet_perception.detector.config import STRIDES, NetworkConfig
+
+OUTPUT_STRIDE = STRIDES["conv-3"]
+"""Stride of the predictions on the grid."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Raw outputs at stride 4 of the grid; zero where not computed.
+
+    Attributes:
+        logits: [N, classes, h, w].
+        size: [N, 6, h, w] log length, log width, height, dx, dy, z (metres; dx, dy from the pixel's centre).
+        orientation: [N, 2, h, w] cos yaw, sin yaw.
+        computed: bool [N, h, w], the pixels of active tiles; None when all were computed.
+        tiles: stage -> its tiles; empty when dense.
+    """
+
+    logits: Tensor
+    size: Tensor
+    orientation: Tensor
+    computed: Tensor | None
+    tiles: dict[str, Tiles]
+
+
+class Detector(nn.Module):
+    """About 2 M parameters; [N, 33, H, W] bird's-eye view to `Prediction`."""
+
+    def __init__(self, classes: int = 1, config: NetworkConfig = NetworkConfig()) -> None:
+        super().__init__()
+        self.config = config
+        first, widths = config.initial_width, config.widths
+        self.conv1 = nn.ModuleList([ConvUnit(CHANNELS, first), ConvUnit(first, first)])
+        self.conv2 = _stage(first, widths[0], config.units[0])
+        self.conv3 = _stage(widths[0], widths[1], config.units[1])
+        self.conv4 = _stage(widths[1], widths[2], config.units[2])
+        self.conv5 = _stage(widths[2], widths[3], config.units[3])
+        self.top = ConvUnit(widths[3], config.top_width, kernel=1)
+        self.up4 = UpsampleUnit(config.top_width, widths[2], config.upsample_widths[0])
+        self.up3 = UpsampleUnit(config.upsample_widths[0], widths[1], config.upsample_widths[1])
+        width = config.upsample_widths[1]
+        self.header = nn.ModuleList([ConvUnit(width, width) for _ in range(config.header_convolutions)])
+        self.logits = nn.Conv2d(width, classes, 1)
+        self.size = nn.Conv2d(width, 6, 1)
+        self.orientation = nn.Conv2d(width, 2, 1)
+        # Start with a foreground probability of 1 %, as the focal loss asks for.
+        nn.init.constant_(self.logits.bias, -math.log(99.0))  # type: ignore[arg-type]
+
+    def tiles(self, mask: Tensor) -> dict[str, Tiles]:
+        """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
+        return {stage: Tiles.from_mask(mask, self.config.tile(stage), stride) for stage, stride in STRIDES.items()}
+
+    def forward(self, bev: Tensor, mask: Tensor | None = None) -> Prediction:
+        """Predictions for ``bev`` [N, 33, H, W], computed where ``mask`` bool [N, H, W] is True, or everywhere."""
+        tiles = {} if mask is None else self.tiles(mask)
+        t1, t2, t3, t4, t5 = (tiles.get(stage) for stage in STRIDES)
+        # Backbone: strides 1, 2, 4, 8, 16.
+        x = bev
+        for layer in self.conv1:
+            x = layer(x, t1)
+        c3 = self.conv3(self.conv2(x, t2), t3)
+        c4 = self.conv4(c3, t4)
+        c5 = self.conv5(c4, t5)
+        # Top-down path back to stride 4.
+        x = self.up3(self.up4(self.top(c5, t5), c4, t4), c3, t3)
+        # Header and branches.
+        for layer in self.header:
+            x = layer(x, t3)
+        return self._branches(x, t3, tiles)
+
+    def _branches(self, x: Tensor, t3: Tiles | None, tiles: dict[str, Tiles]) -> Prediction:
+        computed = None if t3 is None else t3.mask()
+        outputs = [branch(x) for branch in (self.logits, self.size, self.orientation)]
+        if computed is not None:
+            outputs = [output * computed[:, None] for output in outputs]
+        return Prediction(*outputs, computed=computed, tiles=tiles)
+
+
+def _stage(in_channels: int, out_channels: int, units: int) -> Stage:
+    first = ResidualUnit(in_channels, out_channels, stride=2)
+    return Stage([first, *(ResidualUnit(out_channels, out_channels) for _ in range(units - 1))])
+
+
+def initialize(network: Detector, seed: int) -> Detector:
+    """He initialization of all convolutions from a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+    return network

@@ -1,0 +1,109 @@
+"""Weights files: safetensors with what they are for in the metadata. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
+from sbnet_perception.detector.network import Detector
+from sbnet_perception.errors import UserError
+from sbnet_perception.resources import resource
+
+KEY = "sbnet_perception"
+
+
+class WeightsError(UserError):
+    """A weights file is missing, damaged or made for another network; names the file and both sides."""
+
+
+def weights_path(config: DetectorConfig) -> Path:
+    """The configured weights file, or the shipped one of the grid.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if config.weights:
+        path = Path(config.weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"weights: there is no file {path}; give an existing .safetensors file or leave it empty")
+        return path
+    try:
+        return resource(f"weights/{config.grid}.safetensors")
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"weights: none are shipped for grid {config.grid!r} ({error}); train some with 'sbnet train' and name the file"
+        ) from None
+
+
+def save_weights(path: Path, network: Detector, grid: str, classes: tuple[str, ...], notes: dict[str, Any]) -> None:
+    """Write the network's state and what it was made for; ``notes`` say how it was trained (JSON types)."""
+    about = {"grid": grid, "classes": list(classes), "network": dataclasses.asdict(network.config), "notes": notes}
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={KEY: json.dumps(about)})
+    partial.replace(path)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: grid, classes, network, notes.
+
+    Raises:
+        WeightsError: not a weights file of this package.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"weights: {path} is not a readable safetensors file ({error}); get or train it again") from None
+    if not isinstance(about, dict) or not {"grid", "classes", "network", "notes"} <= about.keys():
+        raise WeightsError(f"weights: {path} does not say which grid and classes it is for; was it made by 'sbnet train'?")
+    return about
+
+
+def load_network(config: DetectorConfig) -> Detector:
+    """The configured network with its weights, in evaluation mode.
+
+    Raises:
+        WeightsError: missing, corrupt, or of another grid, class list or shape.
+    """
+    path = weights_path(config)
+    about = read_metadata(path)
+    for name, wanted in (("grid", config.grid), ("classes", list(config.classes))):
+        if about[name] != wanted:
+            raise WeightsError(f"weights: {path} is for {name} {about[name]!r}, the configuration asks for {wanted!r}")
+    return load_state(path, about, len(config.classes)).eval()
+
+
+def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
+    """The network that the file's metadata describes, with the file's tensors.
+
+    Raises:
+        WeightsError: description and tensors do not fit together.
+    """
+    try:
+        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["network"].items()}
+        network = Detector(classes, NetworkConfig(**shape))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"weights: {path} describes a network that this version does not know ({error})") from None
+    with safetensors.safe_open(path, "pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}
+    expected = network.state_dict()
+    _compare(path, {k: tuple(v.shape) for k, v in expected.items()}, {k: tuple(v.shape) for k, v in found.items()})
+    if not all(torch.isfinite(tensor).all() for tensor in found.values() if tensor.is_floating_point()):
+        raise WeightsError(f"weights: {path} holds NaN or Inf; get or train it again")
+    network.load_state_dict(found)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _compare(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            wanted, got = expected.get(name, "no such tensor"), found.get(name, "no such tensor")
+            raise WeightsError(f"weights: {path} does not fit the network: {name} is {got}, expected {wanted}")
