@@ -1,0 +1,258 @@
+"""sensor_msgs/PointCloud2 to arrays and back, trusting nothing that the message says about itself.
+
+Works by duck typing on messages of rclpy and of rosbags alike; ``data`` may be an ``array.array``,
+bytes, a memoryview or a NumPy array.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sbnet_perception.bags.fields import DATATYPES, FLOAT32, FLOAT64, describe
+from sbnet_perception.bags.fields import dtype_from_fields as own_dtype_from_fields
+from sbnet_perception.bags.types import typestore
+
+try:
+    from sensor_msgs_py.point_cloud2 import dtype_from_fields
+except ImportError:
+    dtype_from_fields = own_dtype_from_fields
+
+MAX_POINTS = 500_000
+NEEDED = ("x", "y", "z", "intensity")
+
+
+class CloudError(ValueError):
+    """A PointCloud2 that cannot be decoded; the message names the field at fault."""
+
+
+@dataclass(frozen=True)
+class DecodedCloud:
+    """A cloud as the pipeline takes it.
+
+    Attributes:
+        points: float32 [P, 4], columns x, y, z (metres, in the message's frame), intensity (0-1 where
+            the declared scale is right). All finite; owned by the caller.
+        warnings: one sentence for each thing that is suspicious but was handled.
+        dropped_non_finite: points left out because one of the four values was NaN or infinite.
+    """
+
+    points: npt.NDArray[np.float32]
+    warnings: tuple[str, ...] = ()
+    dropped_non_finite: int = 0
+
+
+def decode(
+    msg: Any,
+    missing_intensity: Literal["reject", "zero"] = "reject",
+    intensity_scale: float = 255.0,
+    max_points: int = MAX_POINTS,
+) -> DecodedCloud:
+    """Points of a PointCloud2 of any layout and byte order, validated before any computation.
+
+    Args:
+        msg: sensor_msgs/PointCloud2 of rclpy or rosbags; it is not changed.
+        missing_intensity: what to do without an intensity field: refuse, or take 0 and warn.
+        intensity_scale: the intensity that means 1; values are divided by it.
+        max_points: a larger cloud is thinned to every n-th point, with a warning.
+
+    Raises:
+        CloudError: truncated data, a layout that contradicts itself, or x, y, z (or intensity) missing
+            or of a type that cannot be used.
+        ValueError: an argument is out of its range.
+    """
+    if missing_intensity not in ("reject", "zero"):
+        raise ValueError(f"missing_intensity must be 'reject' or 'zero', was {missing_intensity!r}")
+    if not (math.isfinite(intensity_scale) and intensity_scale > 0):
+        raise ValueError(f"intensity_scale must be a positive number, was {intensity_scale}")
+    if max_points < 1:
+        raise ValueError(f"max_points must be at least 1, was {max_points}")
+
+    data = _bytes_of(msg.data)
+    count = int(msg.width) * int(msg.height)
+    if count == 0:
+        if data.size:
+            raise CloudError(
+                f"width {msg.width} x height {msg.height} is no point, but data holds {data.size} bytes"
+            )
+        return DecodedCloud(np.zeros((0, 4), np.float32))
+
+    _check_layout(msg, data.size)
+    used, warnings = _check_fields(msg.fields, int(msg.point_step), missing_intensity)
+    table, kept = _structured(msg, data, used, max_points)
+    if kept < count:
+        warnings.append(f"{count} points exceed max_points {max_points}; every n-th was kept, {kept} in all")
+
+    points = _columns(table, kept)
+    points, dropped = _drop_non_finite(points)
+    if "intensity" in (table.dtype.names or ()):
+        warnings += _check_scale(points[:, 3], intensity_scale)
+        points[:, 3] *= np.float32(1.0 / intensity_scale)
+    return DecodedCloud(points, tuple(warnings), dropped)
+
+
+def encode(
+    points: npt.NDArray[np.floating[Any]], frame_id: str, stamp_ns: int, intensity_scale: float = 255.0
+) -> Any:
+    """The rosbags message sensor_msgs/PointCloud2 with float32 x, y, z, intensity and point_step 16.
+
+    Args:
+        points: [P, 4] x, y, z, intensity.
+        frame_id: frame of the coordinates.
+        stamp_ns: time of the cloud in nanoseconds.
+        intensity_scale: what an intensity of 1 becomes in the message, the reverse of `decode`; give 1
+            where the intensity is 0-255 already.
+    """
+    if points.ndim != 2 or points.shape[1] != 4:
+        raise ValueError(f"points must be [P, 4], was {list(points.shape)}")
+    types = typestore().types
+    values = points.astype("<f4", order="C")
+    values[:, 3] *= np.float32(intensity_scale)
+    field = types["sensor_msgs/msg/PointField"]
+    header = types["std_msgs/msg/Header"](
+        stamp=types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9),
+        frame_id=frame_id,
+    )
+    return types["sensor_msgs/msg/PointCloud2"](
+        header=header,
+        height=1,
+        width=len(values),
+        fields=[field(name=n, offset=4 * i, datatype=FLOAT32, count=1) for i, n in enumerate(NEEDED)],
+        is_bigendian=False,
+        point_step=16,
+        row_step=16 * len(values),
+        data=values.reshape(-1).view(np.uint8),
+        is_dense=bool(np.isfinite(values).all()),
+    )
+
+
+def _bytes_of(data: Any) -> npt.NDArray[np.uint8]:
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    view = memoryview(data)
+    return np.ndarray((view.nbytes,), np.uint8, buffer=view) if view.nbytes else np.zeros(0, np.uint8)
+
+
+def _check_layout(msg: Any, size: int) -> None:
+    width, height = int(msg.width), int(msg.height)
+    point_step, row_step = int(msg.point_step), int(msg.row_step)
+    if point_step <= 0:
+        raise CloudError(f"point_step is {point_step} for {width * height} points")
+    if row_step < width * point_step:
+        raise CloudError(
+            f"row_step {row_step} is less than width {width} x point_step {point_step} = {width * point_step}"
+        )
+    if size < height * row_step:
+        raise CloudError(
+            f"truncated: data holds {size} bytes, height {height} x row_step {row_step} = {height * row_step}"
+        )
+
+
+def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple[list[Any], list[str]]:
+    """The fields to read, in the order of `NEEDED`, and warnings."""
+    fields = list(fields)
+    listing = describe(fields)
+    for field in fields:
+        # A datatype unknown here is at least one byte long; only x, y, z and intensity must be known.
+        size = DATATYPES[field.datatype].itemsize if field.datatype in DATATYPES else 1
+        if int(field.offset) + size * int(field.count) > point_step:
+            raise CloudError(
+                f"field {field.name!r} at offset {field.offset} ends beyond point_step {point_step}; {listing}"
+            )
+
+    by_name: dict[str, Any] = {}
+    for field in fields:
+        if field.name in NEEDED and field.name in by_name:
+            raise CloudError(f"field {field.name!r} is there twice; {listing}")
+        by_name[field.name] = field
+
+    for name in ("x", "y", "z"):
+        if name not in by_name:
+            raise CloudError(f"field {name!r} is missing; {listing}")
+        if by_name[name].datatype not in (FLOAT32, FLOAT64):
+            raise CloudError(f"field {name!r} is neither float32 nor float64; {listing}")
+
+    warnings = []
+    names = list(NEEDED)
+    if "intensity" not in by_name:
+        if missing == "reject":
+            raise CloudError(
+                f"field 'intensity' is missing (set missing_intensity to 'zero' to go on); {listing}"
+            )
+        warnings.append(f"field 'intensity' is missing, 0 is used; {listing}")
+        names.remove("intensity")
+    elif by_name["intensity"].datatype not in DATATYPES:
+        raise CloudError(f"field 'intensity' has an unknown datatype; {listing}")
+
+    for name in names:
+        if by_name[name].count != 1:
+            raise CloudError(f"field {name!r} has count {by_name[name].count}, not 1; {listing}")
+    return [by_name[name] for name in names], warnings
+
+
+def _structured(
+    msg: Any, data: npt.NDArray[np.uint8], used: list[Any], max_points: int
+) -> tuple[npt.NDArray[Any], int]:
+    """The points kept as a structured array, a view of `data` wherever its layout allows, and their number."""
+    width, height = int(msg.width), int(msg.height)
+    point_step, row_step = int(msg.point_step), int(msg.row_step)
+    dtype = dtype_from_fields(used, point_step=point_step)
+    dtype = dtype.newbyteorder(">" if msg.is_bigendian else "<")
+
+    count = width * height
+    stride = -(-count // max_points)
+    if height == 1 or row_step == width * point_step:
+        table: npt.NDArray[Any] = np.ndarray((count,), dtype, buffer=data)[::stride]
+    else:
+        table = np.ndarray((height, width), dtype, buffer=data, strides=(row_step, point_step))
+        if stride > 1:
+            chosen = np.arange(0, count, stride)
+            table = table[chosen // width, chosen % width]
+    return table, table.size
+
+
+def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
+    """Copies the named columns into a fresh float32 [count, 4]; a column that is not there is 0."""
+    dtype = table.dtype
+    assert dtype.names is not None and dtype.fields is not None
+    native = [(np.dtype("<f4"), 4 * i) for i in range(4)]
+    layout = [dtype.fields[name][:2] for name in dtype.names]
+    if dtype.itemsize == 16 and layout == native and table.ndim == 1 and sys.byteorder == "little":
+        rows: npt.NDArray[np.float32] = np.ndarray(
+            (count, 4), np.float32, buffer=table, strides=(table.strides[0], 4)
+        )
+        return rows.copy()
+
+    points = np.zeros((count, 4), np.float32)
+    shaped = points.reshape(*table.shape, 4)
+    # A float64 beyond float32 becomes infinite and is dropped with the other non-finite points.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column, name in enumerate(dtype.names):
+            shaped[..., column] = table[name]
+    return points
+
+
+def _drop_non_finite(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int]:
+    if np.isfinite(points).all():
+        return points, 0
+    finite = np.isfinite(points)
+    keep = finite[:, 0] & finite[:, 1] & finite[:, 2] & finite[:, 3]
+    kept = points[keep]
+    return kept, len(points) - len(kept)
+
+
+def _check_scale(intensity: npt.NDArray[np.float32], scale: float) -> list[str]:
+    """A warning where the values contradict the declared scale; judged on about 4000 of them."""
+    sample = intensity[:: len(intensity) // 4000 + 1]
+    if len(sample) < 100:
+        return []
+    high = float(np.partition(sample, int(0.99 * len(sample)))[int(0.99 * len(sample))])
+    if high > scale or high <= scale / 255:
+        return [f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high:g}"]
+    return []
