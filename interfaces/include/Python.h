@@ -58,15 +58,9 @@ PyObject * PyImport_ImportModule(const char *);
 PyObject * PyCapsule_New(void *, const char *, void (*)(PyObject *));
 
 // --- objects
-void Py_IncRef(PyObject *);
 void Py_DecRef(PyObject *);
-#define Py_INCREF(object) Py_IncRef((PyObject *)(object))
 #define Py_DECREF(object) Py_DecRef((PyObject *)(object))
 #define Py_XDECREF(object) Py_DecRef((PyObject *)(object))  // Py_DecRef accepts NULL
-extern PyObject _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct;
-#define Py_None (&_Py_NoneStruct)
-#define Py_True (&_Py_TrueStruct)
-#define Py_False (&_Py_FalseStruct)
 PyObject * PyObject_CallObject(PyObject *, PyObject *);
 PyObject * PyObject_GetAttrString(PyObject *, const char *);
 int PyObject_SetAttrString(PyObject *, const char *, PyObject *);

@@ -1,0 +1,93 @@
+# make demo | test | lint | setup | clean | help
+# Every target sets up what it needs in .venv (ROS 2 included, from pinned wheels) and skips what is done already.
+# On a machine that has ROS 2, build with colcon instead: docs/vehicle.md.
+
+SHELL  := /bin/bash -o pipefail
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check
+STAMPS := $(VENV)/stamps
+OPS    := sbnet_perception/_ops.so
+
+# A sourced ROS would come before the wheels of .venv: recipes do not see it, and nothing outside .venv is changed.
+SOURCED_ROS := $(if $(AMENT_PREFIX_PATH),$(or $(ROS_DISTRO),another installation))
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+ifneq ($(SOURCED_ROS),)
+unexport LD_LIBRARY_PATH
+endif
+
+# rcl keeps its logs below HOME and refuses to start without one; some CI systems set none.
+ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
+export HOME := $(CURDIR)/build/home
+$(shell mkdir -p $(HOME))
+endif
+
+.PHONY: demo test lint setup clean help check
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
+	@echo "make test    all tests, linters included"
+	@echo "make lint    ruff, mypy and the order of imports"
+	@echo "make setup   .venv, compiled ops and message packages only"
+	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
+	@echo "Variables: PYTHON=python3.12 to choose an interpreter (3.10 to 3.13). pip is used as you have configured it;"
+	@echo "with an index of CPU wheels for torch, PIP_EXTRA_INDEX_URL spares some gigabytes of GPU libraries."
+
+demo: setup
+	@$(BIN)/sbnet demo
+
+test: setup $(STAMPS)/test-requirements
+	@$(BIN)/python -m pytest test
+
+lint: setup $(STAMPS)/test-requirements
+	@$(BIN)/python -m pytest -q test/test_style.py
+
+setup: check $(STAMPS)/package $(STAMPS)/interfaces $(OPS)
+
+clean:
+	rm -rf build install log demo sbnet_perception.egg-info $(OPS) $(STAMPS)/package
+
+# --- what make cannot install itself: one line each, with the remedy
+fail = { echo "sbnet_perception: $(1)" >&2; exit 1; }
+
+check:
+	@[ "$$(uname -s) $$(uname -m)" = "Linux x86_64" ] || $(call fail,ROS 2 wheels exist for Linux on x86_64 only; here install ROS 2 itself and build with colcon (docs/vehicle.md))
+	@command -v $(PYTHON) >/dev/null || $(call fail,$(PYTHON) is missing. Remedy: sudo apt install python3 python3-venv)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || $(call fail,$(PYTHON) is $$($(PYTHON) -V 2>&1) but 3.10 to 3.13 is needed. Remedy: make PYTHON=python3.12)
+	@[ -x $(BIN)/python ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call fail,$(PYTHON) has no venv. Remedy: sudo apt install python3-venv)
+	@command -v g++ >/dev/null || $(call fail,g++ is missing. Remedy: sudo apt install g++)
+	@$(if $(SOURCED_ROS),echo "ROS 2 ($(SOURCED_ROS)) is sourced: make leaves it alone and uses its own wheels in $(VENV); docs/vehicle.md tells how to build for it.",:)
+
+# --- set-up, each step once
+$(STAMPS)/venv: | check
+	@echo "== $(VENV): a virtual environment"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/requirements: requirements.txt $(STAMPS)/venv
+	@echo "== $(VENV): pinned dependencies, ROS 2 included"
+	@$(PIP) -r requirements.txt | { grep --line-buffered -v "already satisfied" || true; }
+	@touch $@
+
+$(STAMPS)/test-requirements: requirements-test.txt $(STAMPS)/requirements
+	@echo "== $(VENV): test tools"
+	@$(PIP) -q -r requirements-test.txt
+	@touch $@
+
+$(STAMPS)/interfaces: $(shell find interfaces -type f) $(STAMPS)/requirements
+	@echo "== message packages that no registry carries"
+	@$(BIN)/python interfaces/generate.py
+	@touch $@
+
+$(OPS): setup.py $(wildcard ops/*) $(STAMPS)/requirements
+	@echo "== $@: compiled ops"
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+$(STAMPS)/package: setup.py pyproject.toml $(OPS)
+	@echo "== the programs sbnet and sbnet_node"
+	@$(PIP) -q --no-build-isolation --no-deps -e .
+	@touch $@

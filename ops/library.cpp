@@ -1,0 +1,8 @@
+// The schemas of torch.ops.sbnet. Each kernel registers itself beside its code.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(sbnet, m) {
+  m.def(
+      "reduce_mask(Tensor mask, int[2] block_count, int[2] block_size, int[2] block_stride, int[2] block_offset, "
+      "float tol, bool avg) -> Tensor");
+}
