@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Extents of section 4.2's region of interest, shared by both named grids: x_min, x_max, y_min, y_max in metres.
+# The region both named grids cover: x_min, x_max, y_min, y_max in metres.
 _ROI = (0.0, 70.4, -20.0, 20.0)
 _NAMED_RESOLUTIONS = {"compact": 0.2, "paper": 0.05}
 
@@ -100,14 +100,13 @@ class Grid:
         """
         x, y = points[:, 0], points[:, 1]
         inside = (x >= self.x_min) & (x < self.x_max) & (y >= self.y_min) & (y < self.y_max)
-        row = _index(y[inside], self.y_min, self.resolution, self.height)
-        col = _index(x[inside], self.x_min, self.resolution, self.width)
+        kept = np.flatnonzero(inside)
+        row = _index(y[kept], self.y_min, self.resolution, self.height)
+        col = _index(x[kept], self.x_min, self.resolution, self.width)
         return row, col, inside
 
 
-def _index(
-    values: NDArray[np.floating], low: float, resolution: float, count: int
-) -> NDArray[np.int32]:
+def _index(values: NDArray[np.floating], low: float, resolution: float, count: int) -> NDArray[np.int32]:
     """Cell of each value of [low, high); rounding next to the upper edge stays in the last cell."""
     index = ((values - low) * (1.0 / resolution)).astype(np.int32)
     return np.clip(index, 0, count - 1, out=index)

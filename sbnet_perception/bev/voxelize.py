@@ -53,7 +53,8 @@ class Voxelizer:
     def __call__(self, points: NDArray[np.float32]) -> torch.Tensor:
         self._flat[self._written] = 0.0
         row, col, inside = self.grid.cells(points)
-        z, intensity = points[inside, 2], points[inside, 3]
+        kept = np.flatnonzero(inside)
+        z, intensity = points[kept, 2], points[kept, 3]
         finite = np.isfinite(z) & np.isfinite(intensity)
         if not finite.all():
             row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]

@@ -39,10 +39,12 @@ class MaskConfig:
         default=0.5, metadata={"help": "Metres by which the cells of points above the ground grow."}
     )
     min_height: float = field(
-        default=0.35, metadata={"help": "Lowest height above ground, in metres, of a point that counts as occupancy."}
+        default=0.35,
+        metadata={"help": "Lowest height above ground, in metres, of a point that counts as occupancy."},
     )
     max_height: float = field(
-        default=3.2, metadata={"help": "Highest height above ground, in metres, of a point that counts as occupancy."}
+        default=3.2,
+        metadata={"help": "Highest height above ground, in metres, of a point that counts as occupancy."},
     )
 
     def __post_init__(self) -> None:

@@ -27,14 +27,19 @@ def dilate(mask: NDArray[np.bool_], metres: float, resolution: float) -> NDArray
     radius = metres / resolution + 1e-6
     # The disc is a stack of horizontal runs, widest in the middle: grow the rows step by step from
     # the narrowest run to the widest, and lay each run over the rows it belongs to.
-    half_widths = [math.floor(math.sqrt(radius**2 - dy**2)) for dy in range(math.floor(radius) + 1)]
+    rows, cols = mask.shape
+    half_widths = [
+        min(math.floor(math.sqrt(radius**2 - dy**2)), cols - 1)
+        for dy in range(min(math.floor(radius), rows - 1) + 1)
+    ]
     grown, reach = mask.copy(), 0
     result = np.zeros_like(mask)
-    for dy in range(len(half_widths) - 1, -1, -1):
-        for reach in range(reach + 1, half_widths[dy] + 1):
-            grown[:, reach:] |= mask[:, :-reach]
-            grown[:, :-reach] |= mask[:, reach:]
-        result[dy:] |= grown[: len(mask) - dy]
+    for dy, half_width in reversed(list(enumerate(half_widths))):
+        for step in range(reach + 1, half_width + 1):
+            grown[:, step:] |= mask[:, :-step]
+            grown[:, :-step] |= mask[:, step:]
+        reach = half_width
+        result[dy:] |= grown[: rows - dy]
         if dy:
             result[:-dy] |= grown[dy:]
     return result

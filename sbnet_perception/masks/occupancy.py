@@ -30,7 +30,7 @@ def occupancy_mask(
         bool [H, W]; all False when no point stands up.
     """
     row, col, inside = grid.cells(points)
-    height = height_above_ground(points[inside])
+    height = height_above_ground(points[np.flatnonzero(inside)])
     stands = (height >= min_height) & (height <= max_height)
     mask = np.zeros(grid.shape, dtype=np.bool_)
     mask[row[stands], col[stands]] = True

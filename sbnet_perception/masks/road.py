@@ -16,6 +16,7 @@ from sbnet_perception.masks.polygons import cells_inside, cells_on_outline
 # Overlaps thinner than this share of a raster cell are rounding, not road.
 _TOUCH = 1e-6
 _FINEST = 1e-3
+_STRIP = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,9 @@ def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:
     """The polygon as float64 [K, 2]."""
     vertices = np.asarray(polygon, dtype=np.float64)
     if vertices.ndim != 2 or vertices.shape[1] != 2 or len(vertices) < 3 or not np.isfinite(vertices).all():
-        raise ValueError(f"a road polygon must be a finite [K >= 3, 2] array, got shape {list(vertices.shape)}")
+        raise ValueError(
+            f"a road polygon must be a finite [K >= 3, 2] array, got shape {list(vertices.shape)}"
+        )
     return vertices
 
 
@@ -104,53 +107,58 @@ def road_mask(road: RoadMap, map_from_grid: SE2, grid: Grid) -> NDArray[np.bool_
     scale = grid.resolution / road.resolution
     span = scale * (abs(c) + abs(s)) - 2.0 * _TOUCH
     first = raster_from_grid.apply((grid.x_centres[0], grid.y_centres[0])) / road.resolution - span / 2
-    along_col, along_row = np.arange(grid.width) * scale, (np.arange(grid.height) * scale)[:, None]
-    low_x = along_col * c + (first[0] - along_row * s)
-    low_y = along_col * s + (first[1] + along_row * c)
+    along_col = np.arange(grid.width, dtype=np.float64) * scale
+    along_row = np.arange(grid.height, dtype=np.float64)[:, None] * scale
+    x_of_col, x_of_row = along_col * c, first[0] - along_row * s
+    y_of_col, y_of_row = along_col * s, first[1] + along_row * c
     # A span covers n or n + 1 raster cells: two windows of n cells, one from either end, see them all.
     n = math.floor(max(span, 0.0)) + 1
-    crop, (top, left) = _crop(road.cells, low_y, low_x, span)
-    windows = _any_of_next(_any_of_next(np.pad(crop, n), n, axis=0), n, axis=1)
-    rows = [_clipped(low_y + end, top - n + back, windows.shape[0]) for end, back in ((0.0, 0), (span, n - 1))]
-    cols = [_clipped(low_x + end, left - n + back, windows.shape[1]) for end, back in ((0.0, 0), (span, n - 1))]
-    flat = windows.ravel()
+    left, right = _seen(x_of_col, x_of_row, span, road.cells.shape[1])
+    top, bottom = _seen(y_of_col, y_of_row, span, road.cells.shape[0])
+    crop = np.pad(road.cells[top:bottom, left:right], n)
+    windows = _any_of_next(_any_of_next(crop, n, axis=0), n, axis=1)
     mask = np.zeros(grid.shape, dtype=np.bool_)
-    for row in rows:
-        row *= windows.shape[1]
-        for col in cols:
-            mask |= flat[row + col]
+    # Some rows at a time, so that the indices stay in the cache.
+    strip = max(_STRIP // grid.width, 1)
+    for start in range(0, grid.height, strip):
+        part = slice(start, start + strip)
+        x, y = x_of_col + x_of_row[part], y_of_col + y_of_row[part]
+        rows = [_index(y, top - n, windows.shape[0]), _index(y + span, top - 1, windows.shape[0])]
+        cols = [_index(x, left - n, windows.shape[1]), _index(x + span, left - 1, windows.shape[1])]
+        for row in rows:
+            row *= windows.shape[1]
+            for col in cols:
+                mask[part] |= windows.ravel().take(row + col)
     return mask
 
 
-def _crop(
-    cells: NDArray[np.bool_], low_y: NDArray[np.float64], low_x: NDArray[np.float64], span: float
-) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The part of the raster that the grid can see, and its first row and column."""
-    bounds = []
-    for low, size in ((low_y, cells.shape[0]), (low_x, cells.shape[1])):
-        ends = low[::max(len(low) - 1, 1), ::max(low.shape[1] - 1, 1)]
-        start = min(max(math.floor(ends.min()), 0), size)
-        bounds.append((start, min(max(math.floor(ends.max() + span) + 1, start), size)))
-    (top, bottom), (left, right) = bounds
-    return cells[top:bottom, left:right], (top, left)
+def _seen(
+    of_col: NDArray[np.float64], of_row: NDArray[np.float64], span: float, size: int
+) -> tuple[int, int]:
+    """First and one past the last of the raster's ``size`` cells that the grid can see along an axis."""
+    low, high = of_col.min() + of_row.min(), of_col.max() + of_row.max() + span
+    start = min(max(math.floor(low), 0), size)
+    return start, min(max(math.floor(high) + 1, start), size)
 
 
 def _any_of_next(cells: NDArray[np.bool_], n: int, axis: int) -> NDArray[np.bool_]:
-    """OR of each cell with its n - 1 successors along the axis, in log2(n) passes."""
-    result = cells.swapaxes(0, axis).copy() if axis else cells
-    reach = 1
+    """OR of each cell with its n - 1 successors along the axis (fewer at the end), in log2(n) passes."""
+    result, reach = cells, 1
     while reach < n:
         step = min(reach, n - reach)
+        kept, shifted = (slice(None, -step), slice(step, None))
+        index = (kept, shifted) if axis == 0 else ((slice(None), kept), (slice(None), shifted))
         grown = result.copy()
-        grown[:-step] |= result[step:]
+        np.logical_or(result[index[0]], result[index[1]], out=grown[index[0]])
         result, reach = grown, reach + step
-    return np.ascontiguousarray(result.swapaxes(0, axis))
+    return result
 
 
-def _clipped(position: NDArray[np.float64], start: int, size: int) -> NDArray[np.intp]:
+def _index(position: NDArray[np.float64], start: int, size: int) -> NDArray[np.int64]:
     """Index of each raster position in the padded windows; beyond them the empty first or last one."""
-    index = np.floor(position) - start
-    return np.clip(index, 0, size - 1, out=index).astype(np.intp)
+    index = np.floor(position)
+    index -= start
+    return np.clip(index, 0, size - 1, out=index).astype(np.int64)
 
 
 def covers(road: RoadMap, map_from_grid: SE2, grid: Grid) -> bool:
