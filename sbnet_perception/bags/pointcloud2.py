@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sbnet_perception.bags.fields import DATATYPES, FLOAT32, FLOAT64, describe
 from sbnet_perception.bags.fields import dtype_from_fields as own_dtype_from_fields
+from sbnet_perception.bags.messages import stamped_header
 from sbnet_perception.bags.types import typestore
 
 try:
@@ -115,12 +116,8 @@ def encode(
     values = points.astype("<f4", order="C")
     values[:, 3] *= np.float32(intensity_scale)
     field = types["sensor_msgs/msg/PointField"]
-    header = types["std_msgs/msg/Header"](
-        stamp=types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9),
-        frame_id=frame_id,
-    )
     return types["sensor_msgs/msg/PointCloud2"](
-        header=header,
+        header=stamped_header(frame_id, stamp_ns),
         height=1,
         width=len(values),
         fields=[field(name=n, offset=4 * i, datatype=FLOAT32, count=1) for i, n in enumerate(NEEDED)],
@@ -163,7 +160,7 @@ def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple
         size = DATATYPES[field.datatype].itemsize if field.datatype in DATATYPES else 1
         if int(field.offset) + size * int(field.count) > point_step:
             raise CloudError(
-                f"field {field.name!r} at offset {field.offset} ends beyond point_step {point_step}; {listing}"
+                f"field {field.name!r} at offset {field.offset} ends past point_step {point_step}; {listing}"
             )
 
     by_name: dict[str, Any] = {}
@@ -199,7 +196,7 @@ def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple
 def _structured(
     msg: Any, data: npt.NDArray[np.uint8], used: list[Any], max_points: int
 ) -> tuple[npt.NDArray[Any], int]:
-    """The points kept as a structured array, a view of `data` wherever its layout allows, and their number."""
+    """The points kept, a structured view of `data` wherever its layout allows, and their number."""
     width, height = int(msg.width), int(msg.height)
     point_step, row_step = int(msg.point_step), int(msg.row_step)
     dtype = dtype_from_fields(used, point_step=point_step)
@@ -220,7 +217,8 @@ def _structured(
 def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
     """Copies the named columns into a fresh float32 [count, 4]; a column that is not there is 0."""
     dtype = table.dtype
-    assert dtype.names is not None and dtype.fields is not None
+    assert dtype.names is not None
+    assert dtype.fields is not None
     native = [(np.dtype("<f4"), 4 * i) for i in range(4)]
     layout = [dtype.fields[name][:2] for name in dtype.names]
     if dtype.itemsize == 16 and layout == native and table.ndim == 1 and sys.byteorder == "little":

@@ -1,0 +1,86 @@
+"""nav_msgs/OccupancyGrid to a road map and back.
+
+In a road mask 100 is road and 0 is not; a value of 50 or more counts as road. Unknown (-1) counts as road
+too: what the map does not know is computed. This differs from a navigation costmap, where 100 is an obstacle.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sbnet_perception.bags.messages import quaternion, stamped_header
+from sbnet_perception.bags.types import typestore
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.road import RoadMap
+
+ROAD = 100
+_THRESHOLD = 50
+_MAX_TILT = 0.01
+
+
+class MaskError(ValueError):
+    """An OccupancyGrid that cannot be a road mask; the message names the field at fault."""
+
+
+def road_from_occupancy_grid(msg: Any) -> RoadMap:
+    """The road map in a message of rclpy or rosbags; its frame is the message's, its z is ignored.
+
+    Raises:
+        MaskError: no cell, data of another length than width x height, a resolution that is not positive,
+            or an origin that is not finite, has a zero quaternion or is tilted out of the plane.
+    """
+    width, height = int(msg.info.width), int(msg.info.height)
+    if width == 0 or height == 0:
+        raise MaskError(f"info.width {width} x info.height {height} has no cell")
+    if len(msg.data) != width * height:
+        raise MaskError(
+            f"data holds {len(msg.data)} cells, info.width {width} x info.height {height} = {width * height}"
+        )
+    resolution = float(msg.info.resolution)
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise MaskError(f"info.resolution must be a positive number of metres, was {resolution}")
+    values = np.asarray(msg.data, dtype=np.int8).reshape(height, width)
+    try:
+        return RoadMap((values >= _THRESHOLD) | (values < 0), resolution, _origin(msg.info.origin))
+    except MaskError:
+        raise
+    except ValueError as error:
+        raise MaskError(str(error)) from error
+
+
+def occupancy_grid(road: RoadMap, frame_id: str, stamp_ns: int, z: float = 0.0) -> Any:
+    """The rosbags message nav_msgs/OccupancyGrid of a road map, 100 = road, 0 = not.
+
+    Args:
+        road: the map.
+        frame_id: frame of its origin.
+        stamp_ns: time in nanoseconds.
+        z: height in metres at which viewers show it; it has no other meaning.
+    """
+    types = typestore().types
+    point, pose = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Pose"]
+    header = stamped_header(frame_id, stamp_ns)
+    origin = pose(position=point(road.origin.x, road.origin.y, z), orientation=quaternion(road.origin.yaw))
+    height, width = road.cells.shape
+    info = types["nav_msgs/msg/MapMetaData"](
+        map_load_time=header.stamp, resolution=road.resolution, width=width, height=height, origin=origin
+    )
+    data = np.where(road.cells, ROAD, 0).astype(np.int8).reshape(-1)
+    return types["nav_msgs/msg/OccupancyGrid"](header=header, info=info, data=data)
+
+
+def _origin(pose: Any) -> SE2:
+    p, q = pose.position, pose.orientation
+    if not all(math.isfinite(v) for v in (p.x, p.y, p.z, q.x, q.y, q.z, q.w)):
+        raise MaskError("info.origin has a component that is not finite")
+    norm = math.hypot(q.x, q.y, q.z, q.w)
+    if norm < 1e-6:
+        raise MaskError("info.origin.orientation is the zero quaternion")
+    x, y, z, w = q.x / norm, q.y / norm, q.z / norm, q.w / norm
+    tilt = 2.0 * math.asin(min(1.0, math.hypot(x, y)))
+    if tilt > _MAX_TILT:
+        raise MaskError(f"info.origin is tilted by {math.degrees(tilt):.1f} degrees out of the plane")
+    return SE2(p.x, p.y, math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))
