@@ -124,8 +124,8 @@ class BagReader:
         files = sorted(p for p in self.path.iterdir() if p.suffix in (".mcap", ".db3"))
         if len(files) != 1:
             raise UserError(
-                f"{self.path} is no bag: metadata.yaml is missing and there are {len(files)} .mcap or .db3 files; "
-                "give one of those files, or run `ros2 bag reindex`"
+                f"{self.path} is no bag: metadata.yaml is missing and there are {len(files)} .mcap or "
+                ".db3 files; give one of those files, or run `ros2 bag reindex`"
             )
         self.warnings += (f"{self.path} has no metadata.yaml, reading {files[0].name} alone",)
         return files[0]
