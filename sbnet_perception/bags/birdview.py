@@ -19,7 +19,9 @@ TEXT = "#dce6f0"
 DETECTION = "#ffb224"
 TRUTH = "#d4ff6a"
 COMPUTED = "#19c796"
-HEIGHTS = LinearSegmentedColormap.from_list("heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"])
+HEIGHTS = LinearSegmentedColormap.from_list(
+    "heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"]
+)
 HEIGHT_RANGE = (0.0, 3.0)
 """Metres above the ground plane that the colours of the points span."""
 
@@ -79,7 +81,11 @@ def draw_frame(
     ax.imshow(overlay, extent=extent, origin="lower", interpolation="nearest", zorder=1)
     _draw_points(ax, points, grid, point_size)
     if truth is not None and len(truth):
-        ax.add_collection(LineCollection(list(_closed(_corners(truth))), colors=TRUTH, linewidths=0.9, linestyles=(0, (4, 2)), zorder=4))
+        ax.add_collection(
+            LineCollection(
+                list(_closed(_corners(truth))), colors=TRUTH, linewidths=0.9, linestyles=(0, (4, 2)), zorder=4
+            )
+        )
     _draw_detections(ax, detections, grid)
     if title:
         ax.set_title(title, color=TEXT, fontsize=12, loc="left", pad=8)
@@ -132,7 +138,17 @@ def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike) -> None:
     for corner, score in zip(corners, scores):
         x, y = float(corner[:, 0].mean()), float(corner[:, 1].max() + 0.4)
         if grid.x_min <= x <= grid.x_max and grid.y_min <= y <= grid.y_max:
-            label = ax.text(x, y, f"{score:.2f}", color=DETECTION, fontsize=8, ha="center", va="bottom", zorder=6, clip_on=True)
+            label = ax.text(
+                x,
+                y,
+                f"{score:.2f}",
+                color=DETECTION,
+                fontsize=8,
+                ha="center",
+                va="bottom",
+                zorder=6,
+                clip_on=True,
+            )
             label.set_path_effects([withStroke(linewidth=2.2, foreground=BACKGROUND)])
 
 
@@ -141,9 +157,16 @@ def _draw_legend(ax: Axes, with_truth: bool) -> None:
     handles: list[object] = [
         Line2D([], [], color=DETECTION, linewidth=2.0),
         Patch(facecolor=to_rgba(COMPUTED, 0.4)),
-        tuple(Line2D([], [], marker="o", linestyle="", markersize=5, color=HEIGHTS(level)) for level in (0.0, 0.33, 0.66, 1.0)),
+        tuple(
+            Line2D([], [], marker="o", linestyle="", markersize=5, color=HEIGHTS(level))
+            for level in (0.0, 0.33, 0.66, 1.0)
+        ),
     ]
-    labels = ["vehicle detected: heading, score", "computed by the network", f"LiDAR, {HEIGHT_RANGE[0]:.0f}–{HEIGHT_RANGE[1]:.0f} m high"]
+    labels = [
+        "vehicle detected: heading, score",
+        "computed by the network",
+        f"LiDAR, {HEIGHT_RANGE[0]:.0f}–{HEIGHT_RANGE[1]:.0f} m high",
+    ]
     if with_truth:
         handles.insert(1, Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2))))
         labels.insert(1, "ground truth")

@@ -37,7 +37,9 @@ class Session:
         self._claim: socket.socket | None = None
         if chosen:
             if not chosen.isdigit():
-                raise UserError(f"ROS_DOMAIN_ID is {chosen!r}; set it to a whole number from 0 to 232, or unset it")
+                raise UserError(
+                    f"ROS_DOMAIN_ID is {chosen!r}; set it to a whole number from 0 to 232, or unset it"
+                )
             self.domain_id = int(chosen)
         else:
             self.domain_id, self._claim = _claim_free_domain()
@@ -75,9 +77,10 @@ def dds_settings(domain_id: int) -> dict[str, str]:
     settings = {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(resource("config/fastdds.xml")),
         "PYTHONUNBUFFERED": "1",
     }
+    if not os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE"):
+        settings["FASTDDS_DEFAULT_PROFILES_FILE"] = str(resource("config/fastdds.xml"))
     kept = {name: os.environ[name] for name in settings if os.environ.get(name)}
     return {**settings, **kept, "ROS_DOMAIN_ID": str(domain_id)}
 
@@ -98,7 +101,9 @@ def _claim_free_domain() -> tuple[int, socket.socket]:
             claim.close()
             continue
         return domain, claim
-    raise UserError("every ROS domain from 1 to 101 is in use on this machine; set ROS_DOMAIN_ID to one yourself")
+    raise UserError(
+        "every ROS domain from 1 to 101 is in use on this machine; set ROS_DOMAIN_ID to one yourself"
+    )
 
 
 class ChildProcess:

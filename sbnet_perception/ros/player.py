@@ -1,0 +1,213 @@
+"""Playing a bag over DDS: raw messages at the drive's own pace, /clock, and the results as they return."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.srv import GetState
+from nav_msgs.msg import OccupancyGrid
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+from vision_msgs.msg import Detection3DArray
+
+from sbnet_perception.bags.reader import BagMessage
+from sbnet_perception.errors import UserError
+from sbnet_perception.ros.recorder import Recorder
+from sbnet_perception.ros.results import Results, stamp_of
+from sbnet_perception.ros.session import ChildProcess, Session
+from sbnet_perception.ros.topics import OUTPUTS, Played
+from sbnet_perception.ros.types import message_class
+
+ACTIVE = 3  # lifecycle_msgs/msg/State.PRIMARY_STATE_ACTIVE
+CLOCK_PERIOD_S = 0.01
+SETTLE_S = 0.3
+"""DDS matches the two ends of a topic one after the other; this covers the difference."""
+
+
+class Player:
+    """A ROS node that publishes a bag's messages as raw CDR and collects the detector's outputs.
+
+    Attributes:
+        results: which clouds had a result, and when.
+        clock_ns: bag time that was last published on /clock.
+        late_s: by how much the player was behind the bag's pace at worst, in seconds of wall clock.
+    """
+
+    def __init__(self, session: Session, played: Played, recorder: Recorder | None) -> None:
+        self.results = Results()
+        self.clock_ns = 0
+        self.late_s = 0.0
+        self._played = played
+        self._recorder = recorder
+        self._context = Context()
+        with session.applied():
+            rclpy.init(
+                context=self._context,
+                domain_id=session.domain_id,
+                signal_handler_options=SignalHandlerOptions.NO,
+            )
+            self._node = rclpy.create_node("sbnet_replay", context=self._context)
+        self._clock = self._node.create_publisher(
+            Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        )
+        self._publishers = {name: self._publisher(*wire) for name, wire in played.wire.items()}
+        for topic, msgtype in OUTPUTS.items():
+            self._subscribe(topic, msgtype)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
+        self._spinner.start()
+
+    def close(self) -> None:
+        """Leaves the DDS domain."""
+        self._executor.shutdown(timeout_sec=2.0)
+        self._context.try_shutdown()
+        self._spinner.join(timeout=2.0)
+        self._node.destroy_node()
+
+    def wait_until_ready(self, node: ChildProcess | None, start_ns: int, seconds: float) -> None:
+        """Returns when the detector is active and every end of every topic has found the other.
+
+        Args:
+            node: the detector's process, or None where the user runs it.
+            start_ns: bag time that /clock shows meanwhile.
+            seconds: how long to wait at most.
+
+        Raises:
+            UserError: the node ended, or was not ready in time; the message has its last log lines.
+        """
+        deadline = time.monotonic() + seconds
+        states = self._node.create_client(GetState, "/sbnet/get_state") if node is not None else None
+        if states is not None:
+            self._wait(lambda: self._is_active(states), node, deadline, start_ns, "it did not become active")
+        self._wait(self._is_heard, node, deadline, start_ns, "nobody subscribes to /points")
+        # A topic that this node does not use never matches: give the rest a short time only.
+        extra = min(deadline, time.monotonic() + 2.0)
+        while not self._is_matched() and time.monotonic() < extra:
+            self._tick(start_ns)
+            time.sleep(0.02)
+        time.sleep(SETTLE_S)
+
+    def publish(self, message: BagMessage) -> None:
+        """Sends one message of the bag and records it; topics that are only carried along are recorded."""
+        wire = self._played.wire.get(message.topic)
+        if wire is not None:
+            if message.topic == self._played.points:
+                self.results.published(stamp_of(message.raw))
+            self._publishers[message.topic].publish(message.raw)
+        if self._recorder is not None:
+            topic, msgtype = (
+                wire[:2] if wire is not None else (message.topic, self._played.carried[message.topic])
+            )
+            self._recorder.write(topic, msgtype, message.stamp_ns, message.raw)
+
+    def paced(self, messages: Iterator[BagMessage], start_ns: int, rate: float) -> Iterator[BagMessage]:
+        """Yields each message at its moment, `rate` times the recorded pace, and keeps /clock going.
+
+        A player that is late skips no message; `late_s` says how late it was.
+        """
+        begin = time.monotonic()
+        for message in messages:
+            due = begin + (message.stamp_ns - start_ns) / 1e9 / rate
+            while (remaining := due - time.monotonic()) > 0:
+                self._tick(start_ns + int((time.monotonic() - begin) * rate * 1e9))
+                time.sleep(min(remaining, CLOCK_PERIOD_S))
+            self.late_s = max(self.late_s, -remaining)
+            self._tick(message.stamp_ns)
+            yield message
+
+    def unpaced(self, messages: Iterator[BagMessage]) -> Iterator[BagMessage]:
+        """Yields the messages at once, each with its time on /clock."""
+        for message in messages:
+            self._tick(message.stamp_ns)
+            yield message
+
+    def stop_recording(self) -> None:
+        """What follows is played only."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
+
+    def settle(self, topic: str) -> None:
+        """Waits until a message on another topic than the clouds' has surely been taken in."""
+        self._publishers[topic].wait_for_all_acked(rclpy.duration.Duration(seconds=2.0))
+        time.sleep(SETTLE_S)
+
+    def _tick(self, now_ns: int) -> None:
+        self.clock_ns = now_ns
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(now_ns, 10**9)
+        self._clock.publish(message)
+
+    def _publisher(self, topic: str, msgtype: str, latched: bool) -> Any:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        depth = 100 if topic.startswith("/tf") else 1 if latched else 5
+        qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+        return self._node.create_publisher(message_class(msgtype), topic, qos)
+
+    def _subscribe(self, topic: str, msgtype: str) -> None:
+        def receive(raw: bytes) -> None:
+            if topic == "/detections":
+                message = deserialize_message(raw, Detection3DArray)
+                self.results.detected(stamp_of(raw), len(message.detections))
+            elif topic == "/computation_mask":
+                data = np.asarray(deserialize_message(raw, OccupancyGrid).data)
+                self.results.computed(float((data == 100).mean()) if data.size else 0.0)
+            if self._recorder is not None:
+                self._recorder.write(topic, msgtype, self.clock_ns, raw)
+
+        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        self._node.create_subscription(message_class(msgtype), topic, receive, qos, raw=True)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def _wait(
+        self,
+        ready: Callable[[], bool],
+        node: ChildProcess | None,
+        deadline: float,
+        start_ns: int,
+        problem: str,
+    ) -> None:
+        while not ready():
+            if node is not None and node.exit_code is not None:
+                raise UserError(
+                    f"the node ended with exit code {node.exit_code} before the replay began; it said:\n{node.last_lines()}"
+                )
+            if time.monotonic() > deadline:
+                said = f"; the node said:\n{node.last_lines()}" if node is not None else ""
+                domain = self._context.get_domain_id()
+                raise UserError(f"the node was not ready in time on ROS_DOMAIN_ID {domain}: {problem}{said}")
+            self._tick(start_ns)
+            time.sleep(0.05)
+
+    def _is_active(self, client: Any) -> bool:
+        if not client.service_is_ready():
+            return False
+        future = client.call_async(GetState.Request())
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        return done.wait(1.0) and future.result().current_state.id == ACTIVE
+
+    def _is_heard(self) -> bool:
+        return int(self._publishers[self._played.points].get_subscription_count()) > 0
+
+    def _is_matched(self) -> bool:
+        publishers = [self._clock, *self._publishers.values()]
+        outputs = ("/detections", "/computation_mask")
+        return all(p.get_subscription_count() for p in publishers) and all(
+            map(self._node.count_publishers, outputs)
+        )

@@ -1,0 +1,166 @@
+"""What a replay tells its user: a line per second of drive, a progress bar, the closing table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sbnet_perception.ros.results import Interval, Results, percentile
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay did.
+
+    Attributes:
+        frames_in: clouds published.
+        frames_processed: clouds whose detections came back.
+        detections: boxes in all of them.
+        sparsity: mean fraction (0-1) of the grid that was not computed; None when no mask came back.
+        latency_p50_ms, latency_p95_ms: cloud published to detections received, wall clock.
+        missing: the clouds (number from 0, stamp in ns) that had no result in time; every-frame mode only.
+        unmatched: results that belong to no cloud that was published.
+        late_s: how far the player fell behind the bag's pace at worst, wall clock.
+        recording: the file, or None; `recording_complete` is False when the disk ended it early.
+        interrupted: the user stopped the replay.
+    """
+
+    frames_in: int
+    frames_processed: int
+    detections: int
+    sparsity: float | None
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    drive_s: float
+    wall_s: float
+    late_s: float = 0.0
+    missing: tuple[tuple[int, int], ...] = ()
+    unmatched: int = 0
+    grid_frame: str = ""
+    recording: Path | None = None
+    recording_complete: bool = True
+    interrupted: bool = False
+
+    @property
+    def dropped(self) -> int:
+        """Clouds without a result."""
+        return self.frames_in - self.frames_processed
+
+    @property
+    def exit_code(self) -> int:
+        """0 when clouds were processed and, where every one was waited for, none is missing."""
+        if self.interrupted:
+            return 130
+        return 0 if self.frames_processed and not self.missing else 1
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The closing table."""
+        per_frame = self.detections / self.frames_processed if self.frames_processed else 0.0
+        rows = [
+            ("drive", f"{self.drive_s:.1f} s, played in {self.wall_s:.1f} s"),
+            ("frames in", str(self.frames_in)),
+            ("frames processed", str(self.frames_processed)),
+            ("dropped", str(self.dropped)),
+            ("detections", f"{self.detections} ({per_frame:.1f} per frame)"),
+            (
+                "mask sparsity",
+                "unknown" if self.sparsity is None else f"{self.sparsity:.1%} of the grid not computed",
+            ),
+            ("latency p50 / p95", f"{_ms(self.latency_p50_ms)} / {_ms(self.latency_p95_ms)}"),
+        ]
+        if self.recording is not None:
+            rows.append(
+                (
+                    "recording",
+                    f"{self.recording}{'' if self.recording_complete else ' (incomplete: see above)'}",
+                )
+            )
+        return rows
+
+
+def make_report(results: Results, **rest: object) -> ReplayReport:
+    """The report from the counts and everything else by name."""
+    total = results.total
+    return ReplayReport(
+        frames_in=total.frames,
+        frames_processed=total.processed,
+        detections=total.detections,
+        sparsity=_sparsity(total),
+        latency_p50_ms=percentile(total.latencies_ms, 50),
+        latency_p95_ms=percentile(total.latencies_ms, 95),
+        unmatched=results.unmatched,
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def show_table(console: Console, rows: list[tuple[str, str]], title: str) -> None:
+    """Prints name and value, one row each."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    console.print(table)
+
+
+class Narrator:
+    """Context manager: the progress bar and, above it, one line per second of the drive."""
+
+    def __init__(self, console: Console, start_ns: int, end_ns: int) -> None:
+        self._console = console
+        self._start_ns = start_ns
+        self._second = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self._task = self._progress.add_task("replay", total=max(1, end_ns - start_ns))
+
+    def __enter__(self) -> Narrator:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def restart(self) -> None:
+        """The bag begins again."""
+        self._second = 0
+
+    def at(self, now_ns: int, results: Results, late_s: float) -> None:
+        """The drive has reached `now_ns`: moves the bar, and prints the line of each second that is over."""
+        self._progress.update(self._task, completed=now_ns - self._start_ns)
+        second = (now_ns - self._start_ns) // 10**9
+        if second > self._second:
+            self._second = second
+            self._line(second, results.take_second(), late_s)
+
+    def finish(self, results: Results) -> None:
+        """The drive is over: fills the bar and prints what the last line left."""
+        self._progress.update(self._task, completed=self._progress.tasks[0].total)
+        rest = results.take_second()
+        if rest.frames or rest.processed:
+            self._line(self._second + 1, rest, 0.0)
+
+    def _line(self, second: int, counts: Interval, late_s: float) -> None:
+        sparsity = _sparsity(counts)
+        masked = "    –" if sparsity is None else f"{sparsity:5.1%}"
+        late = f"  [yellow]the player is {late_s:.1f} s late[/]" if late_s > 0.2 else ""
+        self._console.print(
+            f"[dim]{second:4d} s[/]  {counts.frames:3d} frames  {counts.processed:3d} processed  "
+            f"{counts.detections:4d} detections  {masked} sparse  {_ms(percentile(counts.latencies_ms, 50)):>7}{late}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _sparsity(counts: Interval) -> float | None:
+    return 1.0 - sum(counts.computed) / len(counts.computed) if counts.computed else None
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} ms"
