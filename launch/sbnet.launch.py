@@ -1,0 +1,75 @@
+"""The detector node, with RViz if asked for: `ros2 launch sbnet_perception sbnet.launch.py points:=/lidar_top`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(__file__).resolve().parent.parent / "config"
+TOPICS = {
+    "points": "Clouds in (sensor_msgs/PointCloud2)",
+    "road_mask": "Road in (nav_msgs/OccupancyGrid, transient local)",
+    "detections": "Boxes out (vision_msgs/Detection3DArray)",
+    "markers": "Boxes to look at out (visualization_msgs/MarkerArray)",
+    "computation_mask": "Where it computed out (nav_msgs/OccupancyGrid)",
+}
+ARGUMENTS = {
+    **{topic: (topic, text) for topic, text in TOPICS.items()},
+    "params_file": (str(CONFIG / "sbnet.yaml"), "Parameters of the node (YAML)"),
+    "weights": ("", "Weights file (safetensors); empty: as in params_file"),
+    "grid_frame": ("", "Frame of the grid and of all outputs; empty: as in params_file"),
+    "use_sim_time": ("false", "Take the time from /clock"),
+    "namespace": ("", "Namespace of the node and its topics"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "rviz": ("false", "Start RViz with config/sbnet.rviz"),
+}
+
+
+def start(context: LaunchContext) -> list[Node]:
+    """The node and RViz; an empty `weights` or `grid_frame` leaves what params_file says."""
+    given = [name for name in ("weights", "grid_frame") if LaunchConfiguration(name).perform(context)]
+    overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in given}
+    sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+    namespace = LaunchConfiguration("namespace")
+    node = Node(
+        package="sbnet_perception",
+        executable="sbnet_node",
+        namespace=namespace,
+        output="screen",
+        parameters=[LaunchConfiguration("params_file"), overrides | sim_time],
+        remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=namespace,
+        arguments=["-d", str(CONFIG / "sbnet.rviz")],
+        parameters=[sim_time],
+        remappings=[(f"/{topic}", LaunchConfiguration(topic)) for topic in TOPICS],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return [node, rviz]
+
+
+def profile(name: str, fallback: list[EnvironmentVariable | str]) -> SetEnvironmentVariable:
+    """Sets `name`, a variable that Fast DDS reads its profile from, unless the user has set it."""
+    return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=fallback))
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    declared = [DeclareLaunchArgument(n, default_value=v, description=t) for n, (v, t) in ARGUMENTS.items()]
+    shipped = str(CONFIG / "fastdds.xml")
+    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+    profiles = [
+        profile(new, [EnvironmentVariable(old, default_value=shipped)]),
+        profile(old, [EnvironmentVariable(new)]),  # Humble's name for it
+    ]
+    return LaunchDescription([*declared, *profiles, OpaqueFunction(function=start)])
