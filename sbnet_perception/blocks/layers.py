@@ -21,10 +21,9 @@ from sbnet_perception.blocks.reference import block_pixels, inside_image
 from sbnet_perception.blocks.tiles import Tiles
 
 
-def keep_active(y: Tensor, tiles: Tiles, base: Tensor | None = None) -> Tensor:
-    """``y`` [N, C, H, W] on active tiles, ``base`` (or 0) elsewhere."""
-    active = tiles.mask()[:, None]
-    return torch.where(active, y, torch.zeros((), dtype=y.dtype) if base is None else base)
+def keep_active(y: Tensor, tiles: Tiles) -> Tensor:
+    """``y`` [N, C, H, W] on active tiles, 0 elsewhere."""
+    return y * tiles.mask()[:, None].to(y.dtype)
 
 
 def scatter_tiles(blocks: Tensor, tiles: Tiles) -> Tensor:
@@ -124,8 +123,11 @@ class ResidualUnit(nn.Module):
         activated = self.norm1.normalize(x, beneath).relu()
         y = self.norm2.normalize(self.reduce(activated), beneath).relu()
         y = self.norm3.normalize(self.conv(y), active).relu()
-        y = self.expand(y) + (x if self.project is None else self.project(activated))
-        return y if tiles is None else keep_active(y, tiles, x if self.keeps_shape else None)
+        y = self.expand(y)
+        if self.project is not None:
+            y = y + self.project(activated)
+        y = y if tiles is None else keep_active(y, tiles)
+        return x + y if self.project is None else y
 
     def _blocks(self, x: Tensor, tiles: Tiles) -> Tensor:
         """Result [B, C_out, th, tw] of every active tile."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.bev.voxelize import Voxelizer
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import OUTPUT_STRIDE
@@ -57,6 +57,7 @@ class Pipeline:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config)
+        self._voxelize = Voxelizer(self.grid)
 
     @torch.inference_mode()
     def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | None = None) -> PipelineResult:
@@ -72,7 +73,7 @@ class Pipeline:
         mask = None if where.mask is None else torch.from_numpy(where.mask)[None]
         clock.lap("mask")
         # The cloud becomes a bird's-eye view.
-        bev = voxelize(points, self.grid)
+        bev = self._voxelize(points)
         clock.lap("voxelize")
         # The network computes the active tiles of each stage.
         prediction = self.network(bev, mask)

@@ -1,0 +1,125 @@
+"""Frames with labels: what training and evaluation read, simulated or real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.simulator import Drive, SimulatedFrame
+from sbnet_perception.masks.road import RoadMap, road_mask
+
+VEHICLES = frozenset(
+    "REGULAR_VEHICLE LARGE_VEHICLE BUS BOX_TRUCK TRUCK TRUCK_CAB SCHOOL_BUS ARTICULATED_BUS VEHICULAR_TRAILER "
+    "Car Van Truck car truck bus trailer construction_vehicle".split()
+)
+"""Labels of Argoverse 2, KITTI and nuScenes that are our class ``vehicle``."""
+
+FULL_REFLECTANCE = 255.0
+"""Intensity in drivers' clouds (Argoverse 2, nuScenes, simulator) that is 1 inside the core."""
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """One cloud with the vehicles in it, in the grid frame.
+
+    Attributes:
+        name: where it comes from.
+        points: float32 [P, 4] x, y, z (z = 0 is the ground), intensity 0-1.
+        road: bool [H, W] on the grid, or None where no map is known.
+        boxes: float32 [M, 7] of all vehicles, in the grid or not.
+        point_counts: int64 [M] points inside each box.
+        half_view: vehicles are labelled where |atan2(y, x)| is below this, radians.
+    """
+
+    name: str
+    points: NDArray[np.float32]
+    road: NDArray[np.bool_] | None
+    boxes: NDArray[np.float32]
+    point_counts: NDArray[np.int64]
+    half_view: float = math.pi
+
+
+def in_grid(boxes: NDArray, grid: Grid) -> NDArray[np.bool_]:
+    """Which boxes [M, 7] have their centre in the grid."""
+    return grid.cells(boxes)[2]
+
+
+def simulated_frame(frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str) -> LabelledFrame:
+    """A simulated scan as the detector sees it."""
+    points = frame.points / np.array([1, 1, 1, FULL_REFLECTANCE], np.float32)
+    return LabelledFrame(name, points, road_mask(road, frame.map_from_base, grid), frame.boxes, frame.point_counts)
+
+
+def drive_frames(seed: int, grid: Grid, seconds: float, rate_hz: float, sensor: str) -> Iterator[LabelledFrame]:
+    """The frames of a simulated drive."""
+    drive = Drive(seed, seconds, rate_hz, sensor)
+    for index, frame in enumerate(drive.frames()):
+        yield simulated_frame(frame, drive.road_map, grid, f"drive {seed} {sensor} frame {index}")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How a data set delivers its clouds: height of the origin, scale of intensity, labelled view."""
+
+    height: float
+    full_reflectance: float
+    half_view: float = math.pi
+
+
+# KITTI's labels cover the left colour camera: 1242 pixels wide, focal length 721.5 pixels.
+_SOURCES = {
+    "av2": _Source(0.33, 255.0),
+    "nuscenes": _Source(0.0, 255.0),
+    "kitti": _Source(1.7, 1.0, math.atan(621.0 / 721.5)),
+}
+
+
+def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
+    """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
+
+    Raises:
+        UserError: there are none, or a file is of an unknown data set.
+    """
+    files = sorted((folder / "frames").glob("*.npz"))
+    if not files:
+        raise UserError(f"no frames at {folder / 'frames'}; name a folder that has frames/*.npz")
+    for file in files:
+        dataset = file.stem.split("_")[0]
+        if dataset not in _SOURCES:
+            raise UserError(f"{file} is of none of the data sets {', '.join(_SOURCES)}; its name must start with one")
+        yield _real_frame(file, _SOURCES[dataset], grid)
+
+
+def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
+    with np.load(file, allow_pickle=False) as data:
+        points, boxes, labels = data["points"].astype(np.float32), data["boxes"].astype(np.float32), data["labels"]
+        road = data["road_mask"].astype(bool) if "road_mask" in data else None
+    # Into the grid frame: the ground at z = 0, intensity from 0 to 1.
+    points[:, 2] += source.height
+    points[:, 3] /= source.full_reflectance
+    boxes[:, 2] += source.height
+    boxes = boxes[[label in VEHICLES for label in labels]]
+    if road is not None:
+        # The raster is at 0.1 m with the grid's own corner.
+        raster = RoadMap(road, 0.1, SE2(grid.x_min, grid.y_min, 0.0))
+        road = road_mask(raster, SE2(0.0, 0.0, 0.0), grid)
+    return LabelledFrame(file.stem, points, road, boxes, points_inside(points, boxes), source.half_view)
+
+
+def points_inside(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Number of points [P, >= 3] inside each box [M, 7]."""
+    counts = np.zeros(len(boxes), np.int64)
+    for index, (x, y, z, length, width, height, yaw) in enumerate(boxes):
+        dx, dy = points[:, 0] - x, points[:, 1] - y
+        along, across = dx * np.cos(yaw) + dy * np.sin(yaw), dy * np.cos(yaw) - dx * np.sin(yaw)
+        inside = (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2)
+        counts[index] = int((inside & (np.abs(points[:, 2] - z) <= height / 2)).sum())
+    return counts

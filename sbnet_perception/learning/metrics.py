@@ -1,0 +1,56 @@
+"""Average precision and recall of boxes in the bird's-eye view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbnet_perception.detector.boxes import Detections, bev_iou
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Detections of one frame against its vehicles.
+
+    Attributes:
+        scores: float32 [M] of the detections that count.
+        hits: bool [M], which of them found a vehicle of their own.
+        found: bool [K], which of the vehicles that count were found.
+    """
+
+    scores: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+    found: NDArray[np.bool_]
+
+
+def match(detections: Detections, boxes: NDArray, counted: NDArray[np.bool_], iou: float) -> Matches:
+    """Match detections, best first, each to the free vehicle it overlaps most by at least ``iou``.
+
+    Vehicles [K, 7] that are not ``counted`` (too few points, say) are neither asked for nor held
+    against a detection that found them.
+    """
+    overlaps = bev_iou(detections.boxes, boxes)
+    taken = np.zeros(len(boxes), bool)
+    hits, counts = np.zeros(len(detections), bool), np.ones(len(detections), bool)
+    for index in np.argsort(-detections.scores, kind="stable"):
+        free = np.where(taken, -1.0, overlaps[index])
+        if not len(boxes) or free.max() < iou:
+            continue
+        vehicle = int(np.argmax(free + counted * 1e-6))
+        taken[vehicle], hits[index], counts[index] = True, True, counted[vehicle]
+    return Matches(detections.scores[counts], hits[counts], taken[counted])
+
+
+def average_precision(matches: list[Matches]) -> float:
+    """Area under the precision-recall curve, precision made monotonic, every point (PASCAL VOC 2010)."""
+    vehicles = sum(len(m.found) for m in matches)
+    if vehicles == 0:
+        return float("nan")
+    scores = np.concatenate([m.scores for m in matches])
+    hits = np.concatenate([m.hits for m in matches])[np.argsort(-scores, kind="stable")]
+    true = np.cumsum(hits)
+    precision = true / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((precision * hits).sum() / vehicles)

@@ -1,0 +1,147 @@
+"""Training scenes: simulated once in parallel, kept on disk, augmented on every use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.config import STRIDES
+from sbnet_perception.learning import simulator
+from sbnet_perception.learning.frames import LabelledFrame, in_grid, simulated_frame
+
+SHARD = 50
+"""Scenes per file."""
+_CENTIMETRE = np.float32(0.01)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A scene in a quarter of the memory: centimetres and 8-bit intensity."""
+
+    xyz: NDArray[np.int16]
+    intensity: NDArray[np.uint8]
+    road: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    point_counts: NDArray[np.int64]
+
+
+class Scenes:
+    """``count`` independent simulated scenes, the ``i``-th made from seed ``seed + i``."""
+
+    def __init__(self, folder: Path, grid: Grid, count: int, seed: int) -> None:
+        """Load the scenes from ``folder``, simulating those that are not there yet (progress bar)."""
+        self.grid, self.seed = grid, seed
+        self.folder = folder / f"{_simulator_version()}-{grid.height}x{grid.width}-{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shards = range(-(-count // SHARD))
+        self._simulate([shard for shard in shards if not self._path(shard).exists()])
+        self._scenes = [scene for shard in shards for scene in _read(self._path(shard))][:count]
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        scene = self._scenes[index]
+        points = np.empty((len(scene.xyz), 4), np.float32)
+        points[:, :3] = scene.xyz * _CENTIMETRE
+        points[:, 3] = scene.intensity / np.float32(255)
+        height, width = self.grid.shape
+        road = np.unpackbits(scene.road, count=height * width).view(bool).reshape(height, width)
+        return LabelledFrame(f"scene {self.seed + index}", points, road, scene.boxes, scene.point_counts)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.npz"
+
+    def _simulate(self, missing: list[int]) -> None:
+        if not missing:
+            return
+        with Progress() as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
+            bar = progress.add_task(f"simulating {len(missing) * SHARD} scenes", total=len(missing))
+            jobs = [pool.submit(_make_shard, self._path(s), self.grid, self.seed + s * SHARD) for s in missing]
+            for job in jobs:
+                job.result()
+                progress.advance(bar)
+
+
+def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
+    """A variant of the frame: mirrored, thinned, with other intensities and ground heights."""
+    points, boxes, road, counts = frame.points.copy(), frame.boxes.copy(), frame.road, frame.point_counts
+    if rng.random() < 0.5:
+        points[:, 1] *= -1
+        boxes[:, [1, 6]] *= -1
+        road = None if road is None else road[::-1]
+    if rng.random() < 0.3:
+        keep = rng.uniform(0.4, 1.0)
+        points = points[rng.random(len(points)) < keep]
+        counts = (counts * keep).astype(np.int64)
+    # Sensors disagree most about intensity: another gain and curve, or none at all.
+    if rng.random() < 0.15:
+        points[:, 3] = 0
+    else:
+        points[:, 3] = np.clip(rng.uniform(0.5, 2.0) * points[:, 3] ** rng.uniform(0.7, 1.4), 0, 1)
+    lift = np.float32(rng.uniform(-0.1, 0.1))
+    points[:, 2] += lift
+    boxes[:, 2] += lift
+    # Without a map the mask is the occupancy alone.
+    if rng.random() < 0.4:
+        road = None
+    return replace(frame, points=points, boxes=boxes, road=road, point_counts=counts)
+
+
+def crop(frame: LabelledFrame, grid: Grid, columns: int, rng: np.random.Generator) -> tuple[LabelledFrame, Grid]:
+    """A window of the frame and its grid; the network sees no difference between near and far windows.
+
+    The window starts at a multiple of the largest stride, so that tiles stay aligned, and usually holds
+    the centre of a vehicle.
+    """
+    stride = max(STRIDES.values())
+    starts = np.arange(0, grid.width - columns + 1, stride)
+    boxes = frame.boxes[in_grid(frame.boxes, grid)]
+    if len(boxes) and rng.random() < 0.8:
+        vehicle = (boxes[rng.integers(len(boxes)), 0] - grid.x_min) / grid.resolution
+        starts = starts[(starts <= vehicle) & (vehicle < starts + columns)]
+    start = int(rng.choice(starts))
+    low, high = grid.x_min + start * grid.resolution, grid.x_min + (start + columns) * grid.resolution
+    window = replace(grid, x_min=low, x_max=high)
+    near = (frame.points[:, 0] >= low) & (frame.points[:, 0] < high)
+    road = None if frame.road is None else frame.road[:, start : start + columns]
+    return replace(frame, points=frame.points[near], road=road), window
+
+
+def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:
+    arrays: dict[str, NDArray] = {}
+    for index in range(SHARD):
+        scan, road = simulator.sample_scene(first_seed + index)
+        frame = simulated_frame(scan, road, grid, "")
+        points = frame.points[grid.cells(frame.points)[2]]
+        assert frame.road is not None
+        arrays[f"{index}.xyz"] = np.round(points[:, :3] / _CENTIMETRE).clip(-32768, 32767).astype(np.int16)
+        arrays[f"{index}.intensity"] = np.round(points[:, 3] * 255).clip(0, 255).astype(np.uint8)
+        arrays[f"{index}.road"] = np.packbits(frame.road)
+        arrays[f"{index}.boxes"], arrays[f"{index}.point_counts"] = frame.boxes, frame.point_counts
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def _read(path: Path) -> Iterator[_Packed]:
+    with np.load(path, allow_pickle=False) as data:
+        for index in range(SHARD):
+            yield _Packed(**{name: data[f"{index}.{name}"] for name in _Packed.__dataclass_fields__})
+
+
+def _simulator_version() -> str:
+    """Changes whenever the simulator's source does, so that stale scenes are never used."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(simulator.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

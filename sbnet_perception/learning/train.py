@@ -1,0 +1,202 @@
+"""`sbnet train`: from simulated scenes to weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+from sbnet_perception import __version__
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.weights import save_weights
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.losses import detection_loss
+from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.targets import make_targets
+from sbnet_perception.masks.computation import computation_mask
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How weights are made. The same configuration gives the same weights on the same kind of machine."""
+
+    grid: str = field(default="compact", metadata={"help": "grid to train for (compact or paper)"})
+    scenes: int = field(default=5000, metadata={"help": "simulated scenes to train on"})
+    steps: int = field(default=5000, metadata={"help": "optimizer steps"})
+    batch: int = field(default=4, metadata={"help": "scenes per step"})
+    crop: int = field(default=176, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
+    weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
+    seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
+    scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if not 16 <= self.crop <= Grid.named(self.grid).width or self.crop % 16:
+            raise UserError(f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {Grid.named(self.grid).width}")
+
+
+class _Batches(Dataset[Batch]):
+    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so that training resumes exactly."""
+
+    def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
+        self.scenes, self.config = scenes, config
+        self.mask = DetectorConfig().mask
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        samples = [self._sample(step * self.config.batch + i) for i in range(self.config.batch)]
+        bev, mask, label, regression = (torch.cat(parts) for parts in zip(*samples))
+        return bev.contiguous(memory_format=torch.channels_last), mask, label, regression
+
+    def _sample(self, number: int) -> Batch:
+        # Each epoch is another permutation of the scenes.
+        epoch, position = divmod(number, len(self.scenes))
+        order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(len(self.scenes))
+        rng = np.random.default_rng((self.config.seed, 1, number))
+        frame, grid = crop(augment(self.scenes[int(order[position])], rng), self.scenes.grid, self.config.crop, rng)
+        # What the detector will see at this frame: input and mask; what it should say.
+        where = computation_mask(frame.points, grid, frame.road, self.mask).mask
+        assert where is not None, "the default mask always has the occupancy"
+        targets = make_targets(frame.boxes, frame.point_counts, grid)
+        return (
+            voxelize(frame.points, grid),
+            torch.from_numpy(where)[None],
+            torch.from_numpy(targets.label)[None],
+            torch.from_numpy(targets.regression)[None],
+        )
+
+
+class Trainer:
+    """Network, optimizer and schedule at one step of the training."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.network = initialize(Detector(), config.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.train()
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.steps + 1, pct_start=0.2
+        )
+
+    def train_on(self, batch: Batch) -> dict[str, float]:
+        """One optimizer step; returns the parts of the loss."""
+        bev, mask, label, regression = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            prediction = self.network(bev, mask)
+        loss, parts = detection_loss(prediction, label, regression)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        return {name: float(value) for name, value in parts.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only)."""
+        state = {
+            "config": json.dumps(asdict(self.config)),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            UserError: it is unreadable or was made with another configuration.
+        """
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
+        if state["config"] != json.dumps(asdict(self.config)):
+            raise UserError(
+                f"checkpoint {path} was made with {state['config']}, not with {json.dumps(asdict(self.config))}; "
+                "use the same options to resume, or delete it to start again"
+            )
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
+    """Train, going on from ``checkpoint`` where it exists; an interrupt saves it first."""
+    batches = _Batches(Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed), config)
+    trainer = Trainer(config)
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+        Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
+    rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
+    loader = DataLoader(rest, batch_size=None, num_workers=1, prefetch_factor=4)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    mean: dict[str, float] = {}
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=config.steps, completed=trainer.step)
+        try:
+            for batch in loader:
+                for name, value in trainer.train_on(batch).items():
+                    mean[name] = 0.98 * mean.get(name, value) + 0.02 * value
+                progress.update(bar, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
+                if trainer.step % checkpoint_every == 0:
+                    trainer.save(checkpoint)
+                    progress.console.print(f"step {trainer.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items()))
+        except KeyboardInterrupt:
+            trainer.save(checkpoint)
+            progress.console.print(f"stopped at step {trainer.step}; run the same command to go on from {checkpoint}")
+            raise
+    trainer.save(checkpoint)
+    return trainer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
+    for name, spec in TrainConfig.__dataclass_fields__.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=type(spec.default), default=spec.default, help=f"{spec.metadata['help']} (default {spec.default})")
+    parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder for scenes and checkpoint (default build/train)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = TrainConfig(**{name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__})
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
+    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items())
+    notes = {
+        "command": f"sbnet train {arguments.out.name} {options}",
+        "data": f"{config.scenes} scenes of this repository's simulator, seeds {config.scene_seed} and up; no real data",
+        "version": __version__,
+    }
+    save_weights(arguments.out, trainer.network.eval(), config.grid, DetectorConfig().classes, notes)
+    print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out}'")
+    return 0
