@@ -1,0 +1,87 @@
+"""Plane geometry that the simulated world shares: paths, and boxes that must not overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A polyline float64 [K, 2] in metres, followed from its first to its last vertex."""
+
+    line: np.ndarray
+
+    @cached_property
+    def arc(self) -> np.ndarray:
+        """Distance of each vertex from the start, float64 [K]."""
+        steps = np.linalg.norm(np.diff(self.line, axis=0), axis=1)
+        return np.concatenate([[0.0], np.cumsum(steps)])
+
+    @property
+    def length(self) -> float:
+        return float(self.arc[-1])
+
+    def at(self, s: np.ndarray | float) -> np.ndarray:
+        """Points [..., 2] at the distances `s` from the start."""
+        return np.stack([np.interp(s, self.arc, self.line[:, axis]) for axis in (0, 1)], -1)
+
+    def yaw(self, s: np.ndarray | float) -> np.ndarray:
+        """Heading [...] at the distances `s`, over a metre to either side."""
+        s = np.clip(s, 1.0, self.length - 1.0)
+        step = self.at(s + 1.0) - self.at(s - 1.0)
+        return np.arctan2(step[..., 1], step[..., 0])
+
+    def offset(self, left: float) -> Path:
+        """The parallel path `left` metres to the left; the same vertices, moved along their normals."""
+        tangent = np.gradient(self.line, axis=0)
+        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+        return Path(self.line + left * np.stack([-tangent[:, 1], tangent[:, 0]], 1))
+
+    def reversed(self) -> Path:
+        return Path(self.line[::-1])
+
+
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """Corners [M, 4, 2] of the ground rectangles of boxes [M, 7], counter-clockwise from the front left."""
+    c, s = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
+    along = np.stack([c, s], 1)[:, None] * boxes[:, 3, None, None] / 2
+    across = np.stack([-s, c], 1)[:, None] * boxes[:, 4, None, None] / 2
+    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float64)
+    return boxes[:, None, :2] + signs[None, :, :1] * along + signs[None, :, 1:] * across
+
+
+def overlaps(box: np.ndarray, others: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Whether the rectangle of `box` [7] comes within about `margin` m of each of `others` [M, 7] (separating axes)."""
+    near = np.hypot(*(others[:, :2] - box[:2]).T) < (np.hypot(box[3], box[4]) + np.hypot(others[:, 3], others[:, 4])) / 2 + margin
+    result = np.zeros(len(others), bool)
+    if not near.any():
+        return result
+    grown = box.astype(np.float64)
+    grown[3:5] += 2 * margin
+    mine, theirs = corners(grown[None])[0], corners(others[near].astype(np.float64))
+    apart = np.zeros(len(theirs), bool)
+    for yaw in (np.full(len(theirs), box[6]), others[near, 6]):
+        for turn in (0.0, np.pi / 2):
+            axis = np.stack([np.cos(yaw + turn), np.sin(yaw + turn)], 1)
+            a, b = mine @ axis.T, np.einsum("mij,mj->mi", theirs, axis)
+            apart |= (a.max(0) < b.min(1)) | (b.max(1) < a.min(0))
+    result[near] = ~apart
+    return result
+
+
+def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Number of points [P, >= 3] inside each box [M, 7], int64 [M]."""
+    counts = np.zeros(len(boxes), np.int64)
+    order = np.argsort(points[:, 0], kind="stable")
+    xyz = points[order, :3]
+    for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.astype(np.float64)):
+        radius = np.hypot(length, width) / 2
+        low, high = np.searchsorted(xyz[:, 0], (cx - radius, cx + radius))
+        x, y, z = xyz[low:high].T - np.array((cx, cy, cz))[:, None]
+        c, s = np.cos(yaw), np.sin(yaw)
+        inside = (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)
+        counts[i] = inside.sum()
+    return counts

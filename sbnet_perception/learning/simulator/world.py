@@ -1,0 +1,127 @@
+"""What stands in the simulated world: vehicles and props on the ground, none of them overlapping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+from .geometry import corners, overlaps
+from .lidar import RayScene
+from .materials import Material, sample_reflectances
+from .mesh import Mesh
+from .props import VARIANTS, prop
+from .roads import RoadNetwork
+from .terrain import Ground, Terrain
+from .vehicles import Shape
+
+CLEARANCE = 0.2  # smallest gap between two things [m]
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """A vehicle where it stands: box float64 [7] in the map frame, and the reflectances of its materials."""
+
+    shape: Shape
+    box: np.ndarray
+    reflectances: np.ndarray
+    track_id: int
+
+    def at(self, box: np.ndarray) -> Vehicle:
+        return Vehicle(self.shape, box, self.reflectances, self.track_id)
+
+
+class Assembly:
+    """Meshes put together into one ray-cast scene."""
+
+    def __init__(self) -> None:
+        self._triangles: list[np.ndarray] = []
+        self._material: list[np.ndarray] = []
+        self._reflectance: list[np.ndarray] = []
+
+    def add(self, mesh: Mesh, triangles: np.ndarray, reflectances: np.ndarray) -> None:
+        self._triangles.append(triangles)
+        self._material.append(mesh.material)
+        self._reflectance.append(reflectances[mesh.material])
+
+    def add_vehicle(self, vehicle: Vehicle) -> None:
+        x, y, z, *size, yaw = vehicle.box
+        mesh = vehicle.shape.mesh
+        self.add(mesh, mesh.placed(x, y, z - size[2] / 2, yaw, size), vehicle.reflectances)
+
+    def build(self) -> RayScene | None:
+        """The scene, None when nothing was added."""
+        if not self._triangles:
+            return None
+        return RayScene(*(np.concatenate(a) for a in (self._triangles, self._material, self._reflectance)))
+
+
+class World:
+    """Roads, ground and everything static. `area`: only what stands within it is built (a polygon in the map frame)."""
+
+    def __init__(self, rng: np.random.Generator, network: RoadNetwork, area: shapely.Polygon) -> None:
+        self.rng = rng
+        self.network = network
+        self.area = area
+        wild = Material(rng.choice((Material.GRASS, Material.CONCRETE), p=(0.6, 0.4)))
+        self.ground = Ground(Terrain(rng, network), network, wild)
+        self.vehicles: list[Vehicle] = []
+        self.assembly = Assembly()
+        ground = self.ground.mesh(area)
+        self.assembly.add(ground, ground.triangles, sample_reflectances(rng))
+        self._bounds = np.array(area.bounds)
+        self._taken = np.zeros((256, 7))
+        self._count = 0
+        shapely.prepare(area)
+
+    def is_free(self, box: np.ndarray, clearance: float = CLEARANCE) -> bool:
+        """Whether nothing stands within about `clearance` metres of the ground rectangle of `box` [7]."""
+        return not overlaps(box, self._taken[: self._count], clearance).any()
+
+    def take(self, box: np.ndarray) -> None:
+        """Reserve the ground rectangle of `box` [7]."""
+        if self._count == len(self._taken):
+            self._taken = np.concatenate([self._taken, np.zeros_like(self._taken)])
+        self._taken[self._count] = box
+        self._count += 1
+
+    def sees(self, x: float, y: float) -> bool:
+        x0, y0, x1, y1 = self._bounds
+        return x0 < x < x1 and y0 < y < y1 and bool(shapely.contains_xy(self.area, x, y))
+
+    def vehicle_box(self, shape: Shape, x: float, y: float, yaw: float) -> np.ndarray:
+        """The box of a vehicle standing upright on the ground at (x, y)."""
+        z = float(self.ground.height(np.array([(x, y)]))[0])
+        return np.array((x, y, z + shape.size[2] / 2, *shape.size, yaw))
+
+    def park(self, shape: Shape, x: float, y: float, yaw: float, clearance: float = CLEARANCE) -> bool:
+        """Put a vehicle there unless something is in its way or it is out of the area."""
+        if not self.sees(x, y):
+            return False
+        box = self.vehicle_box(shape, x, y, yaw)
+        if not self.is_free(box, clearance):
+            return False
+        self.take(box)
+        self.vehicles.append(Vehicle(shape, box, sample_reflectances(self.rng), len(self.vehicles)))
+        return True
+
+    def put(self, name: str, x: float, y: float, yaw: float, scale: tuple[float, float, float] = (1, 1, 1),
+            on_road: bool = False) -> bool:  # fmt: skip
+        """Put a prop there unless it would stand in something's way, on the road, or out of the area."""
+        if not self.sees(x, y):
+            return False
+        mesh, (x0, y0, x1, y1) = prop(name, int(self.rng.integers(VARIANTS)))
+        c, s = np.cos(yaw), np.sin(yaw)
+        cx, cy = (x0 + x1) / 2 * scale[0], (y0 + y1) / 2 * scale[1]
+        centre = (x + c * cx - s * cy, y + s * cx + c * cy)
+        box = np.array((*centre, 0, (x1 - x0) * scale[0], (y1 - y0) * scale[1], 0, yaw))
+        if not self.is_free(box):
+            return False
+        if not on_road and shapely.intersects(self.network.surface, shapely.Polygon(corners(box[None])[0])):
+            return False
+        self.take(box)
+        z = float(self.ground.height(np.array([(x, y)]))[0])
+        self.assembly.add(mesh, mesh.placed(x, y, z - 0.02, yaw, scale), sample_reflectances(self.rng))
+        return True
+
