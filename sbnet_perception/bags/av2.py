@@ -1,8 +1,8 @@
 """Argoverse 2 sensor logs, in the data set's own layout, to a bag.
 
 Sources: the layout that the AV2 user guide describes (sensors/lidar/STAMP.feather,
-city_SE3_egovehicle.feather, map/log_map_archive_*.json). A sweep is given in the egovehicle frame, compensated
-for the vehicle's motion to the stamp in its name; the frame lies at the rear axle, 0.33 m above the ground.
+city_SE3_egovehicle.feather, map/log_map_archive_*.json). A sweep is in the egovehicle frame (rear axle,
+0.33 m above the ground), compensated for the vehicle's motion to the stamp in its name.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _with_stamps(poses: Poses, stamps: npt.NDArray[np.int64]) -> Poses:
     if stamps[0] < poses.stamps[0] or stamps[-1] > poses.stamps[-1]:
         raise UserError(
             f"the sweeps at {stamps[0]} to {stamps[-1]} are not within the poses of "
-            f"city_SE3_egovehicle.feather ({poses.stamps[0]} to {poses.stamps[-1]}); do they belong to this log?"
+            f"city_SE3_egovehicle.feather ({poses.stamps[0]} to {poses.stamps[-1]}); is it another log?"
         )
     near = (poses.stamps >= stamps[0] - POSE_MARGIN_NS) & (poses.stamps <= stamps[-1] + POSE_MARGIN_NS)
     wanted = np.union1d(poses.stamps[near], stamps)

@@ -1,0 +1,241 @@
+"""Decoding PointCloud2: every layout that is right, no layout that is wrong."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sbnet_perception.bags import fields as own
+from sbnet_perception.bags.pointcloud2 import CloudError, decode, encode
+from sbnet_perception.bags.types import typestore
+
+FLOATS = {"f4": 7, "f8": 8}
+CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, **FLOATS}
+
+
+def field(name: str, offset: int, datatype: int, count: int = 1) -> Any:
+    return typestore().types["sensor_msgs/msg/PointField"](name, offset, datatype, count)
+
+
+def cloud(points: int = 200, **changes: Any) -> Any:
+    """A valid cloud of random points with intensity 0-255, with some of its members replaced."""
+    rng = np.random.default_rng(7)
+    values = rng.uniform((-50, -50, -3, 0), (50, 50, 3, 1), (points, 4)).astype(np.float32)
+    msg = encode(values, "lidar", 123)
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    return msg
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[Any, np.ndarray]:
+    """A message of a random layout and the points that it must decode to."""
+    formats = {n: draw(st.sampled_from(list(FLOATS))) for n in "xyz"}
+    formats["intensity"] = draw(st.sampled_from(list(CODES)))
+    extras = draw(st.lists(st.tuples(st.sampled_from(list(CODES)), st.integers(1, 4)), max_size=3))
+    entries = [(n, f, 1) for n, f in formats.items()] + [
+        (f"extra{i}", f, c) for i, (f, c) in enumerate(extras)
+    ]
+    entries = draw(st.permutations(entries))
+
+    order = draw(st.sampled_from("<>"))
+    offset, fields, spec = 0, [], {}
+    for name, fmt, count in entries:
+        offset += draw(st.integers(0, 5))
+        fields.append(field(name, offset, CODES[fmt], count))
+        spec[name] = (np.dtype(f"({count},){order}{fmt}") if count > 1 else np.dtype(order + fmt), offset)
+        offset += int(fmt[1]) * count
+    step = offset + draw(st.integers(0, 9))
+
+    height, width = draw(st.integers(1, 5)), draw(st.integers(1, 40))
+    padding = draw(st.integers(0, 11))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = np.dtype({"names": list(spec), "formats": [s[0] for s in spec.values()],
+                      "offsets": [s[1] for s in spec.values()], "itemsize": step})  # fmt: skip
+    table = rng.integers(0, 256, (height, width * step), dtype=np.uint8).view(dtype)
+    expected = np.zeros((height * width, 4), np.float32)
+    for column, name in enumerate(("x", "y", "z", "intensity")):
+        high = 127 if formats[name] == "i1" else 255
+        whole = rng.integers(0, high, (height, width))
+        table[name] = whole if name == "intensity" else whole + rng.normal(0, 1, (height, width))
+        expected[:, column] = table[name].reshape(-1)
+    expected[:, 3] *= np.float32(1 / 255)
+    rows = np.pad(table.view(np.uint8), ((0, 0), (0, padding)), constant_values=255)
+    msg = cloud(0, height=height, width=width, fields=fields, is_bigendian=order == ">", point_step=step,
+                row_step=width * step + padding, data=rows.reshape(-1))  # fmt: skip
+    return msg, expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(layouts())
+def test_any_layout_byte_order_and_padding_decodes_to_its_points(case: tuple[Any, np.ndarray]) -> None:
+    msg, expected = case
+    before = bytes(msg.data)
+    result = decode(msg)
+    np.testing.assert_array_equal(result.points, expected)
+    assert bytes(msg.data) == before
+    assert result.points.dtype == np.float32
+    assert result.points.flags.writeable
+
+
+@settings(max_examples=60, deadline=None)
+@given(layouts(), st.integers(1, 60))
+def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(
+    case: tuple[Any, np.ndarray], limit: int
+) -> None:
+    msg, expected = case
+    result = decode(msg, max_points=limit)
+    stride = -(-len(expected) // limit)
+    np.testing.assert_array_equal(result.points, expected[::stride])
+    assert len(result.points) <= limit
+    assert any("max_points" in warning for warning in result.warnings) == (stride > 1)
+
+
+def test_encode_and_decode_return_the_same_points() -> None:
+    points = np.random.default_rng(3).uniform(-1, 1, (500, 4)).astype(np.float32)
+    msg = encode(points, "lidar", 5_000_000_007)
+    assert (msg.header.stamp.sec, msg.header.stamp.nanosec, msg.header.frame_id) == (5, 7, "lidar")
+    assert (msg.point_step, msg.row_step, msg.height, msg.width) == (16, 8000, 1, 500)
+    np.testing.assert_allclose(decode(msg).points, points, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [bytes, memoryview, np.asarray, lambda d: array.array("B", d.tobytes())])
+def test_data_may_be_bytes_memoryview_array_or_numpy(wrap: Callable[[np.ndarray], Any]) -> None:
+    msg = cloud()
+    expected = decode(msg).points
+    msg.data = wrap(msg.data)
+    np.testing.assert_array_equal(decode(msg).points, expected)
+
+
+BAD = {
+    "truncated": ({"data": np.zeros(3199, np.uint8)}, "truncated: data holds 3199 bytes"),
+    "no step": ({"point_step": 0}, "point_step is 0"),
+    "short row": ({"row_step": 3199}, "row_step 3199 is less than"),
+    "no row step": ({"row_step": 0}, "row_step 0 is less than"),
+    "overflow": ({"width": 2**31, "height": 2**31, "row_step": 2**32 - 1}, "row_step 4294967295 is less"),
+    "overflow in rows": ({"height": 2**32 - 1}, "truncated"),
+    "points lost": ({"height": 0}, "is no point, but data holds 3200 bytes"),
+    "past step": ({"fields": [field("x", 14, 7)]}, "'x' at offset 14 ends past point_step 16"),
+    "count past step": ({"fields": [field("t", 0, 2, 2**32 - 1)]}, "'t' at offset 0 ends past"),
+    "no z": ({"fields": [field("x", 0, 7), field("y", 4, 7)]}, "'z' is missing; fields: x float32 at 0"),
+    "no fields": ({"fields": []}, "'x' is missing; fields: none"),
+    "integer": ({"fields": [field("x", 0, 7), field("y", 4, 5), field("z", 8, 7)]}, "'y' is neither float"),
+    "triple": ({"fields": [field(n, 0, 7, 3) for n in "xyz"]}, "'x' has count 3"),
+    "twice": ({"fields": [field(n, 0, 7) for n in "xxyz"]}, "'x' is there twice"),
+    "no intensity": ({"fields": [field(n, 0, 7) for n in "xyz"]}, "'intensity' is missing .set missing"),
+    "odd intensity": (
+        {"fields": [*(field(n, 0, 7) for n in "xyz"), field("intensity", 0, 11)]},
+        "unknown datatype; .*intensity datatype 11",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_message_that_contradicts_itself_is_rejected_with_the_reason(name: str) -> None:
+    changes, reason = BAD[name]
+    missing = "zero" if name == "triple" else "reject"
+    with pytest.raises(CloudError, match=reason):
+        decode(cloud(200, **changes), missing_intensity=missing)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    *[st.integers(0, 2**32 - 1)] * 4,
+    st.lists(st.tuples(st.sampled_from(["x", "y", "z", "intensity", "", "ring"]), st.integers(0, 40),
+                       st.integers(0, 255), st.integers(0, 2**32 - 1)), max_size=6),
+    st.binary(max_size=200), st.booleans(),
+)  # fmt: skip
+def test_a_hostile_message_gives_points_or_a_cloud_error(
+    width: int, height: int, step: int, row: int, fields: list[Any], data: bytes, big: bool
+) -> None:
+    listed = [SimpleNamespace(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields]
+    msg = SimpleNamespace(
+        width=width, height=height, point_step=step, row_step=row, fields=listed, data=data, is_bigendian=big
+    )
+    with contextlib.suppress(CloudError):
+        assert np.isfinite(decode(msg).points).all()
+
+
+def test_nan_and_infinity_are_dropped_even_from_a_cloud_that_calls_itself_dense() -> None:
+    values = np.ones((6, 4), np.float32)
+    values[[0, 2, 3, 5], [0, 3, 1, 2]] = np.nan, np.inf, -np.inf, np.nan
+    msg = encode(values, "lidar", 1)
+    msg.is_dense = True
+    result = decode(msg)
+    assert (len(result.points), result.dropped_non_finite) == (2, 4)
+
+
+def test_a_float64_beyond_float32_is_dropped_without_a_numpy_warning() -> None:
+    data = np.array([[1e300, 0, 0], [1, 2, 3]])
+    fields = [field(n, 8 * i, 8) for i, n in enumerate("xyz")]
+    msg = cloud(0, fields=fields, width=2, point_step=24, row_step=48, data=data.view(np.uint8).reshape(-1))
+    result = decode(msg, missing_intensity="zero")
+    assert result.points.tolist() == [[1, 2, 3, 0]]
+    assert result.dropped_non_finite == 1
+
+
+def test_an_empty_cloud_decodes_to_no_points() -> None:
+    for msg in (cloud(0), cloud(0, fields=[], point_step=0, height=0)):
+        result = decode(msg)
+        assert result.points.shape == (0, 4)
+        assert result.warnings == ()
+
+
+def test_missing_intensity_becomes_zero_with_a_warning_where_that_is_allowed() -> None:
+    result = decode(cloud(fields=[field(n, 4 * i, 7) for i, n in enumerate("xyz")]), missing_intensity="zero")
+    assert not result.points[:, 3].any()
+    assert "'intensity' is missing, 0 is used; fields: x float32 at 0" in result.warnings[0]
+
+
+@pytest.mark.parametrize(("largest", "scale", "warns"), [
+    (255, 255, False), (1, 255, True), (65535, 255, True), (1, 1, False), (0, 255, True), (60, 255, False),
+])  # fmt: skip
+def test_an_intensity_that_does_not_fit_its_declared_scale_is_warned_about(
+    largest: int, scale: int, warns: bool
+) -> None:
+    points = np.random.default_rng(1).uniform(0, 1, (5000, 4)) * (1, 1, 1, largest)
+    result = decode(encode(points, "lidar", 1, intensity_scale=1), intensity_scale=scale)
+    assert any("declared scale looks wrong" in w for w in result.warnings) == warns
+    np.testing.assert_allclose(result.points[:, 3], points[:, 3] / scale, rtol=1e-5)
+
+
+def test_hundred_thousand_points_decode_within_the_time_of_a_sensor_driver() -> None:
+    plain = cloud(100_000)
+    mixed = np.zeros(100_000, {"names": [*"xyz", "intensity"], "formats": [">f8", ">f8", ">f8", ">u2"],
+                               "offsets": [0, 8, 17, 25], "itemsize": 31})  # fmt: skip
+    fields = [
+        field(n, o, c) for n, o, c in zip([*"xyz", "intensity"], (0, 8, 17, 25), (8, 8, 8, 4), strict=True)
+    ]
+    odd = cloud(0, fields=fields, width=100_000, point_step=31, row_step=3_100_000, is_bigendian=True,
+                data=mixed.view(np.uint8))  # fmt: skip
+    for msg, limit in ((plain, 0.002), (odd, 0.010)):
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            decode(msg)
+            times.append(time.perf_counter() - start)
+        assert min(times) < limit
+
+
+@settings(max_examples=100, deadline=None)
+@given(layouts())
+def test_own_layout_equals_that_of_sensor_msgs_py(case: tuple[Any, np.ndarray]) -> None:
+    theirs = pytest.importorskip("sensor_msgs_py.point_cloud2").dtype_from_fields
+    msg, _ = case
+    assert own.dtype_from_fields(msg.fields, msg.point_step) == theirs(msg.fields, msg.point_step)
+    assert own.dtype_from_fields(msg.fields) == theirs(msg.fields)
+
+
+def test_own_layout_names_repeated_and_nameless_fields() -> None:
+    dtype = own.dtype_from_fields([field("rgb", 0, 2, 3), field("", 4, 7)], point_step=12)
+    assert dtype.names == ("rgb_0", "rgb_1", "rgb_2", "unnamed_field_1")
+    assert dtype.itemsize == 12
