@@ -1,0 +1,213 @@
+"""The network against its oracle, boxes against shapely, and the pipeline from points to detections."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from shapely.geometry import Polygon
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.boxes import Detections, bev_iou, corners_bev, decode, nms
+from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkConfig
+from sbnet_perception.detector.network import Detector, Prediction, initialize
+from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.detector.weights import WeightsError, read_metadata, save_weights
+from sbnet_perception.masks.computation import MaskConfig
+
+SMALL = NetworkConfig(8, (8, 8, 12, 16), (2, 2, 2, 2), 12, (8, 8), 2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return initialize(Detector(config=SMALL), 0).eval()
+
+
+@pytest.fixture
+def weights(tmp_path, network):
+    path = tmp_path / "small.safetensors"
+    save_weights(path, network, "compact", ("vehicle",), {"data": "none, random"})
+    return path
+
+
+def outputs(prediction):
+    return torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
+
+
+def test_the_network_has_the_size_the_paper_states():
+    parameters = sum(p.numel() for p in Detector().parameters())
+    assert 1.8e6 < parameters < 2.2e6
+
+
+@torch.no_grad()
+def test_an_all_ones_mask_gives_exactly_the_dense_network(network):
+    bev = torch.rand(1, 33, 200, 352)
+    dense, sparse = network(bev), network(bev, torch.ones(1, 200, 352, dtype=torch.bool))
+    torch.testing.assert_close(outputs(sparse), outputs(dense), rtol=1e-4, atol=1e-4)
+    assert bool(sparse.computed.all()) and dense.computed is None
+
+
+@torch.no_grad()
+def test_the_sparse_network_equals_dense_layers_zeroed_outside_active_tiles(network):
+    bev = torch.rand(2, 33, 100, 112)
+    mask = torch.zeros(2, 100, 112, dtype=torch.bool)
+    mask[0, 30:45, 20:90] = mask[1, :9, :5] = mask[1, 95:, 70:] = True
+    prediction = network(bev, mask)
+    # The oracle: each layer densely on the previous sparse result, then zero (x for plain units) where inactive.
+    active = {}
+    for stage, stride in STRIDES.items():
+        side = SMALL.tile(stage)[0] * stride
+        coarse = torch.nn.functional.max_pool2d(mask[:, None].float(), side, ceil_mode=True)
+        fine = coarse.repeat_interleave(side // stride, 2).repeat_interleave(side // stride, 3)
+        active[stage] = fine[:, :, : -(-100 // stride), : -(-112 // stride)] > 0
+    x = bev
+    for layer in network.conv1:
+        x = layer(x) * active["conv-1"]
+    features = {}
+    for stage in ("conv-2", "conv-3", "conv-4", "conv-5"):
+        for unit in getattr(network, stage.replace("-", "")).units:
+            x = torch.where(active[stage], unit(x), x if unit.keeps_shape else 0)
+        features[stage] = x
+    x = network.top(x) * active["conv-5"]
+    x = network.up4(x, features["conv-4"]) * active["conv-4"]
+    x = network.up3(x, features["conv-3"]) * active["conv-3"]
+    for layer in network.header:
+        x = layer(x) * active["conv-3"]
+    expected = torch.cat([network.logits(x), network.size(x), network.orientation(x)], 1) * active["conv-3"]
+    torch.testing.assert_close(outputs(prediction), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(prediction.computed, active["conv-3"][:, 0])
+    assert 0 < float(active["conv-3"].float().mean()) < 0.6
+
+
+box = st.tuples(
+    st.floats(-5, 5), st.floats(-5, 5), st.just(0.0), st.floats(0.3, 12), st.floats(0.3, 4), st.just(1.5), st.floats(-7, 7)
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(box, min_size=1, max_size=3), st.lists(box, min_size=1, max_size=3))
+def test_bev_iou_equals_shapely(first, second):
+    a, b = np.array(first), np.array(second)
+    for i, p in enumerate(map(Polygon, corners_bev(a))):
+        for j, q in enumerate(map(Polygon, corners_bev(b))):
+            assert bev_iou(a, b)[i, j] == pytest.approx(p.intersection(q).area / p.union(q).area, abs=1e-6)
+
+
+def test_a_box_overlaps_itself_fully_even_far_from_the_origin():
+    boxes = np.array([[5e4, -3e4, 0, 4.5, 1.9, 1.6, yaw] for yaw in (0.0, 0.3, np.pi / 2, 3.0)])
+    assert np.diag(bev_iou(boxes, boxes)) == pytest.approx(1.0)
+    assert bev_iou(np.zeros((0, 7)), boxes).shape == (0, 4)
+
+
+def test_suppression_keeps_the_better_of_two_overlapping_boxes_and_the_limit():
+    boxes = np.array([[0, 0, 0, 4, 2, 1, 0], [0.5, 0, 0, 4, 2, 1, 0.1], [20, 0, 0, 4, 2, 1, 0], [40, 0, 0, 4, 2, 1, 0]])
+    found = Detections(boxes.astype(np.float32), np.float32([0.9, 0.8, 0.7, 0.6]), np.zeros(4, np.int64))
+    assert nms(found, 0.1, 100).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert len(nms(found, 0.1, 2)) == 2
+    assert len(nms(Detections.empty(), 0.1, 2)) == 0
+
+
+def test_decoding_puts_a_box_where_its_targets_say():
+    from sbnet_perception.learning.targets import make_targets
+
+    grid = Grid.named("compact")
+    truth = np.array([[23.4, -3.1, 0.9, 4.6, 1.9, 1.5, 0.4], [60.0, 12.0, 1.2, 9.0, 2.5, 3.0, -2.8]], np.float32)
+    targets = make_targets(truth, np.array([50, 50]), grid)
+    logits = torch.from_numpy(np.where(targets.label == 1, 5.0, -5.0))[None, None]
+    values = torch.from_numpy(targets.regression)[None]
+    found = nms(decode(Prediction(logits, values[:, :6], values[:, 6:], None, {}), grid, 0.5), 0.1, 10)
+    order = np.argsort(found.boxes[:, 0])
+    assert found.boxes[order] == pytest.approx(truth, abs=1e-4)
+
+
+def test_nothing_is_detected_where_nothing_was_computed():
+    shape = (1, 1, 50, 88)
+    computed = torch.zeros(1, 50, 88, dtype=torch.bool)
+    prediction = Prediction(torch.full(shape, 9.0), torch.zeros(1, 6, 50, 88), torch.ones(1, 2, 50, 88), computed, {})
+    assert len(decode(prediction, Grid.named("compact"), 0.1)) == 0
+
+
+def cloud(seed=0, count=5000):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform([0, -20, 0, 0], [70, 20, 0.05, 1], (count, 4)).astype(np.float32)
+    points[:500] = rng.uniform([20, -2, 0.1, 0], [24, 0, 1.5, 1], (500, 4))
+    return points
+
+
+@pytest.mark.parametrize("source", ["none", "road", "occupancy", "road_and_occupancy"])
+def test_the_pipeline_computes_where_the_configured_mask_says(weights, source):
+    pipeline = Pipeline(DetectorConfig(weights=str(weights), mask=MaskConfig(source=source), score_threshold=0.0))
+    road = np.zeros((200, 352), bool)
+    road[90:110] = True
+    result = pipeline(cloud(), road)
+    assert result.dense == (source == "none") and not result.missing_road
+    assert result.computed.shape == (50, 88)
+    if source != "none":
+        assert result.mask.any() and 0 < result.computed.mean() < 1
+        assert 0 < result.sparsity["conv-3"] < 1
+    without = pipeline(cloud())
+    assert without.missing_road == ("road" in source)
+    assert without.dense == (source in ("none", "road"))
+
+
+def test_a_frame_without_anything_above_the_road_costs_nothing_and_finds_nothing(weights):
+    result = Pipeline(DetectorConfig(weights=str(weights)))(np.zeros((0, 4), np.float32), np.ones((200, 352), bool))
+    assert len(result.detections) == 0 and not result.dense and not result.computed.any()
+
+
+def test_the_same_frame_gives_the_same_detections_again(weights):
+    pipeline = Pipeline(DetectorConfig(weights=str(weights), score_threshold=0.001))
+    first, _, third = pipeline(cloud(1)), pipeline(cloud(2)), pipeline(cloud(1))
+    assert len(first.detections) > 0
+    assert np.array_equal(first.detections.boxes, third.detections.boxes)
+
+
+def damaged(path, kind, network):
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "pickle":
+        torch.save(network.state_dict(), path)
+    elif kind == "no metadata":
+        save_file(network.state_dict(), path)
+    elif kind in ("another grid", "another class list"):
+        grid, classes = ("paper", ("vehicle",)) if "grid" in kind else ("compact", ("car",))
+        save_weights(path, network, grid, classes, {})
+    else:
+        state = dict(network.state_dict())
+        name = "header.0.conv.weight"
+        state[name] = state[name].new_full((3, 3), 1.0) if kind == "another shape" else state[name] * torch.nan
+        about = read_metadata(path)
+        save_file(state, path, metadata={"sbnet_perception": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "no file"),
+        ("truncated", "not a readable safetensors"),
+        ("pickle", "not a readable safetensors"),
+        ("no metadata", "does not say"),
+        ("another grid", "'paper'.*'compact'"),
+        ("another class list", r"\['car'\].*\['vehicle'\]"),
+        ("another shape", r"header.0.conv.weight is \(3, 3\), expected \(8, 8, 3, 3\)"),
+        ("NaN", "NaN"),
+    ],
+)
+def test_unusable_weights_are_refused_naming_the_file_and_both_sides(weights, network, kind, says):
+    damaged(weights, kind, network)
+    with pytest.raises(WeightsError, match=says) as caught:
+        Pipeline(DetectorConfig(weights=str(weights)))
+    assert str(weights) in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [{"grid": "huge"}, {"score_threshold": 1.5}, {"max_detections": 0}, {"classes": ()}])
+def test_a_configuration_out_of_range_names_the_field(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        DetectorConfig(**values)
