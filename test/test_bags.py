@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_find_topic_prefers_then_insists_then_lists_what_is_there(tmp_path: Path
     with BagReader(path) as reader:
         assert reader.find_topic(CLOUD, preferred="/right") == "/right"
         assert reader.find_topic(CLOUD, name="/left", preferred="/right") == "/left"
-        with pytest.raises(UserError, match="several topics of type .*: /left, /right"):
+        with pytest.raises(UserError, match=r"several topics of type .*: /left, /right"):
             reader.find_topic(CLOUD)
         with pytest.raises(UserError, match=r"no topic /front of type .*; it holds: /left \(sensor_msgs"):
             reader.find_topic(CLOUD, name="/front")
@@ -194,13 +195,9 @@ def test_a_damaged_bag_gives_its_messages_or_a_user_error(
             content[data.draw(st.integers(low, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / "bag.mcap"
     path.write_bytes(content)
-    try:
-        with BagReader(path) as reader:
-            for message in reader.messages():
-                if message.msgtype in typestore().types:
-                    deserialize(message.raw, message.msgtype)
-    except UserError as error:
-        assert str(path) in str(error) or "no valid" in str(error) or "cannot be decoded" in str(error)
+    with contextlib.suppress(UserError), BagReader(path) as reader:
+        for message in reader.messages():
+            deserialize(message.raw, message.msgtype)
 
 
 def test_what_is_no_bag_is_refused_with_a_remedy(tmp_path: Path) -> None:
@@ -226,15 +223,14 @@ def test_what_is_no_bag_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 def test_an_existing_bag_is_refused_and_an_unfinished_one_never_appears(bag: Path, tmp_path: Path) -> None:
     for make in (BagWriter, lambda path: whole_bag(path).__enter__()):
-        with pytest.raises(UserError, match="exists already; .* --overwrite"):
+        with pytest.raises(UserError, match=r"exists already; .* --overwrite"):
             make(bag)
     with pytest.raises(UserError, match="is a folder"):
         BagWriter(tmp_path)
     with pytest.raises(UserError, match=r"must end in \.mcap"), whole_bag(tmp_path / "bag.db3"):
         pass
-    with pytest.raises(RuntimeError), whole_bag(tmp_path / "new.mcap") as writer:
-        writer.write("/points", encode(points(0), "lidar", 1), 1)
-        raise RuntimeError
+    with pytest.raises(ValueError, match="/points carries"), whole_bag(tmp_path / "new.mcap") as writer:
+        [writer.write("/points", b"", 1, kind) for kind in (CLOUD, "std_msgs/msg/String")]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -72,7 +72,10 @@ class IndexedStorage:
 
 
 class TornStorage:
-    """An MCAP file without its end, as a crash or a full disk leaves it, in the order of the file."""
+    """An MCAP file without its end, as a crash or a full disk leaves it: what lies before the damage.
+
+    Messages come in the order of the file, which is that in which they were written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,6 +95,14 @@ class TornStorage:
         """Nothing stays open between two calls of `messages`."""
 
     def _records(self) -> Iterator[tuple[Channel, str, str, BagMessage]]:
+        # Whatever a parser raises, the damage begins there; with nothing before it there is no bag.
+        try:
+            yield from self._parsed()
+        except Exception:
+            if not self.topics:
+                raise
+
+    def _parsed(self) -> Iterator[tuple[Channel, str, str, BagMessage]]:
         schemas: dict[int, Schema] = {}
         channels: dict[int, Channel] = {}
         for opcode, body in _whole_records(self._path):
