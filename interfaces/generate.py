@@ -30,7 +30,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PREFIX = Path(sys.prefix)
 MARKER = "made_by_generate.txt"
-TYPE_SUPPORTS = ("rosidl_typesupport_c", "rosidl_typesupport_fastrtps_c")
+TYPE_SUPPORTS = ("rosidl_typesupport_c", "rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
 
 
 class GenerateError(Exception):
@@ -120,6 +120,7 @@ def write_sources(package: Package) -> None:
     from rosidl_generator_type_description import generate_type_hash
     from rosidl_typesupport_c import generate_c as generate_typesupport_c
     from rosidl_typesupport_fastrtps_c import generate_typesupport_fastrtps_c
+    from rosidl_typesupport_introspection_c import generate_c as generate_introspection_c
 
     # .msg -> .idl, then the type description, which carries the hash that identifies the type on the wire
     for message in package.messages:
@@ -132,14 +133,15 @@ def write_sources(package: Package) -> None:
         for message in package.messages
     ]
 
-    # C structs, their two type supports, and the Python classes with their conversion to the structs
+    # C structs, their type supports (Fast DDS describes types to others through introspection), and the Python classes with their conversion to the structs
     generate_c(arguments_file(package, "c", "rosidl_generator_c", type_description_tuples=descriptions))
     generate_typesupport_fastrtps_c(arguments_file(package, "fastrtps", "rosidl_typesupport_fastrtps_c"))
-    generate_typesupport_c(arguments_file(package, "typesupport", "rosidl_typesupport_c"), [TYPE_SUPPORTS[1]])
+    generate_introspection_c(arguments_file(package, "introspection", "rosidl_typesupport_introspection_c"))
+    generate_typesupport_c(arguments_file(package, "typesupport", "rosidl_typesupport_c"), list(TYPE_SUPPORTS[1:]))
     generate_py(arguments_file(package, "py", "rosidl_generator_py"), [TYPE_SUPPORTS[0]])
 
-    # the two headers that CMake would configure
-    for step, generator in (("c", "rosidl_generator_c"), ("fastrtps", "rosidl_typesupport_fastrtps_c")):
+    # the headers that CMake would configure
+    for step, generator in zip(("c", "fastrtps", "introspection"), ("rosidl_generator_c", *TYPE_SUPPORTS[1:]), strict=True):
         header = f"{generator}__visibility_control.h"
         text = (PREFIX / "share" / generator / "resource" / f"{header}.in").read_text()
         text = text.replace("@PROJECT_NAME_UPPER@", package.name.upper()).replace("@PROJECT_NAME@", package.name)
@@ -157,7 +159,7 @@ def run_compiler(command: Sequence[str], output: Path) -> None:
 
 
 def include_flags(package: Package) -> list[str]:
-    folders = [package.build / step for step in ("c", "fastrtps", "py")]
+    folders = [package.build / step for step in ("c", "fastrtps", "introspection", "py")]
     folders += [HERE / "include", PREFIX / "include", *sorted(p for p in (PREFIX / "include").iterdir() if p.is_dir())]
     return [f"-I{folder}" for folder in folders]
 
@@ -196,6 +198,8 @@ def build_libraries(package: Package) -> None:
     fastrtps = ["rosidl_typesupport_fastrtps_cpp", "rosidl_typesupport_fastrtps_c", "rmw", "fastcdr"]
     fastrtps += of_dependencies("rosidl_generator_c")
     library("rosidl_typesupport_fastrtps_c", sorted((package.build / "fastrtps").rglob("*.cpp")), fastrtps)
+    introspection = sorted((package.build / "introspection").rglob("*.c"))
+    library("rosidl_typesupport_introspection_c", introspection, ["rosidl_typesupport_introspection_c"])
     library("rosidl_typesupport_c", sorted((package.build / "typesupport").rglob("*.cpp")), ["rosidl_typesupport_c"])
     python = package.build / "py" / name
     library("rosidl_generator_py", sorted(python.glob("msg/*_s.c")), [])
