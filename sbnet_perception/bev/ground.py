@@ -52,7 +52,9 @@ def _cell(values: NDArray[np.float32]) -> NDArray[np.int32]:
 
 def _low_percentile(cell: NDArray[np.int32], z: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 [128 * 128]: 5th percentile of z per cell, +inf where the cell is empty."""
-    level = np.clip((z - np.float32(_Z_LOW)) * np.float32(1.0 / _Z_STEP), 0, (1 << _Z_BITS) - 1)
+    level = np.clip(z, _Z_LOW, -_Z_LOW - _Z_STEP)
+    level -= np.float32(_Z_LOW)
+    level *= np.float32(1.0 / _Z_STEP)
     key = np.sort((cell << _Z_BITS) | level.astype(np.int32))
     count = np.bincount(cell, minlength=_SIDE * _SIDE)
     occupied = np.flatnonzero(count)

@@ -18,6 +18,8 @@ BIN_HEIGHT = 0.2
 BELOW, ABOVE, INTENSITY = BINS, BINS + 1, BINS + 2
 CHANNELS = BINS + 3
 
+# Heights that stand for all that is below and all that is above: the middles of bins -1 and BINS.
+_LOWEST, _HIGHEST = Z_MIN - BIN_HEIGHT / 2, Z_MIN + (BINS + 0.5) * BIN_HEIGHT
 # Channel of each bin number, shifted by one: below, the 30 bins, above.
 _CHANNEL_OF_BIN = np.array([BELOW, *range(BINS), ABOVE], dtype=np.int64)
 
@@ -60,7 +62,8 @@ class Voxelizer:
             row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]
         cell = row.astype(np.int64) * self.grid.width + col
         # Occupancy: one write per point at (cell, height bin).
-        height_bin = np.clip(np.floor((z - Z_MIN) * (1.0 / BIN_HEIGHT)), -1, BINS).astype(np.int64)
+        above_low = np.clip(z, _LOWEST, _HIGHEST) - Z_MIN
+        height_bin = np.floor(above_low * (1.0 / BIN_HEIGHT)).astype(np.int64)
         occupied = cell * CHANNELS + _CHANNEL_OF_BIN[height_bin + 1]
         self._flat[occupied] = 1.0
         # Mean intensity of the columns that hold a point.

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.masks.polygons import cells_inside, cells_on_outline
+from sbnet_perception.masks.polygons import rasterise
 
 # Overlaps thinner than this share of a raster cell are rounding, not road.
 _TOUCH = 1e-6
+# Finest resolution in metres, and most cells of a map made from polygons: beyond them the input is wrong.
 _FINEST = 1e-3
-_STRIP = 16384
+_MOST_CELLS = 1 << 29
+# Grid cells resampled at a time, few enough for the cache.
+_STRIP = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +71,22 @@ class RoadMap:
             raise ValueError("polygons is empty: a road map needs at least one")
         if not (math.isfinite(resolution) and resolution >= _FINEST):
             raise ValueError(f"road resolution must be at least {_FINEST} m, got {resolution}")
-        vertices = np.concatenate([_checked(polygon) for polygon in polygons]) / resolution
-        low = np.floor(vertices.min(axis=0)).astype(np.int64)
-        w, h = (np.floor(vertices.max(axis=0)).astype(np.int64) - low + 1).tolist()
+        outlines = [_checked(polygon) / resolution for polygon in polygons]
+        low = np.floor(np.min([outline.min(axis=0) for outline in outlines], axis=0))
+        high = np.floor(np.max([outline.max(axis=0) for outline in outlines], axis=0))
+        if np.prod(high - low + 1) > _MOST_CELLS:
+            raise ValueError(
+                f"polygons span {(high - low) * resolution} m, more than {_MOST_CELLS} cells of "
+                f"{resolution} m: give the part of the map that is driven, or a coarser resolution"
+            )
+        w, h = (high - low + 1).astype(np.int64).tolist()
         cells = np.zeros((h, w), dtype=np.bool_)
-        for polygon in polygons:
-            outline = _checked(polygon) / resolution - low
-            cells |= cells_inside(outline, (h, w)) | cells_on_outline(outline, (h, w))
+        for outline in outlines:
+            window, inside, crossed = rasterise(outline - low, (h, w))
+            cells[window] |= inside | crossed
         for hole in holes:
-            outline = _checked(hole) / resolution - low
-            cells &= ~(cells_inside(outline, (h, w)) & ~cells_on_outline(outline, (h, w)))
+            window, inside, crossed = rasterise(_checked(hole) / resolution - low, (h, w))
+            cells[window] &= ~inside | crossed
         return cls(cells, resolution, SE2(float(low[0]) * resolution, float(low[1]) * resolution, 0.0))
 
 
@@ -95,7 +104,7 @@ def road_mask(road: RoadMap, map_from_grid: SE2, grid: Grid) -> NDArray[np.bool_
     """Resample the road onto the grid, for any resolutions and rotation between them.
 
     Conservative: every grid cell that overlaps a road cell is True. A cell is looked up by its
-    bounding box on the raster, so under rotation it may reach a fifth of a cell further. Outside
+    bounding box on the raster, so under rotation it may see road up to half a cell away. Outside
     the raster there is no road; ask :func:`covers` first.
 
     Returns:
@@ -118,7 +127,6 @@ def road_mask(road: RoadMap, map_from_grid: SE2, grid: Grid) -> NDArray[np.bool_
     crop = np.pad(road.cells[top:bottom, left:right], n)
     windows = _any_of_next(_any_of_next(crop, n, axis=0), n, axis=1)
     mask = np.zeros(grid.shape, dtype=np.bool_)
-    # Some rows at a time, so that the indices stay in the cache.
     strip = max(_STRIP // grid.width, 1)
     for start in range(0, grid.height, strip):
         part = slice(start, start + strip)
