@@ -1,0 +1,107 @@
+"""``sbnet simulate``: a simulated drive as a rosbag2 recording, ground truth included."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from sbnet_perception.bags.messages import quaternion, stamped_header, tf_message, transform
+from sbnet_perception.bags.occupancy import occupancy_grid
+from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.types import typestore
+from sbnet_perception.bags.writer import BagWriter, refuse_existing, whole_bag
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.simulator import Drive, SimulatedFrame
+from sbnet_perception.learning.simulator.sensors import SENSORS
+
+# A drive counts from 0, which ROS takes for "no time"; the bag's clock starts here.
+START_NS = 1_700_000_000 * 10**9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("out", type=Path, metavar="OUT.mcap", help="the bag to write")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same drive (default 0)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default 20)")
+    parser.add_argument("--rate", type=float, default=10.0, help="clouds per second (default 10)")
+    parser.add_argument(
+        "--sensor", choices=sorted(SENSORS), default="hdl64", help="the LiDAR (default hdl64)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap where it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulates and writes the bag.
+
+    Raises:
+        UserError: an argument is out of its range, or the bag exists or cannot be written.
+    """
+    refuse_existing(args.out, args.overwrite)
+    try:
+        drive = Drive(args.seed, args.seconds, args.rate, args.sensor)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"no such drive: {error}") from error
+    with whole_bag(args.out, args.overwrite) as writer:
+        write_drive(drive, writer)
+    Console().print(f"wrote {args.out}: {len(drive)} clouds", highlight=False)
+    return 0
+
+
+def write_drive(drive: Drive, writer: BagWriter) -> None:
+    """Writes /tf_static, /road_mask, and for each frame /tf, /points and /ground_truth.
+
+    Frames: map -> base_link (on the ground) -> lidar. /ground_truth carries the labelled vehicles in
+    base_link with the track's number as id.
+    """
+    static_written = False
+    lidar_from_base = np.linalg.inv(drive.base_from_lidar)
+    for frame in track(drive.frames(), "simulating", total=len(drive)):
+        stamp = START_NS + frame.stamp_ns
+        if not static_written:
+            mount = transform("base_link", "lidar", drive.base_from_lidar, stamp)
+            writer.write("/tf_static", tf_message([mount]), stamp)
+            writer.write("/road_mask", occupancy_grid(drive.road_map, "map", stamp), stamp)
+            static_written = True
+        pose = transform("map", "base_link", frame.map_from_base.matrix(), stamp)
+        writer.write("/tf", tf_message([pose]), stamp)
+        points = _moved(frame.points, lidar_from_base)
+        writer.write("/points", encode(points, "lidar", stamp, intensity_scale=1.0), stamp)
+        writer.write("/ground_truth", ground_truth(frame, stamp), stamp)
+
+
+def ground_truth(frame: SimulatedFrame, stamp_ns: int) -> Any:
+    """vision_msgs/Detection3DArray of a frame's boxes in base_link."""
+    types = typestore().types
+    point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
+    header = stamped_header("base_link", stamp_ns)
+    zero = np.zeros(36)
+    detections = []
+    for box, track_id in zip(frame.boxes, frame.track_ids, strict=True):
+        cx, cy, cz, length, width, height, yaw = (float(v) for v in box)
+        pose = types["geometry_msgs/msg/Pose"](position=point(cx, cy, cz), orientation=quaternion(yaw))
+        hypothesis = types["vision_msgs/msg/ObjectHypothesisWithPose"](
+            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id="vehicle", score=1.0),
+            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
+        )
+        bbox = types["vision_msgs/msg/BoundingBox3D"](center=pose, size=vector(length, width, height))
+        detections.append(
+            types["vision_msgs/msg/Detection3D"](
+                header=header, results=[hypothesis], bbox=bbox, id=str(track_id)
+            )
+        )
+    return types["vision_msgs/msg/Detection3DArray"](header=header, detections=detections)
+
+
+def _moved(
+    points: npt.NDArray[np.float32], target_from_source: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Points [P, 4] in the target frame; the intensity stays."""
+    moved = points.copy()
+    moved[:, :3] = points[:, :3] @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+    return moved
