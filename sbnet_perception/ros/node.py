@@ -1,0 +1,293 @@
+"""The ROS 2 lifecycle node `sbnet`: clouds in, detections out."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nav_msgs.msg import OccupancyGrid
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.detector.weights import weights_path
+from sbnet_perception.errors import UserError
+from sbnet_perception.ros.diagnostics import NEWER, Diagnostics, frame_warnings
+from sbnet_perception.ros.gate import Gate
+from sbnet_perception.ros.inbox import Inbox
+from sbnet_perception.ros.outputs import Outputs
+from sbnet_perception.ros.parameters import NodeConfig, ParameterError, Parameters
+from sbnet_perception.ros.process import run
+from sbnet_perception.ros.processor import Arrived, Processor
+from sbnet_perception.ros.road import RoadLayer
+from sbnet_perception.ros.status import NotProcessed, Rejected, Status, Throttle
+from sbnet_perception.ros.transforms import create_transforms
+
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+STOP_PATIENCE_S = 1.5
+"""How long a transition waits for the inference that is under way; its result is thrown away after that."""
+
+OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+Transition = Callable[["SbnetNode", LifecycleState], TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Logs what a transition raises; rclpy would turn it into an error without a word."""
+
+    @functools.wraps(transition)
+    def guarded(self: SbnetNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().fatal(f"{transition.__name__} failed:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+
+    return guarded
+
+
+class SbnetNode(LifecycleNode):
+    """Wires subscriptions, worker and publishers together; the work itself is in `Processor`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("sbnet", automatically_declare_parameters_from_overrides=True, **kwargs)
+        self._settings = Parameters(self, self._set_live)
+        self._status = Status()
+        self._throttle = Throttle()
+        self._gate = Gate()
+        self._diagnostics = Diagnostics(self, self._status)
+        self._inbox: Inbox[Arrived] | None = None
+        self._abandoned: Inbox[Arrived] | None = None
+        self._configured = False
+
+    def autostart(self) -> bool:
+        """Configures and activates where the parameter `autostart` says so; False when that failed."""
+        if not self.get_parameter("autostart").value:
+            return True
+        return self.trigger_configure() == OK and self.trigger_activate() == OK
+
+    @property
+    def is_finalized(self) -> bool:
+        """No further transition is possible."""
+        return self._diagnostics.state == "finalized"
+
+    @property
+    def inference_under_way(self) -> bool:
+        """A worker that was stopped has not ended yet."""
+        return self._abandoned is not None and not self._abandoned.stop(0.0)
+
+    # Transitions -----------------------------------------------------------------------------------------
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        started = time.monotonic()
+        try:
+            config, detector = self._settings.read()
+            path = weights_path(detector)
+            self._pipeline = Pipeline(detector)
+        except (ParameterError, UserError) as error:
+            self.get_logger().fatal(f"cannot configure: {error}")
+            return FAILURE
+        self._create(config, detector, path)
+        mask = detector.mask.source
+        self.get_logger().info(
+            f"configured in {time.monotonic() - started:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}"
+        )
+        if mask == "none":
+            self.get_logger().warning("mask.source is none: computing densely")
+        return super().on_configure(state)
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self.inference_under_way:
+            self.get_logger().error(
+                "the inference from before is still under way: activate again in a moment"
+            )
+            return FAILURE
+        self._gate, self._inbox = Gate(), self._new_inbox()
+        self._diagnostics.state, self._diagnostics.active = "active", True
+        result = super().on_activate(state)
+        self._inbox.start()
+        self.get_logger().info(f"active: waiting for clouds on {self._clouds.topic_name}")
+        return result
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_worker()
+        self._diagnostics.state = "inactive"
+        return super().on_deactivate(state)
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._destroy()
+        self._diagnostics.state = "unconfigured"
+        return super().on_cleanup(state)
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_worker()
+        self._destroy()
+        self._diagnostics.state = "finalized"
+        return super().on_shutdown(state)
+
+    @reported
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_worker()
+        self._destroy()
+        self._diagnostics.state = "unconfigured"
+        return super().on_error(state)
+
+    # Parts -----------------------------------------------------------------------------------------------
+
+    def _create(self, config: NodeConfig, detector: DetectorConfig, weights: Path) -> None:
+        self._config = config
+        self._status.clear()
+        self._diagnostics.weights, self._diagnostics.input_timeout_s = weights.name, config.input_timeout
+        self._diagnostics.state = "inactive"
+        self._transforms = create_transforms(self)
+        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout)
+        self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
+        self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.ground_z)
+        self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR)
+        self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
+        backward = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+        )
+        self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
+        self._settings.frozen = self._configured = True
+
+    def _destroy(self) -> None:
+        if not self._configured:
+            return
+        self._jumps.unregister()
+        self.destroy_subscription(self._clouds)
+        self.destroy_subscription(self._roads)
+        self._transforms.close()
+        self._outputs.destroy()
+        del self._process, self._pipeline
+        self._settings.frozen = self._configured = False
+
+    def _new_inbox(self) -> Inbox[Arrived]:
+        return Inbox(
+            self._config.queue_size,
+            self._work,
+            on_drop=lambda count: self._status.dropped(NEWER, count),
+            on_failure=self._on_failure,
+        )
+
+    def _stop_worker(self) -> None:
+        self._diagnostics.active = False
+        if self._inbox is not None:
+            if not self._inbox.stop(STOP_PATIENCE_S):
+                self._abandoned = self._inbox
+                self.get_logger().warning(
+                    "the inference under way did not end in time; its result is not published"
+                )
+            self._inbox = None
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _set_live(self, detector: DetectorConfig) -> None:
+        self._pipeline.config = detector
+        self.get_logger().info(f"score_threshold is now {detector.score_threshold:g}")
+
+    # Messages: callbacks of the executor -----------------------------------------------------------------
+
+    def _on_cloud(self, msg: PointCloud2) -> None:
+        if self._inbox is None:
+            return
+        self._status.received()
+        try:
+            jump_ns = self._gate.check(msg.header)
+        except NotProcessed as error:
+            self._refuse(error, msg.header.frame_id)
+            return
+        if jump_ns:
+            self._time_jumped(jump_ns / 1e9, self._gate.last_ns or 0)
+        self._inbox.put(Arrived(msg, time.monotonic()))
+
+    def _on_road(self, msg: OccupancyGrid) -> None:
+        try:
+            self._road.receive(msg, self._now_ns())
+        except Rejected as error:
+            self._refuse(error, msg.header.frame_id, is_cloud=False)
+            return
+        info = msg.info
+        self.get_logger().info(
+            f"road mask: {info.width} x {info.height} cells of {info.resolution:g} m in {msg.header.frame_id!r}"
+        )
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        now_ns = self._now_ns()
+        if self._gate.clock_is(now_ns):
+            self._time_jumped(jump.delta.nanoseconds / 1e9, now_ns)
+
+    def _time_jumped(self, seconds: float, now_ns: int) -> None:
+        """A bag began anew or skipped: what belongs to the old time is forgotten."""
+        self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
+        self._throttle.reset()
+        if self._inbox is not None and (waiting := self._inbox.clear()):
+            self._status.dropped("time jumped", waiting)
+        if seconds < 0:
+            self._transforms.time_jumped_back(now_ns)
+
+    # Work: the worker thread -----------------------------------------------------------------------------
+
+    def _work(self, arrived: Arrived, stop: Any) -> None:
+        try:
+            frame = self._process(arrived, stop)
+        except NotProcessed as error:
+            if not stop.is_set():
+                self._refuse(error, arrived.msg.header.frame_id)
+            return
+        if stop.is_set():
+            return
+        self._status.processed(frame.facts)
+        if frame.invalid:
+            self._status.invalid_boxes(frame.invalid)
+            self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
+        for warning in frame_warnings(frame.facts):
+            self._say(
+                "warning", warning.split(":")[0], f"{warning} (frame_id {arrived.msg.header.frame_id!r})"
+            )
+        self._outputs.publish(frame)
+
+    def _on_failure(self, error: Exception) -> None:
+        self._status.failed()
+        self._say("error", type(error).__name__, f"a cloud failed: {type(error).__name__}: {error}")
+
+    def _refuse(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
+        self._status.not_processed(error, frame_id, is_cloud)
+        word = "rejected" if isinstance(error, Rejected) else "dropped"
+        self._say("warning", error.reason, f"{word} (frame_id {frame_id!r}): {error}")
+
+    def _say(self, severity: str, kind: str, text: str) -> None:
+        if self._throttle.ready(kind):
+            # rclpy insists on one severity for each line of code that logs.
+            if severity == "error":
+                self.get_logger().error(text)
+            else:
+                self.get_logger().warning(text)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the node until SIGINT or SIGTERM; exit code 1 when it cannot start."""
+    return run(SbnetNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The node's publishers."""
+
+from __future__ import annotations
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import OccupancyGrid
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.ros.diagnostics import frame_message
+from sbnet_perception.ros.messages import computation_mask_message, detections_message, markers_message
+from sbnet_perception.ros.processor import Processed
+
+LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Outputs:
+    """Publishes what came of a cloud; what costs something only where somebody listens."""
+
+    def __init__(self, node: LifecycleNode, classes: tuple[str, ...], grid: Grid, ground_z: float) -> None:
+        self._node = node
+        self._classes = classes
+        self._grid = grid
+        self._ground_z = ground_z
+        self._detections = node.create_lifecycle_publisher(Detection3DArray, "detections", LATEST)
+        self._markers = node.create_lifecycle_publisher(MarkerArray, "markers", LATEST)
+        self._mask = node.create_lifecycle_publisher(OccupancyGrid, "computation_mask", LATEST)
+        self._frame = node.create_lifecycle_publisher(DiagnosticStatus, "~/debug/frame", LATEST)
+
+    def publish(self, frame: Processed) -> None:
+        """Side products first: who waits for the detections of a cloud then has everything of it."""
+        header = Header(stamp=frame.stamp, frame_id=frame.frame_id)
+        if self._mask.get_subscription_count():
+            message = computation_mask_message(header, frame.result.computed, self._grid, self._ground_z)
+            self._mask.publish(message)
+        if self._markers.get_subscription_count():
+            self._markers.publish(markers_message(header, frame.detections, self._classes))
+        if self._frame.get_subscription_count():
+            self._frame.publish(frame_message(self._node.get_fully_qualified_name(), frame.facts))
+        self._detections.publish(detections_message(header, frame.detections, self._classes))
+
+    def destroy(self) -> None:
+        for publisher in (self._detections, self._markers, self._mask, self._frame):
+            self._node.destroy_lifecycle_publisher(publisher)

@@ -1,0 +1,289 @@
+"""ROS parameters declared from the typed configuration, and the configuration read back from them.
+
+A parameter's name is its field's path with dots (`mask.source`), its default the field's, its description
+the field's help. Run as a program it prints config/sbnet.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from sbnet_perception.detector.config import DetectorConfig
+
+LIVE = frozenset({"score_threshold"})
+"""Parameters that may change while the node is configured."""
+RCLPY_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message names it, its value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What the ROS node does around the detector.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the field.
+    """
+
+    autostart: bool = field(
+        default=True, metadata={"help": "Configure and activate on start, without a lifecycle manager."}
+    )
+    grid_frame: str = field(
+        default="",
+        metadata={"help": "Frame of the grid and of all outputs; empty means each cloud's own frame."},
+    )
+    ground_z: float = field(
+        default=0.0,
+        metadata={
+            "help": "Height of the ground in grid_frame in metres (KITTI's velodyne: -1.73).",
+            "range": (-100.0, 100.0),
+        },
+    )
+    intensity_scale: float = field(
+        default=255.0, metadata={"help": "Intensity in the cloud that means 1.", "range": (1e-6, 1e9)}
+    )
+    missing_intensity: str = field(
+        default="reject",
+        metadata={"help": "Cloud without intensity: reject it, or take zero.", "choices": ("reject", "zero")},
+    )
+    road_mask_timeout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Seconds after which a road mask counts as missing; 0 means never.",
+            "range": (0.0, 1e9),
+        },
+    )
+    without_road_mask: str = field(
+        default="continue",
+        metadata={
+            "help": "Road mask wanted but missing: continue (road is everywhere) or refuse the cloud.",
+            "choices": ("continue", "refuse"),
+        },
+    )
+    tf_timeout: float = field(
+        default=0.2,
+        metadata={
+            "help": "Seconds a cloud waits for its transforms before it is dropped.",
+            "range": (0.0, 10.0),
+        },
+    )
+    queue_size: int = field(
+        default=1,
+        metadata={"help": "Clouds that wait for the detector; the oldest is dropped.", "range": (1, 100)},
+    )
+    input_timeout: float = field(
+        default=2.0,
+        metadata={
+            "help": "Seconds without a cloud after which /diagnostics reports an error.",
+            "range": (0.1, 3600.0),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for spec in specifications(type(self)).values():
+            spec.check(getattr(self, spec.name))
+
+
+@dataclass(frozen=True)
+class Specification:
+    """One parameter: a leaf field of a configuration dataclass."""
+
+    name: str
+    default: Any
+    help: str
+    range: tuple[float, float] | None
+    choices: tuple[str, ...] | None
+
+    def check(self, value: Any) -> Any:
+        """The value as the field's type.
+
+        Raises:
+            ParameterError: wrong type, or out of range.
+        """
+        kind = type(self.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if kind is tuple:
+            if isinstance(value, str) or not hasattr(value, "__iter__"):
+                raise self._error(value, "a list is needed")
+            value = tuple(value)
+            if not value or any(type(item) is not type(self.default[0]) for item in value):
+                raise self._error(
+                    list(value), f"a list of at least one {type(self.default[0]).__name__} is needed"
+                )
+        elif type(value) is not kind:
+            raise self._error(value, f"a {kind.__name__} is needed, this is a {type(value).__name__}")
+        if kind is float and not math.isfinite(value):
+            raise self._error(value, "a finite number is needed")
+        if self.range is not None and not self.range[0] <= value <= self.range[1]:
+            raise self._error(value, f"it must lie in [{self.range[0]:g}, {self.range[1]:g}]")
+        if self.choices is not None and value not in self.choices:
+            raise self._error(value, f"use one of {', '.join(self.choices)}")
+        return value
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Name, help and range for `ros2 param describe`."""
+        text = self.help if self.choices is None else f"{self.help} One of: {', '.join(self.choices)}."
+        described = ParameterDescriptor(name=self.name, description=text)
+        if self.range is not None:
+            low, high = self.range
+            if isinstance(self.default, int):
+                described.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
+            else:
+                described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+        return described
+
+    def _error(self, value: Any, need: str) -> ParameterError:
+        return ParameterError(f"parameter {self.name!r} is {value!r}: {need} ({self.help})")
+
+
+def specifications(config: type, prefix: str = "") -> dict[str, Specification]:
+    """All leaf fields of a configuration dataclass by name, in their order."""
+    found: dict[str, Specification] = {}
+    for item in dataclasses.fields(config):
+        name = prefix + item.name
+        if item.default is dataclasses.MISSING:
+            if item.default_factory is dataclasses.MISSING:
+                raise TypeError(f"{config.__name__}.{item.name} has no default")
+            found |= specifications(item.default_factory, name + ".")  # type: ignore[arg-type]
+        else:
+            meta = item.metadata
+            found[name] = Specification(
+                name, item.default, meta["help"], meta.get("range"), meta.get("choices")
+            )
+    return found
+
+
+def build(config: type, values: dict[str, Any], prefix: str = "") -> Any:
+    """The configuration dataclass from values by full name.
+
+    Raises:
+        ParameterError: the dataclass refuses a value.
+    """
+    arguments = {}
+    for item in dataclasses.fields(config):
+        name = prefix + item.name
+        nested = item.default is dataclasses.MISSING
+        arguments[item.name] = build(item.default_factory, values, name + ".") if nested else values[name]  # type: ignore[arg-type]
+    try:
+        return config(**arguments)
+    except ParameterError:
+        raise
+    except ValueError as error:
+        raise ParameterError(f"parameters {prefix}*: {error}" if prefix else f"parameter {error}") from error
+
+
+SPECIFICATIONS = specifications(NodeConfig) | specifications(DetectorConfig)
+
+
+class Parameters:
+    """The parameters of a node that was made with `automatically_declare_parameters_from_overrides`.
+
+    Attributes:
+        frozen: while True only `LIVE` parameters may be set.
+        on_live: called with the configuration after a live parameter has changed.
+    """
+
+    def __init__(self, node: Node, on_live: Callable[[DetectorConfig], None]) -> None:
+        self._node = node
+        self._problems: dict[str, str] = {}
+        self.frozen = False
+        self.on_live = on_live
+        given = node.get_parameters_by_prefix("")
+        for name, spec in SPECIFICATIONS.items():
+            value = spec.default
+            if name in given:
+                node.undeclare_parameter(name)
+                try:
+                    value = spec.check(given[name].value)
+                except ParameterError as error:
+                    self._problems[name] = str(error)
+            declared = list(value) if isinstance(value, tuple) else value
+            node.declare_parameter(name, declared, spec.descriptor(), ignore_override=True)
+        for name in given:
+            if name not in SPECIFICATIONS and not name.startswith(RCLPY_OWN):
+                self._problems[name] = (
+                    f"parameter {name!r} is not known; known are {', '.join(SPECIFICATIONS)}"
+                )
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def read(self) -> tuple[NodeConfig, DetectorConfig]:
+        """The configuration that the parameters give now.
+
+        Raises:
+            ParameterError: a value given at start was unusable or unknown, or values contradict each other.
+        """
+        if self._problems:
+            raise ParameterError("; ".join(self._problems.values()))
+        return self._build({})
+
+    def _build(self, changes: dict[str, Any]) -> tuple[NodeConfig, DetectorConfig]:
+        values = {
+            name: spec.check(changes.get(name, self._node.get_parameter(name).value))
+            for name, spec in SPECIFICATIONS.items()
+        }
+        return build(NodeConfig, values), build(DetectorConfig, values)
+
+    def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        changes = {item.name: item.value for item in parameters if item.name in SPECIFICATIONS}
+        fixed = sorted(set(changes) - LIVE)
+        if self.frozen and fixed:
+            reason = f"{', '.join(fixed)} cannot change while the node is configured: deactivate and clean up first"
+            return SetParametersResult(successful=False, reason=reason)
+        try:
+            _, detector = self._build(changes)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name in changes:
+            self._problems.pop(name, None)
+        if self.frozen and changes:
+            self.on_live(detector)
+        return SetParametersResult(successful=True)
+
+
+def yaml_text() -> str:
+    """config/sbnet.yaml: every parameter with its help and default."""
+    tree: dict[str, Any] = {}
+    for name, spec in SPECIFICATIONS.items():
+        *path, leaf = name.split(".")
+        branch = tree
+        for step in path:
+            branch = branch.setdefault(step, {})
+        branch[leaf] = spec
+    lines = [
+        "# All parameters of the node with their defaults. Printed by python -m sbnet_perception.ros.parameters"
+    ]
+    return "\n".join([*lines, "/**:", "  ros__parameters:", *_yaml_lines(tree, 4)]) + "\n"
+
+
+def _yaml_lines(tree: dict[str, Any], indent: int) -> list[str]:
+    lines = []
+    for name, entry in tree.items():
+        pad = " " * indent
+        if isinstance(entry, dict):
+            lines += [f"{pad}{name}:", *_yaml_lines(entry, indent + 2)]
+        else:
+            lines += [f"{pad}# {entry.help}", f"{pad}{name}: {_yaml_value(entry.default)}"]
+    return lines
+
+
+def _yaml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml_value, value))}]"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+if __name__ == "__main__":
+    print(yaml_text(), end="")

@@ -1,0 +1,145 @@
+"""One cloud from message to result: decode, move into the grid frame, place the road, detect."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sbnet_perception.bags.pointcloud2 import CloudError, DecodedCloud, decode
+from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
+from sbnet_perception.ros.gate import stamp_ns
+from sbnet_perception.ros.messages import raised, split_invalid
+from sbnet_perception.ros.parameters import NodeConfig
+from sbnet_perception.ros.road import RoadAnswer, RoadLayer
+from sbnet_perception.ros.status import Dropped, FrameFacts, Rejected
+from sbnet_perception.ros.transforms import Transforms, TransformUnavailable, lookup_before
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A cloud and when it came (time.monotonic seconds)."""
+
+    msg: Any
+    at: float
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What is published for one cloud.
+
+    Attributes:
+        frame_id: frame of the boxes and of the grid.
+        detections: valid boxes in that frame, at their true height.
+        invalid: boxes that were dropped since they were not finite or huge.
+    """
+
+    frame_id: str
+    stamp: Any
+    detections: Detections
+    invalid: int
+    result: PipelineResult
+    facts: FrameFacts
+
+
+class Processor:
+    """Applies the node's configuration to clouds, one at a time, in the worker thread."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        pipeline: Pipeline,
+        transforms: Transforms,
+        road: RoadLayer,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._transforms = transforms
+        self._road = road
+        self._clock_ns = clock_ns
+        self._wants_road = pipeline.config.mask.source in ("road_and_occupancy", "road")
+
+    def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
+        """Detects.
+
+        Raises:
+            Rejected: the cloud is malformed.
+            Dropped: no transform in time, or no road mask where one is required.
+        """
+        header = arrived.msg.header
+        deadline = arrived.at + self._config.tf_timeout
+        grid_frame = self._config.grid_frame or header.frame_id
+        cloud = self._decode(arrived.msg)
+        points = self._in_grid_frame(cloud.points, header, grid_frame, deadline, stop)
+        road = self._road_at(header, grid_frame, deadline, stop)
+        result = self._pipeline(points, None if road is None else road.mask)
+        good, invalid = split_invalid(result.detections)
+        facts = FrameFacts(
+            stamp_ns=stamp_ns(header.stamp),
+            points=len(points),
+            points_in_range=result.points_in_range,
+            detections=len(good),
+            latency_ms=(time.monotonic() - arrived.at) * 1e3,
+            dense=result.dense,
+            road_problem="" if road is None else road.problem,
+            road_age_s=None if road is None else road.age_s,
+            warnings=cloud.warnings,
+            sparsity=result.sparsity,
+            timings_ms=result.timings_ms,
+        )
+        return Processed(
+            grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts
+        )
+
+    def _decode(self, msg: Any) -> DecodedCloud:
+        try:
+            return decode(
+                msg,
+                missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
+                intensity_scale=self._config.intensity_scale,
+                max_points=self._pipeline.config.max_points,
+            )
+        except CloudError as error:
+            raise Rejected("cloud malformed", str(error)) from error
+
+    def _in_grid_frame(
+        self,
+        points: npt.NDArray[np.float32],
+        header: Any,
+        grid_frame: str,
+        deadline: float,
+        stop: threading.Event,
+    ) -> npt.NDArray[np.float32]:
+        """The points moved into the grid frame, with z = 0 on the ground."""
+        try:
+            grid_from_cloud = lookup_before(
+                self._transforms, grid_frame, header.frame_id, stamp_ns(header.stamp), deadline, stop
+            )
+        except TransformUnavailable as error:
+            raise Dropped(
+                "no transform", f"{error} (waited tf_timeout {self._config.tf_timeout:g} s)"
+            ) from error
+        if grid_frame != header.frame_id:
+            moved = points[:, :3] @ grid_from_cloud[:3, :3].T + grid_from_cloud[:3, 3]
+            points[:, :3] = moved
+        points[:, 2] -= np.float32(self._config.ground_z)
+        return points
+
+    def _road_at(
+        self, header: Any, grid_frame: str, deadline: float, stop: threading.Event
+    ) -> RoadAnswer | None:
+        """What the road mask says; None where the configuration does not ask for one."""
+        if not self._wants_road:
+            return None
+        now_ns = self._clock_ns()
+        answer = self._road.at(self._transforms, grid_frame, stamp_ns(header.stamp), now_ns, deadline, stop)
+        if answer.mask is None and self._config.without_road_mask == "refuse":
+            raise Dropped("no road mask", f"{answer.problem} (without_road_mask is refuse)")
+        return answer

@@ -1,0 +1,114 @@
+"""The latched road mask and what it says about one cloud."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sbnet_perception.bags.occupancy import MaskError, road_from_occupancy_grid
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.road import RoadMap, covers, road_mask
+from sbnet_perception.ros.status import Rejected
+from sbnet_perception.ros.transforms import Transforms, TransformUnavailable, lookup_before
+
+RETRY_S = 1.0
+"""After the map's transform failed to come in time, clouds wait for it again only this often."""
+
+
+@dataclass(frozen=True)
+class RoadAnswer:
+    """The road on the grid, or why there is none.
+
+    Attributes:
+        mask: bool [H, W]; None when the road has to count as everywhere.
+        problem: why mask is None, empty otherwise.
+        age_s: seconds since the mask in use arrived, by the node's clock; None without one.
+    """
+
+    mask: npt.NDArray[np.bool_] | None
+    problem: str
+    age_s: float | None
+
+
+@dataclass(frozen=True)
+class _Received:
+    road: RoadMap
+    frame_id: str
+    at_ns: int
+
+
+class RoadLayer:
+    """Keeps the last good road mask and resamples it onto the grid at each cloud's time."""
+
+    def __init__(self, grid: Grid, timeout_s: float) -> None:
+        self._grid = grid
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._last: _Received | None = None
+        self._cached: tuple[_Received, SE2, RoadAnswer] | None = None
+        self._no_wait_before = 0.0
+
+    def receive(self, msg: Any, now_ns: int) -> None:
+        """Takes a nav_msgs/OccupancyGrid.
+
+        Raises:
+            Rejected: it is malformed; the last good one stays in use.
+        """
+        if not msg.header.frame_id:
+            raise Rejected("road mask malformed", "frame_id is empty")
+        try:
+            road = road_from_occupancy_grid(msg)
+        except MaskError as error:
+            raise Rejected("road mask malformed", str(error)) from error
+        with self._lock:
+            self._last = _Received(road, msg.header.frame_id, now_ns)
+
+    def at(
+        self,
+        transforms: Transforms,
+        grid_frame: str,
+        stamp_ns: int,
+        now_ns: int,
+        deadline: float,
+        stop: threading.Event,
+    ) -> RoadAnswer:
+        """The road on the grid at a cloud's stamp; waits for the map's transform until `deadline` at most."""
+        with self._lock:
+            last = self._last
+        if last is None:
+            return RoadAnswer(None, "no road mask received yet", None)
+        age_s = max(0.0, (now_ns - last.at_ns) / 1e9)
+        if self._timeout_s and age_s > self._timeout_s:
+            return RoadAnswer(None, f"road mask is older than road_mask_timeout {self._timeout_s:g} s", age_s)
+        patient = time.monotonic() >= self._no_wait_before
+        try:
+            transform = lookup_before(
+                transforms, last.frame_id, grid_frame, stamp_ns, deadline if patient else 0.0, stop
+            )
+        except TransformUnavailable as error:
+            if patient:
+                self._no_wait_before = time.monotonic() + RETRY_S
+            return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
+        self._no_wait_before = 0.0
+        return self._resample(last, SE2.from_matrix(transform), age_s)
+
+    def _resample(self, last: _Received, map_from_grid: SE2, age_s: float) -> RoadAnswer:
+        if self._cached is not None and self._cached[0] is last and self._cached[1] == map_from_grid:
+            answer = self._cached[2]
+            return RoadAnswer(answer.mask, answer.problem, age_s)
+        if not covers(last.road, map_from_grid, self._grid):
+            answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
+        else:
+            mask = road_mask(last.road, map_from_grid, self._grid)
+            # A grid without any road would mean: compute nothing, see nothing.
+            answer = (
+                RoadAnswer(mask, "", age_s) if mask.any() else RoadAnswer(None, "no road in the grid", age_s)
+            )
+        self._cached = (last, map_from_grid, answer)
+        return answer

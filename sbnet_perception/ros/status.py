@@ -1,0 +1,147 @@
+"""What the node has counted and what it would complain about; written by callbacks and worker alike."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class NotProcessed(Exception):
+    """A cloud that gets no answer.
+
+    Args:
+        reason: short and constant, the name of its counter.
+        detail: what exactly was wrong with this one.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Rejected(NotProcessed):
+    """The message itself cannot be used."""
+
+
+class Dropped(NotProcessed):
+    """The message was fine, the circumstances were not."""
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """One processed cloud in figures; times in milliseconds."""
+
+    stamp_ns: int
+    points: int
+    points_in_range: int
+    detections: int
+    latency_ms: float
+    dense: bool
+    road_problem: str
+    road_age_s: float | None
+    warnings: tuple[str, ...]
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Counts:
+    """Totals since the node was configured."""
+
+    received: int = 0
+    processed: int = 0
+    failed: int = 0
+    invalid_boxes: int = 0
+    dropped: collections.Counter[str] = field(default_factory=collections.Counter)
+    rejected: collections.Counter[str] = field(default_factory=collections.Counter)
+
+
+class Status:
+    """Thread-safe record of what happened.
+
+    Attributes:
+        counts: totals; read them through `snapshot`.
+        last_reject: reason, detail and frame_id of the last rejected message.
+        last_frame: the last processed cloud, None before the first.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Starts anew, as at configuration."""
+        with self._lock:
+            self.counts = Counts()
+            self.last_reject = ""
+            self.last_frame: FrameFacts | None = None
+            self.last_received: float | None = None
+            self.last_was_rejected = False
+
+    def received(self) -> None:
+        with self._lock:
+            self.counts.received += 1
+            self.last_received = time.monotonic()
+
+    def processed(self, facts: FrameFacts) -> None:
+        with self._lock:
+            self.counts.processed += 1
+            self.last_frame = facts
+            self.last_was_rejected = False
+
+    def not_processed(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
+        with self._lock:
+            if isinstance(error, Rejected):
+                self.counts.rejected[error.reason] += 1
+                self.last_reject = f"{error} (frame_id {frame_id!r})"
+                self.last_was_rejected = self.last_was_rejected or is_cloud
+            else:
+                self.counts.dropped[error.reason] += 1
+
+    def dropped(self, reason: str, count: int = 1) -> None:
+        with self._lock:
+            self.counts.dropped[reason] += count
+
+    def failed(self) -> None:
+        with self._lock:
+            self.counts.failed += 1
+
+    def invalid_boxes(self, count: int) -> None:
+        with self._lock:
+            self.counts.invalid_boxes += count
+
+    def snapshot(self) -> Counts:
+        """A copy of the totals."""
+        with self._lock:
+            counts = self.counts
+            return Counts(
+                counts.received,
+                counts.processed,
+                counts.failed,
+                counts.invalid_boxes,
+                counts.dropped.copy(),
+                counts.rejected.copy(),
+            )
+
+
+class Throttle:
+    """Says whether a line of a kind may be logged again."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._last: dict[str, float] = {}
+
+    def ready(self, kind: str) -> bool:
+        """True at most once per period for each kind."""
+        now = time.monotonic()
+        if now - self._last.get(kind, -1e9) < self._seconds:
+            return False
+        self._last[kind] = now
+        return True
+
+    def reset(self) -> None:
+        self._last.clear()
