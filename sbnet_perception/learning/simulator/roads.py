@@ -10,16 +10,17 @@ import shapely
 from .geometry import Path
 
 CORNER = 6.0  # radius of the kerb where roads meet [m]
+STOP = 4.0  # distance of the stop lines from the crossing road [m]
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane in driving direction; stops: distances along it at which traffic waits for each junction, with the
-    junction's number; road: index of its road."""
+    """A lane in driving direction; road: index of its road; crossings: the junctions on it in driving order, each as
+    (where traffic waits, where it has left the junction, number of the junction), distances along the lane [m]."""
 
     path: Path
     road: int
-    stops: tuple[tuple[float, int], ...]
+    crossings: tuple[tuple[float, float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,10 @@ class Road:
 
 @dataclass(frozen=True)
 class Junction:
-    """Where road `road` meets the main road: s along the main road, reach along it to either side [m]."""
+    """Where road `road` meets the main road: s, distance along the main road [m]."""
 
     s: float
     road: int
-    reach: float
 
 
 class RoadNetwork:
@@ -66,7 +66,7 @@ class RoadNetwork:
         self.roads = roads
         self.junctions = junctions
         kerbs = shapely.union_all([road.band(road.left, road.right) for road in roads])
-        self.surface = kerbs.buffer(CORNER, quad_segs=4).buffer(-CORNER, quad_segs=4)
+        self.surface = kerbs.buffer(CORNER, quad_segs=4).buffer(-CORNER, quad_segs=4).simplify(0.02)
         walks = [road.band(road.left + road.pavement, road.right + road.pavement) for road in roads]
         self.paved = shapely.union_all([*walks, self.surface])
         self.lanes = [lane for index in range(len(roads)) for lane in self._lanes(index)]
@@ -78,23 +78,21 @@ class RoadNetwork:
             ahead = number < road.forward
             offset = -(number + 0.5) * road.lane if ahead else (number - road.forward + 0.5) * road.lane
             path = road.centre.offset(offset)
-            lanes.append(Lane(path if ahead else path.reversed(), index, ()))
-            lanes[-1] = Lane(lanes[-1].path, index, self._stops(lanes[-1].path, index))
+            path = path if ahead else path.reversed()
+            lanes.append(Lane(path, index, self._crossings(path, index)))
         return lanes
 
-    def _stops(self, path: Path, index: int) -> tuple[tuple[float, int], ...]:
-        """Where a lane of road `index` enters each junction."""
-        stops = []
+    def _crossings(self, path: Path, index: int) -> tuple[tuple[float, float, int], ...]:
+        """Where a lane of road `index` enters and leaves its junctions."""
+        line = shapely.LineString(path.line)
+        found = []
         for number, junction in enumerate(self.junctions):
-            if index not in (0, junction.road):
-                continue
             other = self.roads[junction.road if index == 0 else 0]
-            meeting = shapely.LineString(path.line).intersection(other.band(other.left, other.right))
-            if not meeting.is_empty:
-                ends = shapely.get_coordinates(meeting)
-                s = min(shapely.line_locate_point(shapely.LineString(path.line), shapely.points(ends)))
-                stops.append((max(float(s) - CORNER + 2.0, 0.0), number))
-        return tuple(sorted(stops))
+            meeting = line.intersection(other.band(other.left, other.right)) if index in (0, junction.road) else None
+            if meeting is not None and not meeting.is_empty:
+                s = shapely.line_locate_point(line, shapely.points(shapely.get_coordinates(meeting)))
+                found.append((max(float(s.min()) - STOP, 0.0), min(float(s.max()) + STOP, path.length), number))
+        return tuple(sorted(found))
 
     def polygons(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outlines [K, 2] of the road surface, and of the holes in it."""
@@ -140,6 +138,6 @@ def road_network(rng: np.random.Generator, length: float, spacing: tuple[float, 
         reach = np.arange(-80.0 * (side <= 0), 80.0 * (side >= 0) + 1.0)
         line = at + reach[:, None] * np.array([np.cos(yaw), np.sin(yaw)])
         roads.append(_road(rng, line, 0.6 * busy))
-        junctions.append(Junction(float(s), len(roads) - 1, max(roads[-1].left, roads[-1].right) + CORNER))
+        junctions.append(Junction(float(s), len(roads) - 1))
         s += rng.uniform(*spacing)
     return RoadNetwork(roads, junctions)

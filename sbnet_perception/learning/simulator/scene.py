@@ -14,7 +14,7 @@ from .lidar import scan
 from .roadside import furnish
 from .roads import Lane, road_network
 from .sensors import SensorModel, randomised_sensor
-from .types import SimulatedFrame, boxes_in_base
+from .types import SimulatedFrame, boxes_in_base, rays_in_map
 from .vehicles import random_shape
 from .world import World
 
@@ -54,7 +54,7 @@ def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
     boxes = boxes[in_front]
     tracks = np.flatnonzero(in_front).astype(np.int64)
     frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), pose)
-    near = shapely.transform(base.buffer(25.0, join_style="mitre"), pose.apply)
+    near = shapely.transform(base.buffer(10.0, join_style="mitre"), pose.apply)
     return frame, RoadMap.from_polygons(*_clipped(network.surface, near))
 
 
@@ -102,7 +102,7 @@ def _front_scan(world: World, sensor: SensorModel, pose: SE2, ground: float) -> 
         speed = np.where(np.abs(directions[:, axis]) < 1e-6, 1e-6, directions[:, axis])
         reach = np.minimum(reach, np.abs(wall / speed)).astype(np.float32)
     inside = reach > 0
-    rays = _to_map(origins[inside], directions[inside], pose, ground)
+    rays = rays_in_map(origins[inside], directions[inside], pose, ground)
     scene = world.assembly.build()
     assert scene is not None  # there is always ground
     points = scan([scene], sensor, (*rays, beams[inside]), world.rng, reach[inside])
@@ -110,12 +110,3 @@ def _front_scan(world: World, sensor: SensorModel, pose: SE2, ground: float) -> 
     points[:, 2] -= ground
     return points
 
-
-def _to_map(origins: np.ndarray, directions: np.ndarray, pose: SE2, ground: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rays of base_link in the map frame, float32."""
-    turned = directions.copy()
-    turned[:, :2] = directions[:, :2] @ pose.rotation.T
-    moved = origins.copy()
-    moved[:, :2] = pose.apply(origins[:, :2])
-    moved[:, 2] += ground
-    return moved, turned

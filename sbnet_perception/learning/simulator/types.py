@@ -33,3 +33,13 @@ def boxes_in_base(boxes: np.ndarray, map_from_base: SE2, ground: float) -> np.nd
     moved[:, 2] -= ground
     moved[:, 6] = (moved[:, 6] - map_from_base.yaw + np.pi) % (2 * np.pi) - np.pi
     return moved.astype(np.float32)
+
+
+def rays_in_map(origins: np.ndarray, directions: np.ndarray, pose: SE2, ground: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rays of base_link in the map frame, float32."""
+    turned = directions.copy()
+    turned[:, :2] = directions[:, :2] @ pose.rotation.T
+    moved = origins.copy()
+    moved[:, :2] = pose.apply(origins[:, :2])
+    moved[:, 2] += ground
+    return moved, turned
