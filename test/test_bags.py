@@ -164,20 +164,30 @@ def test_raw_bytes_and_foreign_types_pass_through_unchanged(bag: Path, tmp_path:
             deserialize(b"", after.topics["/odd"].msgtype)
 
 
-def test_a_killed_recorder_leaves_all_but_the_last_chunk(tmp_path: Path) -> None:
-    path = tmp_path / "killed.mcap"
+KILLED = "test_bags.BagWriter.close = lambda self: os._exit(9)"
+FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))"
+
+
+@pytest.mark.parametrize(("accident", "exit_code", "at_least"), [(KILLED, 9, 16), (FULL_DISK, 1, 12)])
+def test_a_killed_recorder_or_a_full_disk_leaves_all_but_the_last_chunk(
+    accident: str, exit_code: int, at_least: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "torn.mcap"
     program = (
         "import os, sys; sys.path.insert(0, 'test'); import test_bags; from pathlib import Path\n"
-        "close = test_bags.BagWriter.close; test_bags.BagWriter.close = lambda self: os._exit(9)\n"
-        f"test_bags.write_drive(Path({str(path)!r}))"
+        f"{accident}\ntest_bags.write_drive(Path({str(path)!r}), frames=20)"
     )
-    root = Path(__file__).parent.parent
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 9
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert "write to closed file" not in done.stderr
     with BagReader(path) as reader:
         assert "ends too early" in reader.warnings[0]
         frames = list(reader.messages([reader.find_topic(CLOUD)]))
         assert reader.topics["/road_mask"].latched
-    assert len(frames) >= 16
+    assert at_least <= len(frames) <= 20
     for i, message in enumerate(frames):
         np.testing.assert_allclose(decode(deserialize(message.raw, CLOUD)).points, points(i), rtol=1e-6)
 

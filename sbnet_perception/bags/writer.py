@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -83,7 +83,7 @@ class BagWriter:
 
         Raises:
             ValueError: bytes for a topic whose type is unknown.
-            OSError: the disk is full or gone; what was written before stays readable.
+            OSError: the disk is full or gone. The file is closed then, and what it has stays readable.
         """
         if isinstance(message, (bytes, bytearray, memoryview)):
             msgtype = msgtype or self._channels.get(topic, (0, None))[1]
@@ -94,8 +94,14 @@ class BagWriter:
             msgtype = msgtype or str(message.__msgtype__)
             raw = bytes(typestore().serialize_cdr(message, msgtype))
         self.add_topic(topic, msgtype)
-        self._writer.add_message(self._channels[topic][0], stamp_ns, raw, stamp_ns)
-        self._file.flush()
+        try:
+            self._writer.add_message(self._channels[topic][0], stamp_ns, raw, stamp_ns)
+            self._file.flush()
+        except OSError:
+            # An index after half a chunk would hide that the file is torn: leave it as it is.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise
 
     def close(self) -> None:
         """Writes the index and closes the file; a second call does nothing."""
@@ -123,7 +129,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} exists already; choose another name or add --overwrite")
 
 
-@contextmanager
+@contextlib.contextmanager
 def whole_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     """A `BagWriter` whose file appears under its name only when the block ends without an error.
 
