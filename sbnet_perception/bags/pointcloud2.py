@@ -91,10 +91,11 @@ def decode(
         warnings.append(f"{count} points exceed max_points {max_points}; every n-th was kept, {kept} in all")
 
     points = _columns(table, kept)
-    points, dropped = _drop_non_finite(points)
-    if "intensity" in (table.dtype.names or ()):
-        warnings += _check_scale(points[:, 3], intensity_scale)
+    with np.errstate(over="ignore", invalid="ignore"):
         points[:, 3] *= np.float32(1.0 / intensity_scale)
+    points, dropped = _drop_non_finite(points)
+    if len(used) == len(NEEDED):
+        warnings += _check_scale(points[:, 3], intensity_scale)
     return DecodedCloud(points, tuple(warnings), dropped)
 
 
@@ -246,11 +247,13 @@ def _drop_non_finite(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.fl
 
 
 def _check_scale(intensity: npt.NDArray[np.float32], scale: float) -> list[str]:
-    """A warning where the values contradict the declared scale; judged on about 4000 of them."""
+    """A warning where the scaled values contradict the declared scale; judged on about 4000 of them."""
     sample = intensity[:: len(intensity) // 4000 + 1]
     if len(sample) < 100:
         return []
     high = float(np.partition(sample, int(0.99 * len(sample)))[int(0.99 * len(sample))])
-    if high > scale or high <= scale / 255:
-        return [f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high:g}"]
+    if high > 1.001 or high < 1.001 / 255:
+        return [
+            f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high * scale:g}"
+        ]
     return []
