@@ -1,7 +1,8 @@
 """Builds and installs the package, for make, pip and colcon alike.
 
-``build_ext`` compiles ops/ into sbnet_perception/_ops.so against the LibTorch stable ABI: one library for every Python
-and every torch from 2.10 on. It needs g++ and an installed torch and nothing else; torch is imported there only.
+``build_ext`` compiles ops/ into sbnet_perception/_ops.so against the LibTorch stable ABI: one library for
+every Python and every torch from 2.10 on. It needs g++ and an installed torch, nothing else; only there is
+torch imported.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class BuildOps(build_ext):
     def build_extension(self, ext: Extension) -> None:
         if find_spec("torch") is None:
             self.warn(
-                "torch is not installed: sbnet_perception is built without its compiled ops and will run their slower "
-                "Python form. Remedy: pip install -r requirements.txt, then build again."
+                "torch is not installed: the package is built without its compiled ops and runs their slower "
+                "Python form. Remedy: install torch for this Python (docs/vehicle.md), then build again."
             )
             ext.optional = True
             return
         compiler = shlex.split(os.environ.get("CXX", "g++"))
         if shutil.which(compiler[0]) is None:
-            raise SystemExit(f"{NAME}: the C++ compiler {compiler[0]!r} is missing. Remedy: sudo apt install g++")
+            raise SystemExit(f"{NAME}: the compiler {compiler[0]!r} is missing. Remedy: sudo apt install g++")
 
         import torch
 
@@ -63,10 +64,11 @@ class BuildOps(build_ext):
 
 
 def share(*patterns: str) -> list[tuple[str, list[str]]]:
-    """Entries of data_files that put the files matching `patterns` below share/sbnet_perception, folders kept."""
-    files = sorted(path for pattern in patterns for path in Path().glob(pattern) if path.is_file())
-    folders = dict.fromkeys(path.parent for path in files)
-    return [(str(Path("share", NAME) / folder), [str(f) for f in files if f.parent == folder]) for folder in folders]
+    """Entries of data_files: the files matching `patterns` go below share/sbnet_perception, folders kept."""
+    installed: dict[str, list[str]] = {}
+    for path in sorted(path for pattern in patterns for path in Path().glob(pattern) if path.is_file()):
+        installed.setdefault(str(Path("share", NAME, path.parent)), []).append(str(path))
+    return list(installed.items())
 
 
 setup(
@@ -78,7 +80,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    ext_modules=[Extension(f"{NAME}._ops", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("ops/*.cpp")))],
+    ext_modules=[Extension(f"{NAME}._ops", [f"ops/{path.name}" for path in sorted(ROOT.glob("ops/*.cpp"))])],
     cmdclass={"build_ext": BuildOps},
     install_requires=["setuptools"],
     zip_safe=False,

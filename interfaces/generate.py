@@ -1,11 +1,11 @@
-"""Generates ROS 2 message packages into the running virtual environment: rosidl's generators and g++, no CMake.
+"""Generates ROS 2 message packages into the running virtual environment with rosidl's generators and g++.
 
     .venv/bin/python interfaces/generate.py
 
-makes every package of this folder (``PACKAGE/package.xml`` and ``PACKAGE/msg/*.msg``) importable, usable by rclpy
-over Fast DDS, and listed in the ament index. For machines without ROS only: a package that is there already and was
-not made by this program is left alone. Everything is built aside and copied in at the end, so a failed build leaves
-the environment as it was.
+makes every package of this folder (``PACKAGE/package.xml`` and ``PACKAGE/msg/*.msg``) importable, usable
+by rclpy over Fast DDS, and listed in the ament index; CMake and Python's headers are not needed. For
+machines without ROS only: a package that is there already and was not made by this program is left alone.
+Everything is built aside and copied in at the end, so a failed build leaves the environment as it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -30,7 +30,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PREFIX = Path(sys.prefix)
 MARKER = "made_by_generate.txt"
-TYPE_SUPPORTS = ("rosidl_typesupport_c", "rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
+DISPATCH = "rosidl_typesupport_c"
+FASTRTPS = "rosidl_typesupport_fastrtps_c"
+INTROSPECTION = "rosidl_typesupport_introspection_c"  # Fast DDS describes types to others through it
 
 
 class GenerateError(Exception):
@@ -75,20 +77,21 @@ def read_package(folder: Path, build_root: Path) -> Package:
     depends = tuple(tag.text or "" for tag in ElementTree.parse(manifest).iter("depend"))
     for depend in depends:
         if not (PREFIX / "share" / depend / "msg").is_dir():
-            raise GenerateError(f"{folder.name} needs {depend}, which is not in {PREFIX}: install requirements.txt there")
+            remedy = "install requirements.txt there"
+            raise GenerateError(f"{folder.name} needs {depend}, which is not in {PREFIX}: {remedy}")
     return Package(folder.name, folder, depends, messages, build_root / folder.name)
 
 
 def made_elsewhere(name: str) -> str | None:
     """Where package `name` is importable from, if something other than this program put it there."""
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:  # origin is None for a mere folder, such as the one beside this file
+    if spec is None or spec.origin is None:  # None: a mere folder, such as the one beside this file
         return None
     location = Path(spec.origin).parent
     return None if (location / MARKER).is_file() else str(location)
 
 
-# --- source code: .msg -> .idl -> C, C++ and Python -------------------------------------------------------------------
+# --- source code: .msg -> .idl -> C, C++ and Python ---
 
 
 def arguments_file(package: Package, step: str, template_package: str, **extra: object) -> str:
@@ -96,7 +99,9 @@ def arguments_file(package: Package, step: str, template_package: str, **extra: 
     output = package.build / step / package.name
     output.mkdir(parents=True, exist_ok=True)
     dependencies = [
-        f"{depend}:{idl}" for depend in package.depends for idl in sorted((PREFIX / "share" / depend / "msg").glob("*.idl"))
+        f"{depend}:{idl}"
+        for depend in package.depends
+        for idl in sorted((PREFIX / "share" / depend / "msg").glob("*.idl"))
     ]
     arguments = {
         "package_name": package.name,
@@ -125,30 +130,34 @@ def write_sources(package: Package) -> None:
     # .msg -> .idl, then the type description, which carries the hash that identifies the type on the wire
     for message in package.messages:
         relative = message.relative_to(package.folder)
-        convert_msg_to_idl(package.folder, package.name, relative, package.build / "idl" / package.name / "msg")
+        idl = package.build / "idl" / package.name / "msg"
+        convert_msg_to_idl(package.folder, package.name, relative, idl)
     include = [f"{depend}:{PREFIX / 'share' / depend}" for depend in package.depends]
-    generate_type_hash(arguments_file(package, "description", "rosidl_generator_type_description", include_paths=include))
-    descriptions = [
-        f"msg/{message.stem}.idl:{package.build / 'description' / package.name / 'msg' / message.stem}.json"
-        for message in package.messages
-    ]
+    hashes = arguments_file(
+        package, "description", "rosidl_generator_type_description", include_paths=include
+    )
+    generate_type_hash(hashes)
+    described = package.build / "description" / package.name / "msg"
+    descriptions = [f"msg/{message.stem}.idl:{described / message.stem}.json" for message in package.messages]
 
-    # C structs, their type supports (Fast DDS describes types to others through introspection), and the Python classes with their conversion to the structs
+    # C structs, their type supports, and the Python classes with their conversion to the structs
     generate_c(arguments_file(package, "c", "rosidl_generator_c", type_description_tuples=descriptions))
-    generate_typesupport_fastrtps_c(arguments_file(package, "fastrtps", "rosidl_typesupport_fastrtps_c"))
-    generate_introspection_c(arguments_file(package, "introspection", "rosidl_typesupport_introspection_c"))
-    generate_typesupport_c(arguments_file(package, "typesupport", "rosidl_typesupport_c"), list(TYPE_SUPPORTS[1:]))
-    generate_py(arguments_file(package, "py", "rosidl_generator_py"), [TYPE_SUPPORTS[0]])
+    generate_typesupport_fastrtps_c(arguments_file(package, "fastrtps", FASTRTPS))
+    generate_introspection_c(arguments_file(package, "introspection", INTROSPECTION))
+    generate_typesupport_c(arguments_file(package, "typesupport", DISPATCH), [FASTRTPS, INTROSPECTION])
+    generate_py(arguments_file(package, "py", "rosidl_generator_py"), [DISPATCH])
 
     # the headers that CMake would configure
-    for step, generator in zip(("c", "fastrtps", "introspection"), ("rosidl_generator_c", *TYPE_SUPPORTS[1:]), strict=True):
+    generators = {"c": "rosidl_generator_c", "fastrtps": FASTRTPS, "introspection": INTROSPECTION}
+    for step, generator in generators.items():
         header = f"{generator}__visibility_control.h"
         text = (PREFIX / "share" / generator / "resource" / f"{header}.in").read_text()
-        text = text.replace("@PROJECT_NAME_UPPER@", package.name.upper()).replace("@PROJECT_NAME@", package.name)
+        text = text.replace("@PROJECT_NAME_UPPER@", package.name.upper())
+        text = text.replace("@PROJECT_NAME@", package.name)
         (package.build / step / package.name / "msg" / header).write_text(text)
 
 
-# --- libraries --------------------------------------------------------------------------------------------------------
+# --- libraries ---
 
 
 def run_compiler(command: Sequence[str], output: Path) -> None:
@@ -160,16 +169,20 @@ def run_compiler(command: Sequence[str], output: Path) -> None:
 
 def include_flags(package: Package) -> list[str]:
     folders = [package.build / step for step in ("c", "fastrtps", "introspection", "py")]
-    folders += [HERE / "include", PREFIX / "include", *sorted(p for p in (PREFIX / "include").iterdir() if p.is_dir())]
+    folders += [HERE / "include", PREFIX / "include"]
+    folders += sorted(path for path in (PREFIX / "include").iterdir() if path.is_dir())
     return [f"-I{folder}" for folder in folders]
 
 
-def link(package: Package, output: Path, sources: Sequence[Path], libraries: Sequence[str], rpath: str) -> None:
+def link(
+    package: Package, output: Path, sources: Sequence[Path], libraries: Sequence[str], rpath: str
+) -> None:
     """Compiles `sources` (C or C++) side by side and links them into the shared library `output`."""
     flags = ["-O2", "-fPIC", f'-DROS_PACKAGE_NAME="{package.name}"', *include_flags(package)]
 
     def compile_one(source: Path) -> str:
-        compiler = ["g++", "-std=c++17"] if source.suffix == ".cpp" else ["gcc", "-std=gnu11", "-Werror=implicit"]
+        is_cpp = source.suffix == ".cpp"
+        compiler = ["g++", "-std=c++17"] if is_cpp else ["gcc", "-std=gnu11", "-Werror=implicit"]
         output = source.with_suffix(".o")
         run_compiler([*compiler, *flags, "-c", str(source)], output)
         return str(output)
@@ -177,9 +190,10 @@ def link(package: Package, output: Path, sources: Sequence[Path], libraries: Seq
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     output.parent.mkdir(parents=True, exist_ok=True)
-    search = [flag for lib in (package.staged / "lib", PREFIX / "lib") for flag in (f"-L{lib}", f"-Wl,-rpath-link,{lib}")]
-    named = [f"-l{library}" for library in libraries]
-    run_compiler(["g++", "-shared", *objects, *search, f"-Wl,-rpath,{rpath}", *named], output)
+    folders = (package.staged / "lib", PREFIX / "lib")
+    search = [flag for folder in folders for flag in (f"-L{folder}", f"-Wl,-rpath-link,{folder}")]
+    search.append(f"-Wl,-rpath,{rpath}")
+    run_compiler(["g++", "-shared", *objects, *search, *(f"-l{library}" for library in libraries)], output)
 
 
 def build_libraries(package: Package) -> None:
@@ -190,30 +204,33 @@ def build_libraries(package: Package) -> None:
         return [f"{d}__{kind}" for d in package.depends if (PREFIX / "lib" / f"lib{d}__{kind}.so").is_file()]
 
     def library(kind: str, sources: Sequence[Path], libraries: Sequence[str]) -> None:
-        own = [f"{name}__{k}" for k in ("rosidl_generator_c", *TYPE_SUPPORTS) if (lib / f"lib{name}__{k}.so").is_file()]
-        output = lib / f"lib{name}__{kind}.so"
-        link(package, output, sources, [*own, *libraries, *of_dependencies(kind), "rosidl_runtime_c", "rcutils"], "$ORIGIN")
+        built = ("rosidl_generator_c", FASTRTPS, INTROSPECTION, DISPATCH)
+        own = [f"{name}__{k}" for k in built if (lib / f"lib{name}__{k}.so").is_file()]
+        needed = [*own, *libraries, *of_dependencies(kind), "rosidl_runtime_c", "rcutils"]
+        link(package, lib / f"lib{name}__{kind}.so", sources, needed, "$ORIGIN")
 
-    library("rosidl_generator_c", sorted((package.build / "c").rglob("*.c")), [])
-    fastrtps = ["rosidl_typesupport_fastrtps_cpp", "rosidl_typesupport_fastrtps_c", "rmw", "fastcdr"]
-    fastrtps += of_dependencies("rosidl_generator_c")
-    library("rosidl_typesupport_fastrtps_c", sorted((package.build / "fastrtps").rglob("*.cpp")), fastrtps)
-    introspection = sorted((package.build / "introspection").rglob("*.c"))
-    library("rosidl_typesupport_introspection_c", introspection, ["rosidl_typesupport_introspection_c"])
-    library("rosidl_typesupport_c", sorted((package.build / "typesupport").rglob("*.cpp")), ["rosidl_typesupport_c"])
+    def generated(step: str, pattern: str) -> list[Path]:
+        return sorted((package.build / step).rglob(pattern))
+
+    library("rosidl_generator_c", generated("c", "*.c"), [])
+    cpp_support = FASTRTPS.removesuffix("c") + "cpp"
+    structs = of_dependencies("rosidl_generator_c")
+    library(FASTRTPS, generated("fastrtps", "*.cpp"), [FASTRTPS, cpp_support, "rmw", "fastcdr", *structs])
+    library(INTROSPECTION, generated("introspection", "*.c"), [INTROSPECTION])
+    library(DISPATCH, generated("typesupport", "*.cpp"), [DISPATCH])
     python = package.build / "py" / name
-    library("rosidl_generator_py", sorted(python.glob("msg/*_s.c")), [])
+    library("rosidl_generator_py", generated("py", "*_s.c"), [])
 
     # the Python package: its generated modules beside the extension that rclpy asks for the type support
     ignored = shutil.ignore_patterns("*.c", "*.o", "*.json")
     shutil.copytree(python, package.python, ignore=ignored, dirs_exist_ok=True)
-    entry_point = python / f"_{name}_s.ep.{TYPE_SUPPORTS[0]}.c"
-    libraries = [f"{name}__{kind}" for kind in ("rosidl_generator_py", "rosidl_typesupport_c", "rosidl_generator_c")]
-    extension = package.python / f"{name}_s__{TYPE_SUPPORTS[0]}.so"
+    entry_point = python / f"_{name}_s.ep.{DISPATCH}.c"
+    libraries = [f"{name}__{kind}" for kind in ("rosidl_generator_py", DISPATCH, "rosidl_generator_c")]
+    extension = package.python / f"{name}_s__{DISPATCH}.so"
     link(package, extension, [entry_point], [*libraries, "rosidl_runtime_c"], "$ORIGIN/../../..")
 
 
-# --- installation -----------------------------------------------------------------------------------------------------
+# --- installation ---
 
 
 def stage_share(package: Package) -> None:
@@ -230,7 +247,14 @@ def stage_share(package: Package) -> None:
     (index / "packages" / package.name).touch()
     names = "".join(f"msg/{message.stem}.msg\n" for message in package.messages)
     (index / "rosidl_interfaces" / package.name).write_text(names)
-    (package.python / MARKER).write_text("Made by interfaces/generate.py of sbnet_perception; it may replace this.\n")
+    note = "Made by interfaces/generate.py of sbnet_perception, which may replace it.\n"
+    (package.python / MARKER).write_text(note)
+
+
+def replace(source: str, target: str) -> None:
+    """Puts a copy of `source` in the place of `target`; a process that uses the old one keeps it."""
+    shutil.copy2(source, f"{target}.new")
+    os.replace(f"{target}.new", target)
 
 
 def build(package: Package) -> None:
@@ -240,34 +264,29 @@ def build(package: Package) -> None:
         write_sources(package)
     build_libraries(package)
     stage_share(package)
-    shutil.rmtree(PREFIX / package.python.relative_to(package.staged), ignore_errors=True)
-    shutil.copytree(package.staged, PREFIX, dirs_exist_ok=True)
-
-
-def timed(label: str, action: Callable[[], None]) -> None:
-    """Runs `action` with a line that says what is being done and how long it took."""
-    print(f"{label} ...", end="", flush=True)
-    start = time.monotonic()
-    action()
-    print(f" {time.monotonic() - start:.0f} s", flush=True)
+    shutil.copytree(package.staged, PREFIX, dirs_exist_ok=True, copy_function=replace)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--build-dir", type=Path, default=HERE.parent / "build" / "interfaces", help="folder for scratch files")
+    scratch = HERE.parent / "build" / "interfaces"
+    parser.add_argument("--build-dir", type=Path, default=scratch, help="folder for scratch files")
     options = parser.parse_args()
     try:
         if sys.prefix == sys.base_prefix:
             raise GenerateError("this is no virtual environment: run .venv/bin/python interfaces/generate.py")
         if importlib.util.find_spec("rosidl_adapter") is None:
-            raise GenerateError(f"rosidl's generators are not in {PREFIX}: install requirements.txt there first")
+            raise GenerateError(f"rosidl's generators are not in {PREFIX}: install requirements.txt there")
         for folder in sorted(path.parent for path in HERE.glob("*/package.xml")):
             elsewhere = made_elsewhere(folder.name)
             if elsewhere:
                 print(f"{folder.name}: already at {elsewhere}, left alone")
                 continue
             package = read_package(folder, options.build_dir.resolve())
-            timed(f"{package.name}: {len(package.messages)} message(s)", lambda package=package: build(package))  # type: ignore[misc]
+            print(f"{package.name}: {len(package.messages)} message(s) ...", end="", flush=True)
+            start = time.monotonic()
+            build(package)
+            print(f" {time.monotonic() - start:.0f} s", flush=True)
     except GenerateError as error:
         print(f"\ngenerate.py: {error}", file=sys.stderr)
         return 1

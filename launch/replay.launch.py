@@ -1,4 +1,4 @@
-"""A bag through the node, with RViz: `ros2 launch sbnet_perception replay.launch.py bag:=drive.mcap points:=/lidar_top`.
+"""A bag through the node, with RViz: `ros2 launch sbnet_perception replay.launch.py bag:=drive.mcap`.
 
 Takes every argument of sbnet.launch.py too. For an exact replay that waits for each result: `sbnet replay`.
 """
@@ -13,6 +13,12 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 HERE = Path(__file__).resolve().parent
+ARGUMENTS = {
+    "rate": ("1.0", "Speed, 1 is as recorded"),
+    "loop": ("false", "Start again at the end"),
+    "delay": ("3.0", "Seconds before the first message"),
+    "rviz": ("true", "Start RViz with config/sbnet.rviz"),
+}
 
 
 def play(context: LaunchContext) -> list[ExecuteProcess]:
@@ -27,14 +33,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
     sbnet = PythonLaunchDescriptionSource(str(HERE / "sbnet.launch.py"))
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("bag", description="The bag (a folder or a file that `ros2 bag play` reads)"),
-            DeclareLaunchArgument("rate", default_value="1.0", description="Speed, 1 is as recorded"),
-            DeclareLaunchArgument("loop", default_value="false", description="Start again at the end"),
-            DeclareLaunchArgument("delay", default_value="3.0", description="Seconds before the first message"),
-            DeclareLaunchArgument("rviz", default_value="true", description="Start RViz with config/sbnet.rviz"),
-            IncludeLaunchDescription(sbnet, launch_arguments={"use_sim_time": "true"}.items()),
-            OpaqueFunction(function=play),
-        ]
-    )
+    declared = [DeclareLaunchArgument("bag", description="The bag: what `ros2 bag play` reads")]
+    declared += [DeclareLaunchArgument(n, default_value=v, description=t) for n, (v, t) in ARGUMENTS.items()]
+    include = IncludeLaunchDescription(sbnet, launch_arguments={"use_sim_time": "true"}.items())
+    return LaunchDescription([*declared, include, OpaqueFunction(function=play)])

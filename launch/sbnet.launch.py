@@ -1,4 +1,7 @@
-"""The detector node, with RViz if asked for: `ros2 launch sbnet_perception sbnet.launch.py points:=/lidar_top`."""
+"""The detector node, with RViz if asked for.
+
+    ros2 launch sbnet_perception sbnet.launch.py points:=/lidar_top grid_frame:=base_link rviz:=true
+"""
 
 from __future__ import annotations
 
