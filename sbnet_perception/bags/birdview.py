@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.patches import Arc, Patch, Polygon
+from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
 
 BACKGROUND = "#0b0f15"
@@ -58,7 +59,8 @@ def draw_frame(
     *,
     title: str = "",
     legend: bool = True,
-    point_size: float = 1.6,
+    point_size: float = 1.8,
+    scale: float = 1.0,
 ) -> None:
     """Draws one frame from above: x (forward) to the right, y (left) up.
 
@@ -70,31 +72,30 @@ def draw_frame(
             None = the whole grid was computed.
         grid: extent in metres.
         truth: boxes [K, 7], drawn as thin dashed outlines.
+        title: a line above the picture.
+        legend: say below the picture what the colours mean.
+        point_size: area of a point's dot, in typographic points squared.
+        scale: of texts and lines, for small pictures.
     """
     ax.clear()
-    _prepare(ax, grid)
-    extent = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
-    overlay = np.zeros((*(mask.shape if mask is not None else (1, 1)), 4))
-    overlay[...] = to_rgba(COMPUTED, 0.33)
-    if mask is not None:
-        overlay[~mask] = 0.0
-    ax.imshow(overlay, extent=extent, origin="lower", interpolation="nearest", zorder=1)
+    _prepare(ax, grid, scale)
+    _draw_mask(ax, mask, grid)
     _draw_points(ax, points, grid, point_size)
     if truth is not None and len(truth):
+        outlines = list(_closed(_corners(truth)))
+        dashes = (0, (4, 2))
         ax.add_collection(
-            LineCollection(
-                list(_closed(_corners(truth))), colors=TRUTH, linewidths=0.9, linestyles=(0, (4, 2)), zorder=4
-            )
+            LineCollection(outlines, colors=TRUTH, linewidths=0.9 * scale, linestyles=dashes, zorder=4)
         )
-    _draw_detections(ax, detections, grid)
+    _draw_detections(ax, detections, grid, scale)
     if title:
-        ax.set_title(title, color=TEXT, fontsize=12, loc="left", pad=8)
+        ax.set_title(title, color=TEXT, fontsize=12 * scale, loc="left", pad=7 * scale)
     if legend:
-        _draw_legend(ax, truth is not None)
+        _draw_legend(ax, truth is not None, scale)
 
 
-def _prepare(ax: Axes, grid: GridLike) -> None:
-    """Dark ground, the sensor at the origin, arcs of equal range with their distance."""
+def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
+    """Dark ground, the sensor's car at the origin, arcs of equal range with their distance."""
     ax.set_facecolor(BACKGROUND)
     ax.set_aspect("equal")
     ax.set_xlim(min(grid.x_min, -3.0), grid.x_max)
@@ -103,15 +104,28 @@ def _prepare(ax: Axes, grid: GridLike) -> None:
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
-    for distance in range(10, int(grid.x_max) + 1, 10):
-        ax.add_patch(Arc((0, 0), 2 * distance, 2 * distance, color=QUIET, alpha=0.4, linewidth=0.7, zorder=2))
-        text = ax.text(distance + 0.3, grid.y_min + 0.5, f"{distance} m", color=QUIET, fontsize=8.5, zorder=6)
-        text.set_path_effects([withStroke(linewidth=2.0, foreground=BACKGROUND)])
-        # The label stands where its arc meets the lower edge, or on the axis where the arc does not reach it.
-        edge = distance**2 - (grid.y_min + 0.5) ** 2
-        text.set_position((np.sqrt(edge) + 0.3, grid.y_min + 0.5) if edge > 0 else (distance + 0.3, 0.3))
+    distances = range(10, int(grid.x_max) + 1, 10)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 91)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rings = [distance * circle for distance in distances]
+    ax.add_collection(LineCollection(rings, colors=QUIET, alpha=0.4, linewidths=0.7 * scale, zorder=2))
+    low = grid.y_min + 0.6
+    for distance in distances:
+        # The label stands where its ring meets the lower edge; a smaller ring has it straight below the origin.
+        x = math.sqrt(distance**2 - low**2) + 0.3 if distance > -low else 0.3
+        _write(ax, x, max(low, -distance + 0.3), f"{distance} m", QUIET, 8.5 * scale)
     car = np.array([[2.2, 0.0], [1.2, 0.95], [-2.4, 0.95], [-2.4, -0.95], [1.2, -0.95]])
     ax.add_patch(Polygon(car, facecolor="#c3cfdb", edgecolor=BACKGROUND, zorder=6))
+
+
+def _draw_mask(ax: Axes, mask: np.ndarray | None, grid: GridLike) -> None:
+    computed = np.ones((1, 1), bool) if mask is None else mask
+    overlay = np.zeros((*computed.shape, 4))
+    overlay[computed] = to_rgba(COMPUTED, 0.33)
+    extent = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
+    ax.imshow(overlay, extent=extent, origin="lower", interpolation="nearest", zorder=1)
+    # imshow narrows the view to the image.
+    ax.set_xlim(min(grid.x_min, -3.0), grid.x_max)
 
 
 def _draw_points(ax: Axes, points: np.ndarray, grid: GridLike, size: float) -> None:
@@ -119,63 +133,63 @@ def _draw_points(ax: Axes, points: np.ndarray, grid: GridLike, size: float) -> N
     inside = (x > grid.x_min - 3.0) & (x < grid.x_max) & (y > grid.y_min) & (y < grid.y_max)
     # High points last: a car's roof is not hidden below the road around it.
     order = np.flatnonzero(inside)[np.argsort(z[inside], kind="stable")]
+    low, high = HEIGHT_RANGE
     ax.scatter(
-        x[order], y[order], c=z[order], s=size, cmap=HEIGHTS, vmin=HEIGHT_RANGE[0], vmax=HEIGHT_RANGE[1],
-        marker="o", linewidths=0, zorder=3,
-    )  # fmt: skip
+        x[order], y[order], c=z[order], s=size, cmap=HEIGHTS, vmin=low, vmax=high, linewidths=0, zorder=3
+    )
 
 
-def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike) -> None:
+def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) -> None:
     boxes, scores = np.asarray(detections.boxes, dtype=np.float64), detections.scores
     if not len(boxes):
         return
     corners = _corners(boxes)
-    ax.add_collection(LineCollection(list(_closed(corners)), colors=DETECTION, linewidths=1.8, zorder=5))
     # Heading: from the centre through the front, a little beyond it.
     front = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) * (boxes[:, 3:4] / 2 + 0.9)
     ticks = np.stack([boxes[:, :2], boxes[:, :2] + front], axis=1)
-    ax.add_collection(LineCollection(list(ticks), colors=DETECTION, linewidths=1.8, zorder=5))
-    for corner, score in zip(corners, scores):
+    for lines in (list(_closed(corners)), list(ticks)):
+        ax.add_collection(LineCollection(lines, colors=DETECTION, linewidths=1.8 * scale, zorder=5))
+    for corner, score in zip(corners, scores, strict=True):
         x, y = float(corner[:, 0].mean()), float(corner[:, 1].max() + 0.4)
         if grid.x_min <= x <= grid.x_max and grid.y_min <= y <= grid.y_max:
-            label = ax.text(
-                x,
-                y,
-                f"{score:.2f}",
-                color=DETECTION,
-                fontsize=8,
-                ha="center",
-                va="bottom",
-                zorder=6,
-                clip_on=True,
-            )
-            label.set_path_effects([withStroke(linewidth=2.2, foreground=BACKGROUND)])
+            _write(ax, x, y, f"{score:.2f}", DETECTION, 8 * scale, centred=True)
 
 
-def _draw_legend(ax: Axes, with_truth: bool) -> None:
+def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
     """What each colour means, in one line below the picture."""
-    handles: list[object] = [
-        Line2D([], [], color=DETECTION, linewidth=2.0),
-        Patch(facecolor=to_rgba(COMPUTED, 0.4)),
-        tuple(
-            Line2D([], [], marker="o", linestyle="", markersize=5, color=HEIGHTS(level))
-            for level in (0.0, 0.33, 0.66, 1.0)
-        ),
-    ]
-    labels = [
-        "vehicle detected: heading, score",
-        "computed by the network",
-        f"LiDAR, {HEIGHT_RANGE[0]:.0f}–{HEIGHT_RANGE[1]:.0f} m high",
-    ]
+    shades = [HEIGHTS(level) for level in (0.0, 0.33, 0.66, 1.0)]
+    dots = tuple(
+        Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades
+    )
+    low, high = HEIGHT_RANGE
+    entries: dict[str, object] = {
+        "vehicle detected, with heading and score": Line2D([], [], color=DETECTION, linewidth=2.0)
+    }
     if with_truth:
-        handles.insert(1, Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2))))
-        labels.insert(1, "ground truth")
-    box = ax.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(0.0, -0.005), ncols=len(labels), frameon=False, fontsize=9,
-        labelcolor=TEXT, borderaxespad=0.3, handlelength=2.2, columnspacing=2.2,
+        entries["ground truth"] = Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2)))
+    entries["computed by the network"] = Patch(facecolor=to_rgba(COMPUTED, 0.4))
+    entries[f"LiDAR points, {low:.0f} to {high:.0f} m high"] = dots
+    ax.legend(
+        list(entries.values()),
+        list(entries),
+        loc="upper left",
+        bbox_to_anchor=(0.0, -0.005),
+        ncols=len(entries),
+        frameon=False,
+        fontsize=9.5 * scale,
+        labelcolor=TEXT,
+        borderaxespad=0.3,
+        handlelength=2.2,
+        columnspacing=2.2,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
-    )  # fmt: skip
-    box.set_zorder(7)
+    )
+
+
+def _write(ax: Axes, x: float, y: float, text: str, color: str, size: float, centred: bool = False) -> None:
+    """Text that stays legible above points."""
+    align = "center" if centred else "left"
+    label = ax.text(x, y, text, color=color, fontsize=size, ha=align, va="bottom", zorder=6, clip_on=True)
+    label.set_path_effects([withStroke(linewidth=2.2, foreground=BACKGROUND)])
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:

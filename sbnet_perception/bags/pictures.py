@@ -1,0 +1,140 @@
+"""Bird's-eye-view pictures and an animation of a recorded replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from sbnet_perception.bags.birdview import BACKGROUND, draw_frame
+from sbnet_perception.bags.recorded import RecordedFrame, Recording
+
+__all__ = ["draw_frame", "draw_pictures", "picture"]
+
+PICTURE_SIZE = (1280, 770)
+ANIMATION_SIZE = (760, 470)
+ANIMATION_FRAMES = 100
+ANIMATION_POINTS = 14_000
+ANIMATION_COLOURS = 40
+MAX_ANIMATION_BYTES = 4_000_000
+_DPI = 100
+
+
+def draw_pictures(
+    recording: Path, folder: Path, stills: int = 4, console: Console | None = None
+) -> list[Path]:
+    """Draws key frames (``drive_1.png`` ...) and ``drive.gif`` of a recording into a folder.
+
+    The key frames are those with the most detections in each of `stills` equal parts of the drive.
+
+    Returns:
+        The files, the animation last.
+
+    Raises:
+        UserError: the recording cannot be read or holds no detections.
+    """
+    console = console or Console(quiet=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Recording(recording)
+    chosen = _key_frames(source, stills)
+    step = -(-len(source.stamps) // ANIMATION_FRAMES)
+    moving = source.stamps[::step]
+    period_ms = _period_ms(moving)
+
+    canvas = _Canvas(ANIMATION_SIZE, point_size=1.3)
+    files: list[Path] = []
+    images: list[Image.Image] = []
+    wanted = sorted({*chosen, *moving})
+    frames: Iterable[RecordedFrame] = source.frames(wanted)
+    for frame in track(frames, "drawing  ", total=len(wanted), console=console):
+        if frame.stamp_ns in chosen:
+            files.append(folder / f"drive_{chosen.index(frame.stamp_ns) + 1}.png")
+            picture(frame).save(files[-1])
+        if frame.stamp_ns in moving:
+            images.append(canvas.draw(_thinned(frame)))
+    files.append(folder / "drive.gif")
+    files[-1].write_bytes(_animation(images, period_ms))
+    return files
+
+
+def picture(frame: RecordedFrame, size: tuple[int, int] = PICTURE_SIZE) -> Image.Image:
+    """One frame as an RGB image of `size` (width, height) pixels."""
+    return _Canvas(size, point_size=1.8).draw(frame)
+
+
+class _Canvas:
+    """A figure that is drawn again and again."""
+
+    def __init__(self, size: tuple[int, int], point_size: float) -> None:
+        width, height = size
+        self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=BACKGROUND)
+        self._canvas = FigureCanvasAgg(self._figure)
+        self._axes = self._figure.add_axes((0.008, 34 / height, 0.984, 1 - 70 / height))
+        self._scale = min(1.0, width / PICTURE_SIZE[0] + 0.2)
+        self._point_size = point_size
+
+    def draw(self, frame: RecordedFrame) -> Image.Image:
+        draw_frame(
+            self._axes,
+            frame.points,
+            frame.detections,
+            frame.mask,
+            frame.grid,
+            frame.truth,
+            title=title_of(frame),
+            point_size=self._point_size,
+            scale=self._scale,
+        )
+        self._canvas.draw()
+        return Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3].copy())
+
+
+def title_of(frame: RecordedFrame) -> str:
+    """Time, detections and how much was computed."""
+    count = len(frame.detections)
+    computed = 1.0 if frame.mask is None else float(frame.mask.mean())
+    vehicles = "1 vehicle" if count == 1 else f"{count} vehicles"
+    return f"t = {frame.time_s:.1f} s     {vehicles}     {computed:.0%} of the grid computed"
+
+
+def _key_frames(source: Recording, parts: int) -> list[int]:
+    pieces = np.array_split(np.arange(len(source.stamps)), min(parts, len(source.stamps)))
+    return [source.stamps[max(piece, key=lambda position: source.counts[position])] for piece in pieces]
+
+
+def _period_ms(stamps: list[int]) -> int:
+    """Real time between two pictures, as far as viewers follow (they ignore less than 20 ms)."""
+    if len(stamps) < 2:
+        return 1000
+    return max(50, round((stamps[-1] - stamps[0]) / (len(stamps) - 1) / 1e6))
+
+
+def _thinned(frame: RecordedFrame) -> RecordedFrame:
+    """At most ANIMATION_POINTS points inside the grid: small dots would only make the file larger."""
+    x, y = frame.points[:, 0], frame.points[:, 1]
+    grid = frame.grid
+    inside = np.flatnonzero((x > grid.x_min - 3.0) & (x < grid.x_max) & (y > grid.y_min) & (y < grid.y_max))
+    step = -(-len(inside) // ANIMATION_POINTS) or 1
+    return RecordedFrame(**{**vars(frame), "points": frame.points[inside[::step]]})
+
+
+def _animation(images: list[Image.Image], period_ms: int) -> bytes:
+    """The images as a GIF of one palette; every second one is left out while it is too large."""
+    sample = np.concatenate([np.asarray(image) for image in images[:: len(images) // 5 + 1]])
+    palette = Image.fromarray(sample).quantize(ANIMATION_COLOURS)
+    flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    while True:
+        out = BytesIO()
+        flat[0].save(
+            out, "GIF", save_all=True, append_images=flat[1:], duration=period_ms, loop=0, optimize=False
+        )
+        if out.tell() <= MAX_ANIMATION_BYTES or len(flat) < 4:
+            return out.getvalue()
+        flat, period_ms = flat[::2], 2 * period_ms

@@ -1,0 +1,54 @@
+"""How well a recorded replay found the vehicles whose ground truth it carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sbnet_perception.bags.recorded import Recording
+from sbnet_perception.learning.frames import in_grid, points_inside
+from sbnet_perception.learning.metrics import match
+
+ENOUGH_POINTS = 50
+IOU = 0.3
+"""Bird's-eye-view overlap that counts as found."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Over all processed frames with ground truth.
+
+    Attributes:
+        frames: how many.
+        vehicles: with their centre in the grid and at least ENOUGH_POINTS points, summed over frames.
+        found: those that a detection overlaps by at least IOU.
+        false_positives: detections that overlap no labelled vehicle.
+    """
+
+    frames: int
+    vehicles: int
+    found: int
+    false_positives: int
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For the closing table."""
+        if not self.frames:
+            return []
+        share = f" ({self.found / self.vehicles:.0%})" if self.vehicles else ""
+        found = f"{self.found} of {self.vehicles}{share}, BEV IoU {IOU}, all frames together"
+        wrong = f"{self.false_positives / self.frames:.2f} per frame ({self.false_positives} in {self.frames})"
+        return [(f"vehicles of {ENOUGH_POINTS}+ points found", found), ("false positives", wrong)]
+
+
+def score(recording: Recording) -> Score:
+    """Compares each frame's detections with its ground truth, where the recording has one."""
+    frames = vehicles = found = wrong = 0
+    for frame in recording.frames():
+        if frame.truth is None:
+            continue
+        counted = in_grid(frame.truth, frame.grid) & (points_inside(frame.points, frame.truth) >= ENOUGH_POINTS)
+        matches = match(frame.detections, frame.truth, counted, IOU)
+        frames += 1
+        vehicles += len(matches.found)
+        found += int(matches.found.sum())
+        wrong += int((~matches.hits).sum())
+    return Score(frames, vehicles, found, wrong)
