@@ -178,7 +178,7 @@ def link(
     package: Package, output: Path, sources: Sequence[Path], libraries: Sequence[str], rpath: str
 ) -> None:
     """Compiles `sources` (C or C++) side by side and links them into the shared library `output`."""
-    flags = ["-O2", "-fPIC", f'-DROS_PACKAGE_NAME="{package.name}"', *include_flags(package)]
+    flags = ["-O2", "-DNDEBUG", "-fPIC", f'-DROS_PACKAGE_NAME="{package.name}"', *include_flags(package)]
 
     def compile_one(source: Path) -> str:
         is_cpp = source.suffix == ".cpp"
