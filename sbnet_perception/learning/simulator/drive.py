@@ -53,9 +53,7 @@ class Drive:
         self._world = World(rng, self.network, area)
         self._keep_lanes_clear()
         furnish(self._world, rng.uniform(0.5, 1.0))
-        for vehicle in self._world.vehicles:
-            self._world.assembly.add_vehicle(vehicle)
-        self._static = self._world.assembly.build()
+        self._static = self._world.build()
         lanes = sum(lane.path.length for lane in self.network.lanes)
         self._count = int(lanes / rng.uniform(35, 80))
 
@@ -118,7 +116,7 @@ class Drive:
         x, y, *_, yaw = traffic.drivers[0].vehicle.box
         pose = SE2(float(x), float(y), float(yaw))
         ground = float(self._world.ground.height(np.array([(x, y)]))[0])
-        moving = [driver.vehicle for driver in traffic.drivers[1:]]
+        moving = self._world.on_ground([driver.vehicle for driver in traffic.drivers[1:]])
         points = self._scan(moving, pose, ground, rng)
 
         vehicles = [v for v in self._world.vehicles + moving if np.hypot(v.box[0] - x, v.box[1] - y) < LABEL_RANGE]
@@ -133,7 +131,7 @@ class Drive:
         for vehicle in moving:
             if np.hypot(vehicle.box[0] - pose.x, vehicle.box[1] - pose.y) < self.sensor.reach:
                 assembly.add_vehicle(vehicle)
-        scenes = [scene for scene in (self._static, assembly.build()) if scene is not None]
+        scenes = [self._static, assembly.build()] if len(assembly) else [self._static]
         origins, directions, beams = self.sensor.rays(rng)
         points = scan(scenes, self.sensor, (*rays_in_map(origins, directions, pose, ground), beams), rng)
         points[:, :2] = pose.inverse().apply(points[:, :2])

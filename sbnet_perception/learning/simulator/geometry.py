@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,21 @@ class Path:
         s = np.clip(s, 1.0, self.length - 1.0)
         step = self.at(s + 1.0) - self.at(s - 1.0)
         return np.arctan2(step[..., 1], step[..., 0])
+
+    @cached_property
+    def _table(self) -> list[tuple[float, float, float, float]]:
+        """(s, x, y, unwrapped yaw) per vertex."""
+        yaw = np.unwrap(self.yaw(self.arc))
+        return list(zip(self.arc.tolist(), *self.line.T.tolist(), yaw.tolist()))
+
+    def pose(self, s: float) -> tuple[float, float, float]:
+        """x, y and heading at one distance from the start."""
+        i = min(max(bisect_right(self._table, (s,)) - 1, 0), len(self._table) - 2)
+        s0, *a = self._table[i]
+        s1, *b = self._table[i + 1]
+        t = min(max((s - s0) / (s1 - s0), 0.0), 1.0)
+        x, y, yaw = (p + t * (q - p) for p, q in zip(a, b))
+        return x, y, yaw
 
     def offset(self, left: float) -> Path:
         """The parallel path `left` metres to the left; the same vertices, moved along their normals."""
@@ -77,9 +93,10 @@ def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     counts = np.zeros(len(boxes), np.int64)
     order = np.argsort(points[:, 0], kind="stable")
     xyz = points[order, :3]
+    x_sorted = np.ascontiguousarray(xyz[:, 0])
     for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.astype(np.float64)):
         radius = np.hypot(length, width) / 2
-        low, high = np.searchsorted(xyz[:, 0], (cx - radius, cx + radius))
+        low, high = np.searchsorted(x_sorted, np.float32((cx - radius - 0.01, cx + radius + 0.01)))
         x, y, z = xyz[low:high].T - np.array((cx, cy, cz))[:, None]
         c, s = np.cos(yaw), np.sin(yaw)
         inside = (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)

@@ -44,7 +44,7 @@ def _unit(shape: str) -> np.ndarray:
     if shape == "box":
         solid = trimesh.creation.box(bounds=((-0.5, -0.5, 0), (0.5, 0.5, 1)))
     elif shape == "cylinder":
-        solid = trimesh.creation.cylinder(radius=1.0, height=1.0, sections=10)
+        solid = trimesh.creation.cylinder(radius=1.0, height=1.0, sections=8)
         solid.apply_translation((0, 0, 0.5))
     else:
         solid = trimesh.creation.icosphere(subdivisions=1)

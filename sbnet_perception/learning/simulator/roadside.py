@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,9 @@ class Stretch:
     def pose(self, s: float, beyond: float) -> tuple[float, float, float]:
         """x, y and yaw `beyond` metres behind the kerb; the yaw's left points away from the road."""
         kerb = self.road.left if self.side > 0 else self.road.right
-        x, y = self.road.centre.at(s)
-        yaw = float(self.road.centre.yaw(s))
+        x, y, yaw = self.road.centre.pose(s)
         out = self.side * (kerb + beyond)
-        return x - out * np.sin(yaw), y + out * np.cos(yaw), yaw + (0.0 if self.side > 0 else np.pi)
+        return x - out * math.sin(yaw), y + out * math.cos(yaw), yaw + (0.0 if self.side > 0 else np.pi)
 
     @property
     def parking(self) -> float:

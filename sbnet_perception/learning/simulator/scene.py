@@ -10,7 +10,7 @@ import shapely
 from sbnet_perception.bev.se2 import SE2
 
 from .geometry import count_inside
-from .lidar import scan
+from .lidar import RayScene, scan
 from .roadside import furnish
 from .roads import Lane, road_network
 from .sensors import SensorModel, randomised_sensor
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The design's region x [0, 70.4], y [-20, 20] with a metre around it is what points are kept of.
 FRONT = (-1.0, -21.0, 71.4, 21.0)
+SECTOR = 112.0  # half angle of the rays; more than 90 degrees because the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 
@@ -44,11 +45,10 @@ def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     _traffic(world, rng.uniform(0.1, 1.2))
     furnish(world, rng.uniform(0.3, 1.0))
-    for vehicle in world.vehicles:
-        world.assembly.add_vehicle(vehicle)
+    scene = world.build()
 
     ground = float(world.ground.height(np.array([(pose.x, pose.y)]))[0]) - rng.uniform(-GROUND_ERROR, GROUND_ERROR)
-    points = _front_scan(world, randomised_sensor(rng), pose, ground)
+    points = _front_scan(scene, randomised_sensor(rng), pose, ground, rng)
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
     in_front = (boxes[:, 0] > FRONT[0]) & (boxes[:, 0] < FRONT[2]) & (np.abs(boxes[:, 1]) < FRONT[3])
     boxes = boxes[in_front]
@@ -83,8 +83,8 @@ def _traffic(world: World, density: float) -> None:
         while s < lane.path.length:
             shape = random_shape(rng)
             s += shape.size[0] / 2
-            x, y = lane.path.at(s)
-            world.park(shape, x, y, float(lane.path.yaw(s)) + rng.normal(0, 0.04), clearance=0.5)
+            x, y, yaw = lane.path.pose(s)
+            world.park(shape, x, y, yaw + rng.normal(0, 0.04), clearance=0.5)
             s += shape.size[0] / 2 + 1.5 + rng.exponential(14.0 / density)
     for junction in world.network.junctions:
         for _ in range(rng.poisson(1.5 * density)):
@@ -92,9 +92,11 @@ def _traffic(world: World, density: float) -> None:
             world.park(random_shape(rng), x, y, rng.uniform(0, 2 * np.pi), clearance=0.5)
 
 
-def _front_scan(world: World, sensor: SensorModel, pose: SE2, ground: float) -> np.ndarray:
+def _front_scan(
+    scene: RayScene, sensor: SensorModel, pose: SE2, ground: float, rng: np.random.Generator
+) -> np.ndarray:
     """Points float32 [P, 4] within `FRONT` in base_link; `ground`: height of z = 0 in the map."""
-    origins, directions, beams = sensor.rays(world.rng, 93.0)
+    origins, directions, beams = sensor.rays(rng, SECTOR)
     reach = np.full(len(beams), sensor.reach, np.float32)
     # A ray ends where it leaves the front region: nothing beyond is of use.
     for axis, low, high in ((0, FRONT[0], FRONT[2]), (1, FRONT[1], FRONT[3])):
@@ -103,9 +105,7 @@ def _front_scan(world: World, sensor: SensorModel, pose: SE2, ground: float) -> 
         reach = np.minimum(reach, np.abs(wall / speed)).astype(np.float32)
     inside = reach > 0
     rays = rays_in_map(origins[inside], directions[inside], pose, ground)
-    scene = world.assembly.build()
-    assert scene is not None  # there is always ground
-    points = scan([scene], sensor, (*rays, beams[inside]), world.rng, reach[inside])
+    points = scan([scene], sensor, (*rays, beams[inside]), rng, reach[inside])
     points[:, :2] = pose.inverse().apply(points[:, :2])
     points[:, 2] -= ground
     return points

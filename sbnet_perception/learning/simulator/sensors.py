@@ -21,7 +21,8 @@ class SensorModel:
     """elevations: degrees [B]; offsets: height of each beam's origin above the mount [B] m; azimuth_step: degrees;
     mount: x, y, z of the sensor in base_link [m]; reach: m; range_noise: m; threshold: received power (reflectance
     times incidence cosine over squared metres) at which half of the returns are lost; gain, gamma: intensity in 0-255
-    is gain * 255 * (reflectance * cosine ** gloss) ** gamma; beam_spread: log-normal sigma of the gain between beams."""
+    is gain * 255 * (reflectance * cosine ** gloss) ** gamma; beam_spread: log-normal sigma of the gain between beams;
+    loss: share of the returns that is lost whatever their power."""
 
     name: str
     elevations: np.ndarray
@@ -34,6 +35,7 @@ class SensorModel:
     gain: float
     gamma: float
     beam_spread: float
+    loss: float = 0.01
 
     @property
     def base_from_lidar(self) -> np.ndarray:
@@ -69,20 +71,20 @@ HDL64 = _sensor(
     "hdl64",
     np.concatenate([2.0 - np.arange(32) / 3.0, np.linspace(-8.83, -24.8, 32)]),
     (0.0, 0.0, 1.73),
-    azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=3e-6, gain=0.75, gamma=0.55, beam_spread=0.2,
+    azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=1.5e-6, gain=0.75, gamma=0.55, beam_spread=0.2,
 )  # fmt: skip
 HDL32 = _sensor(
     "hdl32",
     np.linspace(-30.67, 10.67, 32),
     (0.94, 0.0, 1.84),
-    azimuth_step=0.332, reach=100.0, range_noise=0.02, threshold=6e-6, gain=0.3, gamma=1.0, beam_spread=0.1,
+    azimuth_step=0.332, reach=100.0, range_noise=0.02, threshold=4e-6, gain=0.3, gamma=1.0, beam_spread=0.1,
 )  # fmt: skip
 VLP32C_PAIR = replace(
     _sensor(
         "vlp32c",
         np.concatenate([VLP32C_DEGREES, -np.array(VLP32C_DEGREES)]),
         (1.35, 0.0, 1.93),
-        azimuth_step=0.2, reach=200.0, range_noise=0.015, threshold=8e-6, gain=0.3, gamma=1.0, beam_spread=0.1,
+        azimuth_step=0.2, reach=200.0, range_noise=0.015, threshold=6e-6, gain=0.3, gamma=1.0, beam_spread=0.1,
     ),
     offsets=np.repeat(np.float32((0.04, -0.04)), 32),
 )  # fmt: skip
@@ -117,8 +119,9 @@ def randomised_sensor(rng: np.random.Generator) -> SensorModel:
         elevations=sensor.elevations + rng.normal(0, 0.3) + rng.normal(0, 0.03, len(sensor.elevations)),
         mount=(rng.uniform(-0.3, 1.6), rng.normal(0, 0.05), rng.uniform(1.5, 2.2)),
         range_noise=rng.uniform(0.008, 0.035),
-        threshold=float(np.exp(rng.uniform(np.log(1e-6), np.log(2.5e-5)))),
+        threshold=float(np.exp(rng.uniform(np.log(5e-7), np.log(2e-5)))),
         gain=float(np.exp(rng.uniform(np.log(0.2), np.log(0.9)))),
         gamma=gamma,
         beam_spread=rng.uniform(0.0, 0.3),
+        loss=float(rng.uniform(0.0, 0.2) ** 1.5),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,6 @@ class Traffic:
     """Moving vehicles, stepped in time; drivers[0] is the vehicle that carries the LiDAR. Deterministic from `rng`."""
 
     def __init__(self, world: World, rng: np.random.Generator, ego: Shape, count: int) -> None:
-        self._world = world
         self._rng = rng
         self._routes = routes(world.network)
         self._parked = np.array([v.box for v in world.vehicles]).reshape(-1, 7)
@@ -119,11 +119,12 @@ class Traffic:
         wish = self._rng.uniform(8.0, 13.5)
         self.drivers.append(Driver(vehicle, route, s, 0.7 * wish, wish))
 
-    def _box(self, shape: Shape, route: Route, s: float) -> np.ndarray:
-        """The box of a vehicle whose axles stand on the path."""
+    @staticmethod
+    def _box(shape: Shape, route: Route, s: float) -> np.ndarray:
+        """The box, on z = 0, of a vehicle whose axles stand on the path."""
         rear, front = route.path.at(np.array((s - 0.3 * shape.size[0], s + 0.3 * shape.size[0])))
         (x, y), (dx, dy) = (rear + front) / 2, front - rear
-        return self._world.vehicle_box(shape, float(x), float(y), float(np.arctan2(dy, dx)))
+        return shape.box(float(x), float(y), math.atan2(dy, dx))
 
     def _boxes(self) -> np.ndarray:
         return np.concatenate([self._parked, *[d.vehicle.box[None] for d in self.drivers]])

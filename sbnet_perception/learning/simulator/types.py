@@ -38,8 +38,9 @@ def boxes_in_base(boxes: np.ndarray, map_from_base: SE2, ground: float) -> np.nd
 def rays_in_map(origins: np.ndarray, directions: np.ndarray, pose: SE2, ground: float) -> tuple[np.ndarray, np.ndarray]:
     """Rays of base_link in the map frame, float32."""
     turned = directions.copy()
-    turned[:, :2] = directions[:, :2] @ pose.rotation.T
+    turn = pose.rotation.T.astype(np.float32)
+    turned[:, :2] = directions[:, :2] @ turn
     moved = origins.copy()
-    moved[:, :2] = pose.apply(origins[:, :2])
+    moved[:, :2] = origins[:, :2] @ turn + np.float32((pose.x, pose.y))
     moved[:, 2] += ground
     return moved, turned

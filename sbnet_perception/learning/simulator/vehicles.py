@@ -78,13 +78,13 @@ BUS: Profile = (
 
 KINDS: dict[str, Kind] = {
     "sedan": Kind((4.3, 5.0), (1.72, 1.95), (1.38, 1.55), SEDAN, 0.62, 0.15, 0.32, (0.20, 0.81)),
-    "hatchback": Kind((3.4, 4.4), (1.55, 1.85), (1.40, 1.60), HATCHBACK, 0.60, 0.15, 0.31, (0.16, 0.81)),
+    "hatchback": Kind((3.2, 4.4), (1.45, 1.85), (1.40, 1.60), HATCHBACK, 0.60, 0.15, 0.31, (0.16, 0.81)),
     "suv": Kind((4.2, 5.2), (1.80, 2.05), (1.60, 1.95), SUV, 0.60, 0.16, 0.37, (0.18, 0.80)),
     "minivan": Kind((4.3, 5.2), (1.75, 2.05), (1.60, 1.95), MINIVAN, 0.56, 0.13, 0.34, (0.18, 0.81)),
     "van": Kind((4.8, 6.5), (1.90, 2.20), (1.95, 2.75), VAN, 0.52, 0.12, 0.36, (0.20, 0.84), (0.62, 0.78)),
     "pickup": Kind((5.0, 6.2), (1.85, 2.10), (1.75, 2.00), PICKUP, 0.60, 0.20, 0.40, (0.20, 0.80), (0.44, 0.66)),
-    "box_truck": Kind((6.0, 10.0), (2.10, 2.60), (2.70, 3.60), BOX_TRUCK, 0.46, 0.16, 0.45, (0.20, 0.84), (0.76, 0.88)),
-    "bus": Kind((9.5, 12.5), (2.45, 2.65), (2.90, 3.40), BUS, 0.42, 0.10, 0.48, (0.25, 0.78), (0.08, 0.94)),
+    "box_truck": Kind((6.0, 12.5), (2.10, 2.80), (2.70, 3.70), BOX_TRUCK, 0.46, 0.16, 0.45, (0.20, 0.84), (0.76, 0.88)),
+    "bus": Kind((9.5, 12.5), (2.45, 2.90), (2.90, 3.50), BUS, 0.42, 0.10, 0.48, (0.25, 0.78), (0.08, 0.94)),
 }
 SHARES = {"sedan": 0.27, "hatchback": 0.2, "suv": 0.24, "minivan": 0.08, "van": 0.09, "pickup": 0.05, "box_truck": 0.04, "bus": 0.03}
 
@@ -137,11 +137,12 @@ def _details(kind: Kind, size: np.ndarray) -> Mesh:
             tyre = wheel(radius, tread, Material.RUBBER).moved(z=radius)
             parts.append(tyre.moved(axle - 0.5, side * (0.49 - tread / 2 / size[1]), 0, scale=1 / size))
     for end in (-1, 1):
-        plate = box(0.02, 0.5, 0.12, Material.PLATE).moved(scale=1 / size)
-        parts.append(plate.moved(end * 0.5, 0, 0.3))
-        for side in (-1, 1):
-            lamp = box(0.02, 0.25, 0.15, Material.PLATE).moved(scale=1 / size)
-            parts.append(lamp.moved(end * 0.492, side * 0.36, 0.42))
+        # A licence plate and two lamps, just proud of the body.
+        for y, z, width, height in ((0.0, 0.30, 0.5, 0.12), (-0.36, 0.42, 0.25, 0.15), (0.36, 0.42, 0.25, 0.15)):
+            corner = np.array([[(end * 0.503, y, z)]]) + np.array([[(0, -1, 0)], [(0, 1, 0)], [(0, 1, 1)], [(0, -1, 1)]]) * (
+                np.array((0, width / 2, height)) / size
+            )
+            parts.append(mesh(quads(*corner), Material.PLATE))
     return join(parts)
 
 
@@ -165,6 +166,10 @@ class Shape:
     kind: str
     variant: int
     size: tuple[float, float, float]
+
+    def box(self, x: float, y: float, yaw: float) -> np.ndarray:
+        """Box float64 [7] of the vehicle standing on z = 0."""
+        return np.array((x, y, self.size[2] / 2, *self.size, yaw))
 
     @property
     def mesh(self) -> Mesh:

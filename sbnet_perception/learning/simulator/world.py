@@ -50,10 +50,10 @@ class Assembly:
         mesh = vehicle.shape.mesh
         self.add(mesh, mesh.placed(x, y, z - size[2] / 2, yaw, size), vehicle.reflectances)
 
-    def build(self) -> RayScene | None:
-        """The scene, None when nothing was added."""
-        if not self._triangles:
-            return None
+    def __len__(self) -> int:
+        return len(self._triangles)
+
+    def build(self) -> RayScene:
         return RayScene(*(np.concatenate(a) for a in (self._triangles, self._material, self._reflectance)))
 
 
@@ -67,9 +67,7 @@ class World:
         wild = Material(rng.choice((Material.GRASS, Material.CONCRETE), p=(0.6, 0.4)))
         self.ground = Ground(Terrain(rng, network), network, wild)
         self.vehicles: list[Vehicle] = []
-        self.assembly = Assembly()
-        ground = self.ground.mesh(area)
-        self.assembly.add(ground, ground.triangles, sample_reflectances(rng))
+        self._props: list[tuple[Mesh, float, float, float, tuple[float, float, float]]] = []
         self._bounds = np.array(area.bounds)
         self._taken = np.zeros((256, 7))
         self._count = 0
@@ -90,16 +88,11 @@ class World:
         x0, y0, x1, y1 = self._bounds
         return x0 < x < x1 and y0 < y < y1 and bool(shapely.contains_xy(self.area, x, y))
 
-    def vehicle_box(self, shape: Shape, x: float, y: float, yaw: float) -> np.ndarray:
-        """The box of a vehicle standing upright on the ground at (x, y)."""
-        z = float(self.ground.height(np.array([(x, y)]))[0])
-        return np.array((x, y, z + shape.size[2] / 2, *shape.size, yaw))
-
     def park(self, shape: Shape, x: float, y: float, yaw: float, clearance: float = CLEARANCE) -> bool:
         """Put a vehicle there unless something is in its way or it is out of the area."""
         if not self.sees(x, y):
             return False
-        box = self.vehicle_box(shape, x, y, yaw)
+        box = shape.box(x, y, yaw)
         if not self.is_free(box, clearance):
             return False
         self.take(box)
@@ -121,7 +114,26 @@ class World:
         if not on_road and shapely.intersects(self.network.surface, shapely.Polygon(corners(box[None])[0])):
             return False
         self.take(box)
-        z = float(self.ground.height(np.array([(x, y)]))[0])
-        self.assembly.add(mesh, mesh.placed(x, y, z - 0.02, yaw, scale), sample_reflectances(self.rng))
+        self._props.append((mesh, x, y, yaw, scale))
         return True
+
+    def on_ground(self, vehicles: list[Vehicle]) -> list[Vehicle]:
+        """Vehicles whose boxes stand on z = 0, moved up or down onto the ground; they stay upright."""
+        if not vehicles:
+            return []
+        z = self.ground.height(np.array([v.box[:2] for v in vehicles]))
+        return [v.at(v.box + (0, 0, dz, 0, 0, 0, 0)) for v, dz in zip(vehicles, z)]
+
+    def build(self) -> RayScene:
+        """Set everything on the ground, for good, and make it ready for ray casting."""
+        self.vehicles = self.on_ground(self.vehicles)
+        assembly = Assembly()
+        ground = self.ground.mesh(self.area)
+        assembly.add(ground, ground.triangles, sample_reflectances(self.rng))
+        for vehicle in self.vehicles:
+            assembly.add_vehicle(vehicle)
+        places = np.array([prop[1:3] for prop in self._props]).reshape(-1, 2)
+        for (mesh, x, y, yaw, scale), z in zip(self._props, self.ground.height(places)):
+            assembly.add(mesh, mesh.placed(x, y, z - 0.02, yaw, scale), sample_reflectances(self.rng))
+        return assembly.build()
 
