@@ -9,7 +9,7 @@ import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
-from .materials import FREE_PATH, GLOSS, PASSING, ROUGHNESS, Material
+from .materials import FREE_PATH, GLOSS, PASSING, ROUGHNESS, SPECKLE, Material
 from .sensors import SensorModel
 
 PASSES = 4  # how many panes or leaves a beam may pass before it counts as lost
@@ -127,6 +127,6 @@ def scan(
 
     gains = sensor.gain * np.exp(sensor.beam_spread * rng.standard_normal(len(sensor.elevations), dtype=np.float32))
     shine = hits.reflectance[keep] * cosine ** GLOSS[material]
-    speckle = np.exp(0.25 * rng.standard_normal(len(keep), dtype=np.float32))
+    speckle = np.exp(SPECKLE[material] * rng.standard_normal(len(keep), dtype=np.float32))
     points[:, 3] = np.clip(255.0 * gains[beams[keep]] * shine**sensor.gamma * speckle, 0, 255).astype(np.int32)
     return points

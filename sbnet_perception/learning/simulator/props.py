@@ -19,7 +19,7 @@ _Maker = Callable[[np.random.Generator], Mesh]
 
 def _tree(rng: np.random.Generator) -> Mesh:
     """A trunk and a crown of one to three porous lumps; some crowns hang low."""
-    height, radius = rng.uniform(1.6, 3.2), rng.uniform(1.2, 2.6)
+    height, radius = rng.uniform(1.4, 3.4), rng.uniform(1.2, 3.4)
     leaves = rng.choice((Material.DENSE_FOLIAGE, Material.LOOSE_FOLIAGE))
     parts = [cylinder(rng.uniform(0.08, 0.28), height + radius, Material.WOOD)]
     for _ in range(rng.integers(1, 4)):
@@ -35,6 +35,16 @@ def _bush(rng: np.random.Generator) -> Mesh:
     for i in range(rng.integers(1, 4)):
         radii = rng.uniform((0.5, 0.4, 0.4), (1.4, 1.0, 1.0))
         parts.append(ellipsoid(radii, leaves, 0.6 * radii[2], rng).moved(x=0.9 * i))
+    return join(parts)
+
+
+def _thicket(rng: np.random.Generator) -> Mesh:
+    """Undergrowth of several metres: lumps of different heights grown into each other."""
+    leaves = rng.choice((Material.DENSE_FOLIAGE, Material.LOOSE_FOLIAGE), p=(0.6, 0.4))
+    parts = []
+    for _ in range(3):
+        radii = rng.uniform((1.0, 0.8, 0.5), (2.0, 1.5, 1.8))
+        parts.append(ellipsoid(radii, leaves, 0.7 * radii[2], rng).moved(*rng.normal(0, (1.2, 0.5))))
     return join(parts)
 
 
@@ -162,14 +172,14 @@ def _planter(rng: np.random.Generator) -> Mesh:
 
 
 def _building(rng: np.random.Generator) -> Mesh:
-    """A front of 12 m along x whose face lies at y = 0 (the road is at negative y), with bays, steps and a canopy."""
+    """A front of 6 m along x whose face lies at y = 0 (the road is at negative y), with bays, steps and a canopy."""
     height = rng.uniform(3.5, 12.0)
-    parts = [box(12.0, 8.0, height, Material.FACADE).moved(y=4.0)]
-    for _ in range(rng.integers(1, 5)):
-        bay = box(*rng.uniform((1.0, 0.4, 0.6), (3.5, 2.4, height)), Material.FACADE)
-        parts.append(bay.moved(x=rng.uniform(-5, 5)))
+    parts = [box(6.0, 5.0, height, Material.FACADE).moved(y=2.5)]
+    for _ in range(rng.integers(0, 4)):
+        bay = box(*rng.uniform((0.5, 0.2, 0.4), (2.5, 1.6, height)), Material.FACADE)
+        parts.append(bay.moved(x=rng.uniform(-2.2, 2.2)))
     if rng.random() < 0.5:
-        parts.append(box(rng.uniform(2, 6), 2.0, 0.12, Material.METAL, z=rng.uniform(2.4, 3.2)).moved(x=rng.uniform(-3, 3)))
+        parts.append(box(rng.uniform(2, 5), 2.0, 0.12, Material.METAL, z=rng.uniform(2.4, 3.2)))
     return join(parts)
 
 
@@ -181,7 +191,7 @@ def _house(rng: np.random.Generator) -> Mesh:
 
 
 MAKERS: dict[str, _Maker] = {
-    "tree": _tree, "conifer": _conifer, "bush": _bush, "hedge": _hedge, "pole": _pole, "sign": _sign,
+    "tree": _tree, "conifer": _conifer, "bush": _bush, "thicket": _thicket, "hedge": _hedge, "pole": _pole, "sign": _sign,
     "traffic_light": _traffic_light, "bollard": _bollard, "cone": _cone, "bin": _bin, "bin_row": _bin_row,
     "dumpster": _dumpster, "cabinet": _cabinet, "kiosk": _kiosk, "stall": _stall, "container": _container,
     "bench": _bench, "person": _person, "group": _group, "two_wheeler": _two_wheeler, "cyclist": _cyclist,

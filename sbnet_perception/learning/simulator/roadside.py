@@ -140,23 +140,26 @@ def _frontage(world: World, stretch: Stretch, style: str) -> None:
     rng = world.rng
     back = stretch.road.pavement
     if style == "buildings":
-        _row(world, stretch, ("building",), 12.2, back + rng.uniform(0.1, 3.0))
+        _row(world, stretch, ("building",), 6.25, back + rng.uniform(0.8, 3.0))
     elif style == "houses":
         _row(world, stretch, ("house",), rng.uniform(12, 20), back + rng.uniform(3.0, 10.0))
         _row(world, stretch, ("hedge", "fence", "wall", "bush", "bush"), 6.1, back + 0.7, gaps=0.4)
-        _scatter(world, stretch, ("tree", "bush", "conifer"), 9.0, (back + 1, back + 9))
+        _scatter(world, stretch, ("tree", "bush", "conifer", "thicket"), 5.0, (back + 1, back + 9))
     elif style == "lot":
         _row(world, stretch, ("bush", "fence", "guard_rail", "planter"), 6.1, back + 0.5, gaps=0.6)
         _scatter(world, stretch, ("pole", "tree", "cabinet", "dumpster", "container"), 12.0, (back + 1, back + 16))
-        _row(world, stretch, ("building", "house"), 12.5, back + rng.uniform(18, 24), gaps=0.3)
     elif style in ("wall", "hedge"):
         kind = str(rng.choice(("wall", "fence", "guard_rail"))) if style == "wall" else "hedge"
         _row(world, stretch, (kind,), 6.02, back + rng.uniform(0.6, 2.0), gaps=0.05)
-        _scatter(world, stretch, ("tree", "bush", "conifer", "dumpster", "container"), 6.0, (back + 2, back + 14))
+        _scatter(world, stretch, ("tree", "bush", "thicket", "dumpster", "container"), 4.0, (back + 2, back + 14))
     elif style == "park":
-        _scatter(world, stretch, ("tree", "tree", "bush", "bush", "bench", "conifer"), 2.5, (back + 0.5, back + 15))
+        _row(world, stretch, ("thicket", "bush", "tree"), rng.uniform(2.5, 5.0), back + rng.uniform(1.0, 4.0), gaps=0.2)
+        _scatter(world, stretch, ("tree", "tree", "bush", "thicket", "conifer"), 2.0, (back + 1, back + 15))
     else:
-        _scatter(world, stretch, ("bush", "tree", "dumpster", "cabinet", "kiosk", "stall", "container"), 9.0, (back + 1, back + 14))
+        _scatter(world, stretch, ("bush", "tree", "dumpster", "cabinet", "kiosk", "stall", "container"), 5.0, (back + 1, back + 14))
+    if style != "buildings" and rng.random() < 0.7:
+        backdrop = (("building",), ("thicket", "tree"), ("wall", "hedge", "tree"))[rng.integers(3)]
+        _row(world, stretch, backdrop, 6.2, back + rng.uniform(11, 20), gaps=rng.choice((0.05, 0.4)))
 
 
 def _row(world: World, stretch: Stretch, names: tuple[str, ...], pitch: float, beyond: float, gaps: float = 0.0) -> None:
@@ -185,7 +188,7 @@ def _furniture(world: World, stretch: Stretch, clutter: float) -> None:
     main = str(rng.choice(("tree", "pole", "bollard", "planter")))
     if rng.random() < 0.5 + 0.4 * clutter:
         _row(world, stretch, (main,), 2.5 if main == "bollard" else pitch, edge, gaps=0.2)
-    small = ("sign", "pole", "bin", "bin_row", "cabinet", "traffic_light", "bench", "two_wheeler", "stall", "cone")
+    small = ("sign", "pole", "bin", "bin_row", "cabinet", "traffic_light", "bench", "two_wheeler", "stall", "cone", "bush")
     _scatter(world, stretch, small, 12.0 / clutter, (edge, edge + 0.3))
     if rng.random() < 0.15 * clutter:
         kind = str(rng.choice(("barrier", "cone", "dumpster", "two_wheeler", "guard_rail")))

@@ -15,7 +15,8 @@ from .roadside import furnish
 from .roads import Lane, road_network
 from .sensors import SensorModel, randomised_sensor
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
-from .vehicles import random_shape
+from .vehicles import VARIANTS as TEMPLATES
+from .vehicles import random_shape, template
 from .world import World
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # The design's region x [0, 70.4], y [-20, 20] with a metre around it is what points are kept of.
 FRONT = (-1.0, -21.0, 71.4, 21.0)
+EGO_SEEN = 0.25  # share of scenes in which the LiDAR sees the vehicle that carries it
 SECTOR = 112.0  # half angle of the rays; more than 90 degrees because the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
@@ -45,10 +47,13 @@ def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     _traffic(world, rng.uniform(0.1, 1.2))
     furnish(world, rng.uniform(0.3, 1.0))
+    sensor = randomised_sensor(rng)
+    if rng.random() < EGO_SEEN:
+        _add_carrier(world, sensor, pose)
     scene = world.build()
 
     ground = float(world.ground.height(np.array([(pose.x, pose.y)]))[0]) - rng.uniform(-GROUND_ERROR, GROUND_ERROR)
-    points = _front_scan(scene, randomised_sensor(rng), pose, ground, rng)
+    points = _front_scan(scene, sensor, pose, ground, rng)
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
     in_front = (boxes[:, 0] > FRONT[0]) & (boxes[:, 0] < FRONT[2]) & (np.abs(boxes[:, 1]) < FRONT[3])
     boxes = boxes[in_front]
@@ -90,6 +95,14 @@ def _traffic(world: World, density: float) -> None:
         for _ in range(rng.poisson(1.5 * density)):
             x, y = world.network.roads[0].centre.at(junction.s) + rng.uniform(-6, 6, 2)
             world.park(random_shape(rng), x, y, rng.uniform(0, 2 * np.pi), clearance=0.5)
+
+
+def _add_carrier(world: World, sensor: SensorModel, pose: SE2) -> None:
+    """The roof and bonnet under the LiDAR, which many real sensors see; no label."""
+    mesh, size = template("suv", int(world.rng.integers(TEMPLATES)))
+    x, y = pose.apply((sensor.mount[0] + world.rng.uniform(-0.3, 0.5), sensor.mount[1]))
+    roof = sensor.mount[2] - world.rng.uniform(0.1, 0.4)
+    world.add(mesh, float(x), float(y), pose.yaw, (float(size[0]), float(size[1]), roof))
 
 
 def _front_scan(

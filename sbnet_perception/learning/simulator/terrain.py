@@ -12,6 +12,8 @@ from .roads import RoadNetwork
 
 CELL = 4.0  # side of the squares that the ground is made of [m]
 KERB = 0.15
+DASH, STRIPE = 3, 0.15  # length and width of a road marking [m]
+PROUD = 0.015  # markings float this high, because the ground's squares are flat [m]
 
 
 class Terrain:
@@ -73,6 +75,7 @@ class Ground:
             self._sheet(cells, paved.difference(surface), Material.CONCRETE, KERB),
             self._sheet(cells, area.buffer(CELL).difference(paved), self._wild, KERB),
             self._kerbs(shapely.boundary(surface).intersection(area)),
+            self._markings(area),
         ]
         return join([part for part in parts if len(part.triangles)])
 
@@ -100,6 +103,27 @@ class Ground:
         za, zb = self.terrain.height(a)[:, None], self.terrain.height(b)[:, None]
         faces = quads(np.hstack([a, za]), np.hstack([b, zb]), np.hstack([b, zb + KERB]), np.hstack([a, za + KERB]))
         return mesh(faces, Material.CONCRETE)
+
+    def _markings(self, area: shapely.Polygon) -> Mesh:
+        """Dashes between lanes and lines along the middle of the roads, thin sheets just above the asphalt."""
+        starts, ends = [], []
+        for road in self._network.roads:
+            for number in range(1 - road.backward, road.forward):
+                line = road.centre.offset(-number * road.lane).line
+                # A solid line is dashes without gaps; vertices are a metre apart.
+                first = np.arange(0, len(line) - DASH, DASH if number == 0 else 3 * DASH)
+                starts.append(line[first])
+                ends.append(line[first + DASH])
+        if not starts:
+            return mesh(np.zeros((0, 3, 3)), Material.MARKING)
+        a, b = np.concatenate(starts), np.concatenate(ends)
+        seen = shapely.contains_xy(area, a[:, 0], a[:, 1])
+        a, b = a[seen], b[seen]
+        across = np.stack([a[:, 1] - b[:, 1], b[:, 0] - a[:, 0]], 1)
+        across *= STRIPE / 2 / np.linalg.norm(across, axis=1, keepdims=True)
+        z = [self.terrain.height(p)[:, None] + PROUD for p in (a, b)]
+        outline = [np.hstack(pair) for pair in ((a - across, z[0]), (b - across, z[1]), (b + across, z[1]), (a + across, z[0]))]
+        return mesh(quads(*outline), Material.MARKING)
 
 
 def _cells(area: shapely.Polygon) -> np.ndarray:

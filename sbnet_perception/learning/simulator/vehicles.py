@@ -98,13 +98,14 @@ def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
     x = np.maximum.accumulate(x)
     top = np.array([row[1] for row in profile]) + jitter.normal(0, 0.008, len(x))
     belt = np.minimum(top - 0.01, kind.belt + jitter.normal(0, 0.015))
-    # The plan view narrows towards both bumpers, and so does the underside.
+    # The plan view bulges in the middle and narrows towards both bumpers, and so does the underside.
     end = np.minimum(x, 1 - x)
-    body = 0.5 * (1 - jitter.uniform(0.06, 0.14) * np.exp(-end / 0.035))
+    bulge = jitter.uniform(0.01, 0.05) * (2 * x - 1) ** 2
+    body = 0.5 * (1 - bulge - jitter.uniform(0.10, 0.26) * np.exp(-end / 0.03))
     roof = body * np.array([row[2] for row in profile])
     under = kind.sill * (1 + 0.7 * np.exp(-end / 0.05))
     shoulder = np.minimum(under + 0.55 * (belt - under), belt)
-    half = np.stack([0.88 * body, body, 0.97 * body, roof], 1)
+    half = np.stack([jitter.uniform(0.84, 0.92) * body, body, jitter.uniform(0.93, 0.98) * body, roof], 1)
     height = np.stack([under, shoulder, belt, top], 1)
     ring_y = np.concatenate([half, -half[:, ::-1]], 1)
     ring_z = np.concatenate([height, height[:, ::-1]], 1)

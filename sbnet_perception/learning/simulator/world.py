@@ -114,8 +114,12 @@ class World:
         if not on_road and shapely.intersects(self.network.surface, shapely.Polygon(corners(box[None])[0])):
             return False
         self.take(box)
-        self._props.append((mesh, x, y, yaw, scale))
+        self.add(mesh, x, y, yaw, scale)
         return True
+
+    def add(self, mesh: Mesh, x: float, y: float, yaw: float, scale: tuple[float, float, float]) -> None:
+        """Put a mesh there whatever else is there."""
+        self._props.append((mesh, x, y, yaw, scale))
 
     def on_ground(self, vehicles: list[Vehicle]) -> list[Vehicle]:
         """Vehicles whose boxes stand on z = 0, moved up or down onto the ground; they stay upright."""
