@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -15,6 +16,11 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
+# Humble and Jazzy know only the old name, Kilted warns of it (rmw_fastrtps #806).
+OLD_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+NEW_PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+KNOWS_ONLY_OLD = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
+PROFILE_VARIABLE = OLD_PROFILE_VARIABLE if KNOWS_ONLY_OLD else NEW_PROFILE_VARIABLE
 TOPICS = {
     "points": "Clouds in (sensor_msgs/PointCloud2)",
     "road_mask": "Road in (nav_msgs/OccupancyGrid, transient local)",
@@ -61,18 +67,11 @@ def start(context: LaunchContext) -> list[Node]:
     return [node, rviz]
 
 
-def profile(name: str, fallback: list[EnvironmentVariable | str]) -> SetEnvironmentVariable:
-    """Sets `name`, a variable that Fast DDS reads its profile from, unless the user has set it."""
-    return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=fallback))
-
-
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
     declared = [DeclareLaunchArgument(n, default_value=v, description=t) for n, (v, t) in ARGUMENTS.items()]
-    shipped = str(CONFIG / "fastdds.xml")
-    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
-    profiles = [
-        profile(new, [EnvironmentVariable(old, default_value=shipped)]),
-        profile(old, [EnvironmentVariable(new)]),  # Humble's name for it
-    ]
-    return LaunchDescription([*declared, *profiles, OpaqueFunction(function=start)])
+    # The profile for clouds, unless the user has set one
+    given = EnvironmentVariable(OLD_PROFILE_VARIABLE, default_value=str(CONFIG / "fastdds.xml"))
+    profile = EnvironmentVariable(PROFILE_VARIABLE, default_value=[given])
+    environment = SetEnvironmentVariable(PROFILE_VARIABLE, profile)
+    return LaunchDescription([*declared, environment, OpaqueFunction(function=start)])
