@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +52,10 @@ TINY = NetworkConfig(
 )
 
 
-def tiny_weights(path: Path, classes: tuple[str, ...] = ("vehicle",)) -> Path:
-    """Weights of a small untrained network."""
+def tiny_weights(path: Path, classes: tuple[str, ...] = ("vehicle",), shape: NetworkConfig = TINY) -> Path:
+    """Weights of an untrained network, a small one by default."""
     torch.manual_seed(0)
-    save_weights(path, Detector(len(classes), TINY), "compact", classes, {"made by": "a test"})
+    save_weights(path, Detector(len(classes), shape), "compact", classes, {"made by": "a test"})
     return path
 
 
@@ -135,9 +137,10 @@ class Robot:
         self.markers: dict[int, MarkerArray] = {}
         self.masks: dict[int, OccupancyGrid] = {}
         self.frames: list[DiagnosticStatus] = []
-        self.diagnostics: list[DiagnosticStatus] = []
+        self.diagnostics: list[tuple[int, DiagnosticStatus]] = []
+        self._road: Any = None
         self._points = self.node.create_publisher(PointCloud2, "points", RELIABLE)
-        self._road = self.node.create_publisher(OccupancyGrid, "road_mask", LATCHED)
+        self.new_road_publisher()
         self._tf = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
         self._tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
         self._clock = self.node.create_publisher(Clock, "/clock", RELIABLE)
@@ -145,7 +148,9 @@ class Robot:
         self._listen(MarkerArray, "markers", lambda m: self.markers.update({ns_of(m.markers[0]): m}))
         self._listen(OccupancyGrid, "computation_mask", lambda m: self.masks.update({ns_of(m): m}))
         self._listen(DiagnosticStatus, "sbnet/debug/frame", self.frames.append)
-        self._listen(DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.extend(m.status))
+        self._listen(
+            DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((ns_of(m), m.status[0]))
+        )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._end = rclpy.Future()
@@ -158,7 +163,13 @@ class Robot:
         sides = [self._points, self._road, self._tf]
         self.wait(lambda: all(side.get_subscription_count() for side in sides), 10, "the node hears us")
         self.wait(lambda: self.node.count_publishers("detections") > 0, 10, "we hear the node")
-        return self
+        # Discovery ends at different times on the two sides: clouds count from the first answer on.
+        for _ in range(20):
+            self.send(cloud(scene(), self.tick()))
+            with contextlib.suppress(AssertionError):
+                self.wait(lambda: self.detections, 1, "a first answer")
+                return self
+        raise AssertionError(f"the node answers no cloud. Its output:\n{self.log()}")
 
     # Input -------------------------------------------------------------------------------------------------
 
@@ -170,15 +181,19 @@ class Robot:
     def send(self, msg: PointCloud2) -> None:
         self._points.publish(msg)
 
-    def send_road(self, msg: OccupancyGrid) -> None:
-        """Publishes a road mask and waits until the node has said what it thinks of it."""
+    def send_road(self, msg: OccupancyGrid, heard: bool = True) -> None:
+        """Publishes a road mask and, where wanted, waits until the node has said what it thinks of it."""
         before = len(self.lines)
         self._road.publish(msg)
-        self.wait(
-            lambda: any("road mask" in line for line in self.lines[before:]),
-            5,
-            "the node takes the road mask",
-        )
+        if heard:
+            self.wait(lambda: any("road mask" in line for line in self.lines[before:]), 5, "a line about it")
+
+    def new_road_publisher(self) -> None:
+        """A map server that has not published anything yet."""
+        if self._road is not None:
+            self.node.destroy_publisher(self._road)
+        latched = QoSProfile(depth=1, reliability=RELIABLE.reliability, durability=LATCHED.durability)
+        self._road = self.node.create_publisher(OccupancyGrid, "road_mask", latched)
 
     def send_tf(self, *transforms: TransformStamped, static: bool = False) -> None:
         (self._tf_static if static else self._tf).publish(TFMessage(transforms=list(transforms)))
@@ -203,10 +218,10 @@ class Robot:
         self.wait(lambda: self.printed(pattern), seconds, f"the node logs {pattern!r}")
 
     def status(self) -> DiagnosticStatus:
-        """The next message on /diagnostics but one: wholly after the call."""
-        count = len(self.diagnostics)
-        self.wait(lambda: len(self.diagnostics) > count + 1, 5, "/diagnostics")
-        return self.diagnostics[-1]
+        """The next message on /diagnostics that was made after this call (on wall time)."""
+        now_ns = time.time_ns()
+        self.wait(lambda: self.diagnostics and self.diagnostics[-1][0] > now_ns, 5, "/diagnostics")
+        return self.diagnostics[-1][1]
 
     def counter(self, name: str) -> int:
         return int(values(self.status()).get(name, "0"))
@@ -243,6 +258,16 @@ class Robot:
         request.transition.label = label
         return bool(self.call(ChangeState, "change_state", request).success)
 
+    def reconfigure(self, **parameters: Any) -> None:
+        """Down to unconfigured, other parameters, up again."""
+        for label in ("deactivate", "cleanup"):
+            assert self.transition(label), self.log()
+        for name, value in parameters.items():
+            result = self.set(**{name: value})
+            assert result.successful, result.reason
+        for label in ("configure", "activate"):
+            assert self.transition(label), self.log()
+
     def state(self) -> str:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
@@ -255,6 +280,10 @@ class Robot:
         return self.call(SetParameters, "set_parameters", request).results[0]
 
     # Inside ------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process._process.send_signal(signal.SIGINT)
 
     def close(self) -> int:
         """Ends both sides; the exit code of the node."""
@@ -283,9 +312,71 @@ class Robot:
         self.node.create_subscription(kind, topic, callback, RELIABLE)
 
 
+def running_node(weights: Path, **parameters: object) -> Iterator[Robot]:
+    """For a fixture: a node that answers clouds; in the end it must leave in order.
+
+    The network is untrained: with a threshold of 0 each cloud gives boxes that depend on its points.
+    """
+    robot = Robot({"weights": weights, "score_threshold": 0.0, "tf_timeout": 0.5, **parameters})
+    try:
+        yield robot.ready()
+    finally:
+        code = robot.close()
+    assert code == 0, robot.log()
+    assert not robot.printed("Traceback"), robot.log()
+
+
+def undisturbed(process: Robot) -> Iterator[Robot]:
+    """For a fixture: the running node; whatever a test did to it, it answers a good cloud afterwards."""
+    del process.lines[:]
+    yield process
+    assert len(process.detect().detections) > 0
+    assert process.state() == "active"
+
+
+def with_parameters(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
+    """For a fixture: a function that restarts the node with other parameters; the usual ones come back."""
+    usual = {
+        "missing_intensity": "reject",
+        "mask__source": "road_and_occupancy",
+        "mask__road_dilation": 0.5,
+        "road_mask_timeout": 0.0,
+        "without_road_mask": "continue",
+        "weights": str(weights),
+        "grid_frame": "",
+        "ground_z": 0.0,
+    }
+    robot.new_road_publisher()
+    yield lambda **changes: robot.reconfigure(**changes)
+    robot.new_road_publisher()
+    robot.reconfigure(**usual)
+
+
 def ns_of(msg: Any) -> int:
     return int(msg.header.stamp.sec) * SECOND + int(msg.header.stamp.nanosec)
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
+
+
+def shown(collected: dict[int, Any], robot: Robot, msg: Any) -> Any:
+    """The node's other message of the same cloud."""
+    robot.wait(lambda: ns_of(msg) in collected, 3, "the other message of the cloud")
+    return collected[ns_of(msg)]
+
+
+def boxes(answer: Detection3DArray) -> np.ndarray:
+    rows = []
+    for item in answer.detections:
+        at, turn, size = item.bbox.center.position, item.bbox.center.orientation, item.bbox.size
+        rows.append((at.x, at.y, at.z, size.x, size.y, size.z, turn.z, turn.w))
+    return np.array(rows)
+
+
+def same_answer(robot: Robot, msg: PointCloud2, reference: PointCloud2) -> None:
+    reference.header.stamp = stamp(robot.tick())
+    expected = boxes(robot.detect(reference))
+    msg.header.stamp = stamp(robot.tick())
+    assert len(expected) > 0
+    np.testing.assert_allclose(boxes(robot.detect(msg)), expected, rtol=1e-4, atol=1e-4)

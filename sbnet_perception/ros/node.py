@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import time
 import traceback
@@ -103,8 +104,9 @@ class SbnetNode(LifecycleNode):
             return FAILURE
         self._create(config, detector, path)
         mask = detector.mask.source
+        seconds = time.monotonic() - started
         self.get_logger().info(
-            f"configured in {time.monotonic() - started:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}"
+            f"configured in {seconds:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}"
         )
         if mask == "none":
             self.get_logger().warning("mask.source is none: computing densely")
@@ -155,6 +157,7 @@ class SbnetNode(LifecycleNode):
     def _create(self, config: NodeConfig, detector: DetectorConfig, weights: Path) -> None:
         self._config = config
         self._status.clear()
+        self._throttle.reset()
         self._diagnostics.weights, self._diagnostics.input_timeout_s = weights.name, config.input_timeout
         self._diagnostics.state = "inactive"
         self._transforms = create_transforms(self)
@@ -226,10 +229,8 @@ class SbnetNode(LifecycleNode):
         except Rejected as error:
             self._refuse(error, msg.header.frame_id, is_cloud=False)
             return
-        info = msg.info
-        self.get_logger().info(
-            f"road mask: {info.width} x {info.height} cells of {info.resolution:g} m in {msg.header.frame_id!r}"
-        )
+        size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
+        self.get_logger().info(f"road mask: {size} in {msg.header.frame_id!r}")
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         now_ns = self._now_ns()
@@ -261,9 +262,9 @@ class SbnetNode(LifecycleNode):
             self._status.invalid_boxes(frame.invalid)
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
         for warning in frame_warnings(frame.facts):
-            self._say(
-                "warning", warning.split(":")[0], f"{warning} (frame_id {arrived.msg.header.frame_id!r})"
-            )
+            # The same complaint with other figures is the same complaint.
+            kind = re.sub(r"[\d.]+", "#", warning.split(":")[0])
+            self._say("warning", kind, f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)
 
     def _on_failure(self, error: Exception) -> None:

@@ -238,7 +238,7 @@ class Parameters:
         changes = {item.name: item.value for item in parameters if item.name in SPECIFICATIONS}
         fixed = sorted(set(changes) - LIVE)
         if self.frozen and fixed:
-            reason = f"{', '.join(fixed)} cannot change while the node is configured: deactivate and clean up first"
+            reason = f"{', '.join(fixed)} cannot change while configured: deactivate and clean up first"
             return SetParametersResult(successful=False, reason=reason)
         try:
             _, detector = self._build(changes)
@@ -260,9 +260,7 @@ def yaml_text() -> str:
         for step in path:
             branch = branch.setdefault(step, {})
         branch[leaf] = spec
-    lines = [
-        "# All parameters of the node with their defaults. Printed by python -m sbnet_perception.ros.parameters"
-    ]
+    lines = ["# All parameters with their defaults, printed by: python -m sbnet_perception.ros.parameters"]
     return "\n".join([*lines, "/**:", "  ros__parameters:", *_yaml_lines(tree, 4)]) + "\n"
 
 

@@ -23,16 +23,17 @@ END = (signal.SIGINT, signal.SIGTERM)
 def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     """Runs a node until SIGINT or SIGTERM, any number of them.
 
-    Both signals are blocked in every thread and waited for in the main one: nothing is ever interrupted
-    in its middle, and a second signal changes nothing.
+    A signal only writes a byte into a pipe that the main thread reads: nothing is ever interrupted in its
+    middle, and a second signal changes nothing. (Blocking the signals would not do: libraries have started
+    threads at import that do not block them.)
 
     Returns:
         0, or 1 when the node's autostart failed or one of its callbacks raised.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, END)
+    wake = _WakeUp()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = make_node()
-    good = node.autostart() and _spin(node)
+    good = node.autostart() and _spin(node, wake)
     if not node.is_finalized:
         node.trigger_shutdown()
     node.destroy_node()
@@ -45,7 +46,24 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     return 0 if good else 1
 
 
-def _spin(node: SbnetNode) -> bool:
+class _WakeUp:
+    """Wakes the main thread from other threads and from signal handlers."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in END:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        os.read(self._reader, 1)
+
+    def call(self) -> None:
+        os.write(self._writer, b"!")
+
+
+def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
     """Executes the node's callbacks in a thread until a signal comes; False when one of them raised."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -57,11 +75,11 @@ def _spin(node: SbnetNode) -> bool:
             executor.spin_until_future_complete(end)
         except Exception as error:
             failures.append(error)
-            os.kill(os.getpid(), signal.SIGTERM)
+            wake.call()
 
     thread = threading.Thread(target=spin, name="sbnet-executor")
     thread.start()
-    signal.sigwait(END)
+    wake.wait()
     end.set_result(None)
     thread.join()
     executor.shutdown()

@@ -19,7 +19,7 @@ JUMP_BACK_NS = 1_000_000_000
 
 
 class TransformHistory:
-    """Transform tree over time: static edges hold always, moving ones from their oldest to their newest sample.
+    """Transform tree over time: static edges hold always, moving ones from first to last sample.
 
     Not thread-safe. Times are integer nanoseconds throughout, so that epoch stamps lose nothing.
     """
@@ -62,18 +62,18 @@ class TransformHistory:
         for name in (target, source):
             if not self._graph.has_frame(name):
                 raise TransformUnavailable(
-                    f"no transform {target} <- {source}: frame {name!r} was never heard of"
+                    f"{target} <- {source}: frame {name!r} was never heard of"
                 )
         try:
             found = self._graph.get_transform_at_time(source, target, stamp_ns)
         except KeyError as error:
             raise TransformUnavailable(
-                f"no transform {target} <- {source}: they are not connected"
+                f"{target} <- {source}: they are not connected"
             ) from error
         return np.asarray(found, np.float64)
 
     def time_jumped_back(self, now_ns: int) -> None:
-        """Forgets moving edges that are ahead of the time that it is now; those that began anew already stay."""
+        """Forgets moving edges that are ahead of the time that it is now; those that began anew stay."""
         for edge in self._edges.values():
             edge.time_jumped_back(now_ns)
 

@@ -105,7 +105,7 @@ class Tf2Transforms:
         try:
             found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
         except self._errors as error:
-            raise TransformUnavailable(f"no transform {target} <- {source}: {error}") from error
+            raise TransformUnavailable(f"{target} <- {source}: {error}") from error
         return matrix(found)
 
     def time_jumped_back(self, now_ns: int) -> None:

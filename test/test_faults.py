@@ -1,0 +1,254 @@
+"""What the running node does when things go wrong, by the numbers of the table of faults.
+
+One node process serves the whole module; it is reconfigured where a test needs other parameters.
+"""
+
+from __future__ import annotations
+
+import array
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from ros_process import (
+    SECOND,
+    Robot,
+    cloud,
+    ns_of,
+    running_node,
+    same_answer,
+    scene,
+    shown,
+    tiny_weights,
+    transform,
+    undisturbed,
+    values,
+    with_parameters,
+)
+from sensor_msgs.msg import PointCloud2, PointField
+
+from sbnet_perception.detector.network import Detector
+from sbnet_perception.detector.weights import load_network, save_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def process(weights: Path) -> Iterator[Robot]:
+    yield from running_node(weights)
+
+
+@pytest.fixture
+def robot(process: Robot) -> Iterator[Robot]:
+    yield from undisturbed(process)
+
+
+@pytest.fixture
+def reconfigured(robot: Robot, weights: Path) -> Iterator[Any]:
+    yield from with_parameters(robot, weights)
+
+
+def rejected(robot: Robot, msg: PointCloud2, reason: str) -> None:
+    """The cloud is rejected, the log says why and names the frame, and the next good one is answered."""
+    robot.send(msg)
+    robot.wait_printed(rf"rejected \(frame_id '{msg.header.frame_id}'\): .*{reason}")
+    robot.detect()
+    assert ns_of(msg) not in robot.detections
+    # The log line is throttled by its kind: the next test must be told as well.
+    robot.now_ns += 20 * SECOND
+    robot.detect()
+
+
+def structured(
+    points: np.ndarray, dtype: np.dtype, fields: list[tuple[str, int, int]], stamp_ns: int
+) -> PointCloud2:
+    """A cloud of another layout; fields: name, offset, datatype."""
+    table = np.zeros(len(points), dtype)
+    for column, name in enumerate(("x", "y", "z", "intensity")):
+        if name in (dtype.names or ()):
+            table[name] = points[:, column]
+    msg = cloud(points[:0], stamp_ns)
+    msg.width, msg.point_step, msg.row_step = len(points), dtype.itemsize, dtype.itemsize * len(points)
+    msg.fields = [PointField(name=name, offset=at, datatype=kind, count=1) for name, at, kind in fields]
+    msg.data = array.array("B", table.tobytes())
+    return msg
+
+
+# 1 to 3: layouts that cannot be ------------------------------------------------------------------------
+
+
+def test_1_a_truncated_cloud_is_rejected_and_the_node_goes_on(robot: Robot) -> None:
+    msg = cloud(scene(), robot.tick())
+    msg.data = msg.data[:-1]
+    rejected(robot, msg, "truncated")
+    status = robot.status()
+    assert "truncated" in values(status)["last rejected"]
+    assert "base_link" in values(status)["last rejected"]
+    assert int(values(status)["rejected: cloud malformed"]) >= 1
+
+
+def test_2_an_impossible_point_step_or_field_is_rejected_and_row_padding_honoured(robot: Robot) -> None:
+    msg = cloud(scene(), robot.tick())
+    msg.point_step = 0
+    rejected(robot, msg, "point_step is 0")
+    msg = cloud(scene(), robot.tick())
+    msg.fields[3].offset = 14
+    rejected(robot, msg, "'intensity' at offset 14 ends (past|beyond) point_step 16")
+
+    points = scene()[-4000:]
+    rows = points.reshape(40, 100 * 4).view(np.uint8)
+    padded = cloud(points, robot.tick())
+    padded.height, padded.width, padded.row_step = 40, 100, 1600 + 24
+    padded.data = array.array("B", np.pad(rows, ((0, 0), (0, 24)), constant_values=255).tobytes())
+    same_answer(robot, padded, cloud(points, 0))
+
+
+def test_3_a_cloud_without_floating_point_xyz_is_rejected_listing_its_fields(robot: Robot) -> None:
+    msg = cloud(scene(), robot.tick())
+    msg.fields = [field for field in msg.fields if field.name != "z"]
+    rejected(robot, msg, "'z' is missing.*x.*y.*intensity")
+    msg = cloud(scene(), robot.tick())
+    msg.fields[0].datatype = PointField.INT32
+    rejected(robot, msg, "'x' is neither float32 nor float64")
+
+
+# 4 to 8: contents that need care -----------------------------------------------------------------------
+
+
+def test_4_missing_intensity_is_rejected_or_taken_as_zero_with_a_warning(
+    robot: Robot, reconfigured: Any
+) -> None:
+    def without_intensity() -> PointCloud2:
+        msg = cloud(scene(), robot.tick())
+        del msg.fields[3]
+        return msg
+
+    rejected(robot, without_intensity(), "'intensity' is missing")
+    reconfigured(missing_intensity="zero")
+    assert len(robot.detect(without_intensity()).detections) > 0
+    assert robot.printed("WARN.*'intensity' is missing, 0 is used")
+    assert "'intensity' is missing" in robot.status().message
+    dark = scene() * np.array([1, 1, 1, 0], np.float32)
+    same_answer(robot, without_intensity(), cloud(dark, 0))
+
+
+@pytest.mark.parametrize(("kind", "datatype"), [("u1", PointField.UINT8), ("<u2", PointField.UINT16)])
+def test_5_integer_intensity_means_the_same_as_float(robot: Robot, kind: str, datatype: int) -> None:
+    points = scene()
+    points[:, 3] = np.floor(points[:, 3])
+    dtype = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", kind)])
+    fields = [("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("intensity", 12, datatype)]
+    same_answer(robot, structured(points, dtype, fields, robot.tick()), cloud(points, 0))
+
+
+def test_5_intensity_of_another_scale_is_warned_about(robot: Robot) -> None:
+    robot.detect(cloud(scene() * np.array([1, 1, 1, 1 / 255], np.float32), robot.tick()))
+    robot.wait_printed("WARN.*declared scale looks wrong")
+    assert robot.status().level != DiagnosticStatus.OK
+
+
+def test_6_a_big_endian_cloud_is_decoded(robot: Robot) -> None:
+    dtype = np.dtype([(name, ">f4") for name in ("x", "y", "z", "intensity")])
+    fields = [(name, 4 * i, 7) for i, name in enumerate(("x", "y", "z", "intensity"))]
+    msg = structured(scene(), dtype, fields, robot.tick())
+    msg.is_bigendian = True
+    same_answer(robot, msg, cloud(scene(), 0))
+
+
+def test_7_nan_and_inf_are_dropped_whatever_is_dense_says(robot: Robot) -> None:
+    spoilt = np.repeat(scene(), 2, axis=0)
+    spoilt[::2] *= np.array([np.nan, 1, np.inf, 1], np.float32)
+    msg = cloud(spoilt, robot.tick())
+    assert msg.is_dense
+    same_answer(robot, msg, cloud(scene(), 0))
+
+
+def test_8_no_point_or_none_in_range_gives_an_empty_stamped_array(robot: Robot) -> None:
+    behind = scene() * np.array([-1, 1, 1, 1], np.float32)
+    for points in (scene()[:0], behind):
+        msg = cloud(points, robot.tick(), frame_id="some_lidar")
+        answer = robot.detect(msg)
+        assert answer.header == msg.header
+        shown(robot.markers, robot, msg)
+    assert len(robot.detect(cloud(scene()[:0], robot.tick())).detections) == 0
+    assert values(robot.status())["points in range"] == "0"
+
+
+# 12 to 14: headers and time ----------------------------------------------------------------------------
+
+
+def test_12_an_empty_frame_id_or_an_invalid_stamp_is_rejected(robot: Robot) -> None:
+    rejected(robot, cloud(scene(), robot.tick(), frame_id=""), "frame_id empty")
+    for sec, nanosec in ((0, 0), (-5, 0), (robot.now_ns // SECOND, 1_500_000_000)):
+        msg = cloud(scene(), robot.tick())
+        msg.header.stamp.sec, msg.header.stamp.nanosec = sec, nanosec
+        rejected(robot, msg, f"stamp invalid: stamp is {sec} s {nanosec} ns")
+    assert robot.counter("rejected: stamp invalid") >= 3
+
+
+def test_13_duplicates_and_late_clouds_are_dropped_and_counted(robot: Robot) -> None:
+    first, second = cloud(scene(), robot.tick()), cloud(scene(), robot.tick())
+    robot.detect(second)
+    robot.send(second)
+    robot.wait(lambda: robot.counter("dropped: duplicate stamp") >= 1, 5, "the duplicate is counted")
+    robot.send(first)
+    robot.wait(lambda: robot.counter("dropped: out of order") >= 1, 5, "the late one is counted")
+    assert ns_of(first) not in robot.detections
+
+
+def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(
+    robot: Robot, reconfigured: Any
+) -> None:
+    reconfigured(grid_frame="map")
+    robot.send_tf(transform("map", "base_link", robot.tick(), x=1.0))
+    robot.detect(cloud(scene(), robot.now_ns))
+    robot.now_ns -= 60 * SECOND
+    lap_two = cloud(scene(), robot.tick())
+    robot.send_tf(transform("map", "base_link", robot.now_ns, x=1.0))
+    robot.detect(lap_two)
+    assert sum("time jumped by -" in line for line in robot.lines) == 1
+
+
+# 24, 29 ------------------------------------------------------------------------------------------------
+
+
+def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_first(robot: Robot) -> None:
+    before = len(robot.detections)
+    burst = [cloud(scene(60_000), robot.tick()) for _ in range(30)]
+    for msg in burst:
+        robot.send(msg)
+        time.sleep(0.002)
+    robot.wait(lambda: ns_of(burst[-1]) in robot.detections, 10, "the newest cloud is answered")
+    answered = len(robot.detections) - before
+    assert answered < 30
+    assert list(robot.detections)[-answered:] == sorted(list(robot.detections)[-answered:])
+    robot.wait(lambda: robot.counter("dropped: newer cloud arrived") >= 1, 5, "drops are counted")
+
+
+def test_29_boxes_that_are_not_finite_never_leave_the_node(
+    robot: Robot, reconfigured: Any, weights: Path, tmp_path: Path
+) -> None:
+    spoilt = tmp_path / "spoilt.safetensors"
+    save_weights(spoilt, exploding(weights), "compact", ("vehicle",), {})
+    reconfigured(weights=str(spoilt))
+    assert len(robot.detect().detections) == 0
+    robot.wait_printed("ERROR.*boxes not finite or huge")
+    assert robot.counter("invalid boxes") > 0
+
+
+def exploding(weights: Path) -> Detector:
+    """The network with sizes of e^1000 metres."""
+    from sbnet_perception.detector.config import DetectorConfig
+
+    network = load_network(DetectorConfig(weights=str(weights)))
+    for name, value in network.state_dict().items():
+        if "size" in name and name.endswith("bias"):
+            value[:] = 1000.0
+    return network

@@ -1,0 +1,114 @@
+"""Results as ROS messages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.ros.messages import (
+    computation_mask_message,
+    detections_message,
+    markers_message,
+    raised,
+    split_invalid,
+)
+
+HEADER = Header(stamp=Time(sec=12, nanosec=34), frame_id="base_link")
+
+
+def found(*boxes: tuple[float, ...]) -> Detections:
+    count = len(boxes)
+    array = np.array(boxes, np.float32).reshape(count, 7)
+    return Detections(array, np.linspace(0.9, 0.5, count, dtype=np.float32), np.zeros(count, np.int64))
+
+
+def test_a_detection_carries_box_score_and_class_and_no_identity() -> None:
+    box = (10.0, -3.0, 0.8, 4.5, 1.9, 1.6, 2.5)
+    message = detections_message(HEADER, found(box), ("vehicle",))
+    message = deserialize_message(serialize_message(message), type(message))
+    assert message.header == HEADER
+    (detection,) = message.detections
+    assert detection.header == HEADER
+    assert detection.id == ""
+    centre, size = detection.bbox.center, detection.bbox.size
+    assert (centre.position.x, centre.position.y) == (10.0, -3.0)
+    assert (size.x, size.y, size.z) == pytest.approx((4.5, 1.9, 1.6), rel=1e-6)
+    assert 2 * math.atan2(centre.orientation.z, centre.orientation.w) == pytest.approx(2.5)
+    (result,) = detection.results
+    assert result.hypothesis.class_id == "vehicle"
+    assert result.hypothesis.score == pytest.approx(0.9)
+    assert result.pose.pose == centre
+
+
+def test_no_detection_is_an_empty_array_with_its_stamp() -> None:
+    message = detections_message(HEADER, Detections.empty(), ("vehicle",))
+    assert message.header == HEADER
+    assert len(message.detections) == 0
+
+
+def test_boxes_that_are_not_finite_or_huge_are_never_published() -> None:
+    good = (10.0, 0.0, 0.8, 4.5, 1.9, 1.6, 0.0)
+    spoilt = []
+    for column, value in ((0, np.nan), (6, np.inf), (3, np.inf), (3, 51.0), (4, 0.0), (5, -1.0)):
+        box = list(good)
+        box[column] = value
+        spoilt.append(tuple(box))
+    kept, invalid = split_invalid(found(good, *spoilt))
+    assert invalid == len(spoilt)
+    np.testing.assert_array_equal(kept.boxes, np.array([good], np.float32))
+    score = found(good)
+    kept, invalid = split_invalid(Detections(score.boxes, np.array([np.nan], np.float32), score.classes))
+    assert (len(kept), invalid) == (0, 1)
+
+
+def test_boxes_are_raised_to_the_ground_of_the_frame_without_touching_the_result() -> None:
+    before = found((1.0, 2.0, 0.8, 4.0, 2.0, 1.6, 0.0))
+    assert raised(before, -1.73).boxes[0, 2] == pytest.approx(-0.93)
+    assert before.boxes[0, 2] == np.float32(0.8)
+
+
+def test_markers_replace_those_of_the_frame_before_and_show_box_heading_and_label() -> None:
+    message = markers_message(
+        HEADER, found(*[(10.0 * i, 0, 1, 4, 2, 1.5, 1.0) for i in range(3)]), ("vehicle",)
+    )
+    message = deserialize_message(serialize_message(message), type(message))
+    first, *rest = message.markers
+    assert first.action == Marker.DELETEALL
+    assert all(marker.header == HEADER for marker in message.markers)
+    assert len({(marker.ns, marker.id) for marker in rest}) == 9
+    kinds = {"boxes": Marker.CUBE, "heading": Marker.ARROW, "labels": Marker.TEXT_VIEW_FACING}
+    assert all(marker.type == kinds[marker.ns] for marker in rest)
+    assert [marker.text for marker in rest if marker.ns == "labels"] == [
+        "vehicle 0.90",
+        "vehicle 0.70",
+        "vehicle 0.50",
+    ]
+    arrow = next(marker for marker in rest if marker.ns == "heading")
+    # The arrow begins in the middle of the box and ends in front of it, in the box's own frame.
+    assert arrow.points[0].x == 0
+    assert arrow.points[1].x > 2.0
+    assert arrow.points[1].y == 0
+
+
+def test_the_computation_mask_lies_on_the_grid_with_100_for_computed() -> None:
+    grid = Grid.named("compact")
+    computed = np.zeros((50, 88), bool)
+    computed[0, 0] = computed[10, 20] = True
+    message = computation_mask_message(HEADER, computed, grid, ground_z=-1.73)
+    message = deserialize_message(serialize_message(message), type(message))
+    assert message.header == HEADER
+    assert (message.info.height, message.info.width) == (50, 88)
+    assert message.info.resolution == pytest.approx(0.8)
+    origin = message.info.origin
+    assert (origin.position.x, origin.position.y, origin.position.z) == (0.0, -20.0, -1.73)
+    assert origin.orientation.w == 1.0
+    data = np.array(message.data, np.int8).reshape(50, 88)
+    np.testing.assert_array_equal(data, np.where(computed, 100, 0))
