@@ -120,7 +120,10 @@ def test_the_compiled_reduce_mask_is_in_use_and_equals_the_reference():
         (lambda x, i: sparse_gather(x, i + 5, (2, 2), (2, 2)), "outside the batch"),
         (lambda x, i: sparse_gather(x, i, (0, 2), (2, 2)), "block_size"),
         (lambda x, i: sparse_scatter_(torch.ones(1, 2, 3, 2), i, x, (2, 2), (2, 2)), "blocks must"),
-        (lambda x, i: sparse_scatter_(torch.ones(1, 2, 2, 2), i, x[:, :1].expand(-1, 2, -1, -1), (2, 2), (2, 2)), "expanded"),
+        (
+            lambda x, i: sparse_scatter_(torch.ones(1, 2, 2, 2), i, x[:, :1].expand(-1, 2, -1, -1), (2, 2), (2, 2)),
+            "expanded",
+        ),
         (lambda x, i: reduce_mask(torch.ones(4, 4), (2, 2), (2, 2), (2, 2)), "mask must"),
         (lambda x, i: reduce_mask(torch.ones(1, 4, 4), (2, 2), (2, 2), (2, 2), mode="min"), "mode"),
     ],
@@ -140,9 +143,9 @@ def test_tiles_are_active_where_any_grid_pixel_beneath_them_is(size, tile, strid
     # Every masked grid pixel is computed, and every active tile holds a masked pixel.
     n, r, c = torch.nonzero(mask, as_tuple=True)
     assert bool(active[n, r // stride, c // stride].all())
-    assert {(int(a), int(b), int(d)) for a, b, d in zip(n, r // stride // tile[0], c // stride // tile[1])} == {
-        tuple(index) for index in tiles.indices.tolist()
-    }
+    assert {
+        (int(a), int(b), int(d)) for a, b, d in zip(n, r // stride // tile[0], c // stride // tile[1], strict=True)
+    } == {tuple(index) for index in tiles.indices.tolist()}
     assert tiles.sparsity == pytest.approx(1 - len(tiles.indices) / (size[0] * tiles.count[0] * tiles.count[1]))
 
 

@@ -85,7 +85,13 @@ def test_the_sparse_network_equals_dense_layers_zeroed_outside_active_tiles(netw
 
 
 box = st.tuples(
-    st.floats(-5, 5), st.floats(-5, 5), st.just(0.0), st.floats(0.3, 12), st.floats(0.3, 4), st.just(1.5), st.floats(-7, 7)
+    st.floats(-5, 5),
+    st.floats(-5, 5),
+    st.just(0.0),
+    st.floats(0.3, 12),
+    st.floats(0.3, 4),
+    st.just(1.5),
+    st.floats(-7, 7),
 )
 
 

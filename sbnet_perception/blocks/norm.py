@@ -16,7 +16,7 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
     Same parameters and state_dict as ``nn.BatchNorm2d``; the same function in evaluation.
     """
 
-    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """Normalize ``x`` [N, C, H, W]; ``tiles`` lie on the map of ``x``."""
         return self.normalize(x, None if tiles is None else tiles.mask())
 

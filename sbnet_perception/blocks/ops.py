@@ -110,7 +110,7 @@ def sparse_scatter_(
     expected = (indices.shape[0], base.shape[1], *block_size)
     if tuple(blocks.shape) != expected or blocks.dtype != base.dtype:
         raise ValueError(f"blocks must be {base.dtype} {expected}, got {blocks.dtype} {tuple(blocks.shape)}")
-    if any(stride == 0 and size > 1 for stride, size in zip(base.stride(), base.shape)):
+    if any(stride == 0 and size > 1 for stride, size in zip(base.stride(), base.shape, strict=True)):
         raise ValueError("base is an expanded view: several of its pixels share memory; pass base.clone()")
     return reference.sparse_scatter_(blocks, indices, base, block_stride, block_offset, block_dilation, add)
 
@@ -127,7 +127,7 @@ def sparse_scatter(
 ) -> Tensor:
     """As `sparse_scatter_`, into a copy of ``base``."""
     copy = base.clone(memory_format=torch.preserve_format)
-    if any(stride == 0 and size > 1 for stride, size in zip(copy.stride(), copy.shape)):
+    if any(stride == 0 and size > 1 for stride, size in zip(copy.stride(), copy.shape, strict=True)):
         copy = base.contiguous()
     return sparse_scatter_(blocks, indices, copy, block_size, block_stride, block_offset, block_dilation, add)
 

@@ -15,7 +15,13 @@ Pair = tuple[int, int]
 
 
 def reduce_mask(
-    mask: Tensor, block_count: Pair, block_size: Pair, block_stride: Pair, block_offset: Pair, tol: float, average: bool
+    mask: Tensor,
+    block_count: Pair,
+    block_size: Pair,
+    block_stride: Pair,
+    block_offset: Pair,
+    tol: float,
+    average: bool,
 ) -> Tensor:
     """Indices int32 [B, 3] of the active blocks of ``mask`` [N, H, W], in raster order."""
     height, width = mask.shape[-2:]
@@ -80,7 +86,9 @@ def sparse_scatter_(
 ) -> Tensor:
     """Write (or add) blocks [B, C, h, w] into ``base`` [N, C, H, W] in place; returns ``base``."""
     _, _, height, width = base.shape
-    rows, columns = block_pixels(indices, (blocks.shape[2], blocks.shape[3]), block_stride, block_offset, block_dilation)
+    rows, columns = block_pixels(
+        indices, (blocks.shape[2], blocks.shape[3]), block_stride, block_offset, block_dilation
+    )
     inside = inside_image(rows, columns, (height, width))
     block, i, j = torch.nonzero(inside, as_tuple=True)
     image, row, column = indices[block, 0].long(), rows[block, i], columns[block, j]
@@ -100,7 +108,7 @@ def sparse_scatter_(
 
 def _may_overlap(indices: Tensor, block_size: Pair, block_stride: Pair, block_dilation: Pair) -> bool:
     """True unless blocks are surely disjoint: no larger than their stride and no index given twice."""
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(block_size, block_dilation)]
+    spans = [(size - 1) * dilation + 1 for size, dilation in zip(block_size, block_dilation, strict=True)]
     if spans[0] > block_stride[0] or spans[1] > block_stride[1]:
         return True
     # One number per index: 2**21 blocks along each axis are more than any map has.

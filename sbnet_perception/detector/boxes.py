@@ -138,7 +138,7 @@ def _inside(points: NDArray, shape: NDArray) -> NDArray[np.bool_]:
     """Bool [P, 4]: which points [P, 4, 2] lie in the convex shape [P, 4, 2]."""
     edge = np.roll(shape, -1, 1) - shape
     side = _cross(edge[:, None], points[:, :, None] - shape[:, None])
-    return (side >= -1e-9).all(2)
+    return np.all(side >= -1e-9, axis=2)
 
 
 def _edge_crossings(p: NDArray, q: NDArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

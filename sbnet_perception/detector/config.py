@@ -41,31 +41,42 @@ class DetectorConfig:
     """
 
     grid: str = field(
-        default="compact", metadata={"help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408)."}
+        default="compact",
+        metadata={"help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408)."},
     )
     weights: str = field(
-        default="", metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."}
+        default="",
+        metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."},
     )
     classes: tuple[str, ...] = field(
         default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}
     )
     mask: MaskConfig = field(default_factory=MaskConfig, metadata={"help": "Where the network computes."})
     score_threshold: float = field(
-        default=0.4, metadata={"help": "Detections below this score (0-1) are not reported.", "range": (0.0, 1.0)}
+        default=0.4,
+        metadata={"help": "Detections below this score (0-1) are not reported.", "range": (0.0, 1.0)},
     )
     nms_iou: float = field(
         default=0.1,
-        metadata={"help": "Of two boxes that overlap by more than this bird's-eye-view IoU only the better stays.", "range": (0.0, 1.0)},
+        metadata={
+            "help": "Of two boxes that overlap by more than this bird's-eye-view IoU only the better stays.",
+            "range": (0.0, 1.0),
+        },
     )
     max_detections: int = field(
-        default=200, metadata={"help": "At most this many detections per frame, the best ones.", "range": (1, 10_000)}
+        default=200,
+        metadata={"help": "At most this many detections per frame, the best ones.", "range": (1, 10_000)},
     )
     max_points: int = field(
         default=500_000,
-        metadata={"help": "Clouds with more points are subsampled evenly to this many.", "range": (1, 10_000_000)},
+        metadata={
+            "help": "Clouds with more points are subsampled evenly to this many.",
+            "range": (1, 10_000_000),
+        },
     )
     threads: int = field(
-        default=0, metadata={"help": "CPU threads for the network; 0 leaves PyTorch's choice.", "range": (0, 1024)}
+        default=0,
+        metadata={"help": "CPU threads for the network; 0 leaves PyTorch's choice.", "range": (0, 1024)},
     )
 
     def __post_init__(self) -> None:

@@ -42,9 +42,9 @@ class Prediction:
 class Detector(nn.Module):
     """About 2 M parameters; [N, 33, H, W] bird's-eye view to `Prediction`."""
 
-    def __init__(self, classes: int = 1, config: NetworkConfig = NetworkConfig()) -> None:
+    def __init__(self, classes: int = 1, config: NetworkConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or NetworkConfig()
         first, widths = config.initial_width, config.widths
         self.conv1 = nn.ModuleList([ConvUnit(CHANNELS, first), ConvUnit(first, first)])
         self.conv2 = _stage(first, widths[0], config.units[0])
@@ -59,8 +59,6 @@ class Detector(nn.Module):
         self.logits = nn.Conv2d(width, classes, 1)
         self.size = nn.Conv2d(width, 6, 1)
         self.orientation = nn.Conv2d(width, 2, 1)
-        # Start with a foreground probability of 1 %, as the focal loss asks for.
-        nn.init.constant_(self.logits.bias, -math.log(99.0))  # type: ignore[arg-type]
 
     def tiles(self, mask: Tensor) -> dict[str, Tiles]:
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
@@ -86,10 +84,11 @@ class Detector(nn.Module):
 
     def _branches(self, x: Tensor, t3: Tiles | None, tiles: dict[str, Tiles]) -> Prediction:
         computed = None if t3 is None else t3.mask()
-        outputs = [branch(x) for branch in (self.logits, self.size, self.orientation)]
+        logits, size, orientation = self.logits(x), self.size(x), self.orientation(x)
         if computed is not None:
-            outputs = [output * computed[:, None] for output in outputs]
-        return Prediction(*outputs, computed=computed, tiles=tiles)
+            active = computed[:, None]
+            logits, size, orientation = logits * active, size * active, orientation * active
+        return Prediction(logits, size, orientation, computed, tiles)
 
 
 def _stage(in_channels: int, out_channels: int, units: int) -> Stage:
@@ -98,9 +97,15 @@ def _stage(in_channels: int, out_channels: int, units: int) -> Stage:
 
 
 def initialize(network: Detector, seed: int) -> Detector:
-    """He initialization of all convolutions from a seed."""
+    """Weights from a seed: He initialization; the branches start small, with 1 % foreground (focal loss)."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.bias is None:
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            if module.bias is None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            else:
+                nn.init.normal_(module.weight, std=0.01, generator=generator)
+                nn.init.zeros_(module.bias)
+    assert network.logits.bias is not None
+    nn.init.constant_(network.logits.bias, -math.log(99.0))
     return network

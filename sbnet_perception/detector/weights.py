@@ -32,19 +32,26 @@ def weights_path(config: DetectorConfig) -> Path:
     if config.weights:
         path = Path(config.weights).expanduser()
         if not path.is_file():
-            raise WeightsError(f"weights: there is no file {path}; give an existing .safetensors file or leave it empty")
+            raise WeightsError(
+                f"weights: there is no file {path}; give an existing .safetensors file or leave it empty"
+            )
         return path
     try:
         return resource(f"weights/{config.grid}.safetensors")
     except FileNotFoundError as error:
         raise WeightsError(
-            f"weights: none are shipped for grid {config.grid!r} ({error}); train some with 'sbnet train' and name the file"
+            f"weights: none are shipped for grid {config.grid!r} ({error}); make some with 'sbnet train'"
         ) from None
 
 
 def save_weights(path: Path, network: Detector, grid: str, classes: tuple[str, ...], notes: dict[str, Any]) -> None:
     """Write the network's state and what it was made for; ``notes`` say how it was trained (JSON types)."""
-    about = {"grid": grid, "classes": list(classes), "network": dataclasses.asdict(network.config), "notes": notes}
+    about = {
+        "grid": grid,
+        "classes": list(classes),
+        "network": dataclasses.asdict(network.config),
+        "notes": notes,
+    }
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={KEY: json.dumps(about)})
@@ -61,9 +68,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"weights: {path} is not a readable safetensors file ({error}); get or train it again") from None
+        raise WeightsError(
+            f"weights: {path} is not a readable safetensors file ({error}); get or train it again"
+        ) from None
     if not isinstance(about, dict) or not {"grid", "classes", "network", "notes"} <= about.keys():
-        raise WeightsError(f"weights: {path} does not say which grid and classes it is for; was it made by 'sbnet train'?")
+        raise WeightsError(
+            f"weights: {path} does not say which grid and classes it is for; was it made by 'sbnet train'?"
+        )
     return about
 
 
@@ -88,12 +99,12 @@ def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
         WeightsError: description and tensors do not fit together.
     """
     try:
-        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["network"].items()}
+        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
         network = Detector(classes, NetworkConfig(**shape))
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"weights: {path} describes a network that this version does not know ({error})") from None
     with safetensors.safe_open(path, "pt") as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     expected = network.state_dict()
     _compare(path, {k: tuple(v.shape) for k, v in expected.items()}, {k: tuple(v.shape) for k, v in found.items()})
     if not all(torch.isfinite(tensor).all() for tensor in found.values() if tensor.is_floating_point()):

@@ -21,8 +21,14 @@ from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_gri
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.targets import LEAST_POINTS
 
-HELD_OUT = ((9_000_001, "hdl64"), (9_000_002, "vlp32c"), (9_000_003, "hdl32"), (9_000_004, "hdl64"),
-            (9_000_005, "vlp32c"), (9_000_006, "hdl32"))  # fmt: skip
+HELD_OUT = (
+    (9_000_001, "hdl64"),
+    (9_000_002, "vlp32c"),
+    (9_000_003, "hdl32"),
+    (9_000_004, "hdl64"),
+    (9_000_005, "vlp32c"),
+    (9_000_006, "hdl32"),
+)
 """Seeds and sensors of the drives that no training sees."""
 SECONDS, RATE_HZ = 20.0, 0.5
 REAL_POINTS, REAL_IOU = 50, 0.3
@@ -132,7 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
             real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid))
         console.print(_real_table(real, config.score_threshold))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"simulated": asdict(simulated), "real": [asdict(r) for r in real]}, indent=1))
+        arguments.json.write_text(
+            json.dumps({"simulated": asdict(simulated), "real": [asdict(r) for r in real]}, indent=1)
+        )
     return 0
 
 
@@ -141,7 +149,10 @@ def _simulated_table(result: SimulatedResult, threshold: float) -> Table:
     table.add_row("frames / vehicles with at least 5 points", f"{result.frames} / {result.vehicles}")
     table.add_row("AP, BEV IoU 0.5", f"{result.ap50:.3f}")
     table.add_row("AP, BEV IoU 0.7", f"{result.ap70:.3f}")
-    table.add_row(f"recall / precision at score {threshold}, IoU 0.5", f"{result.recall50:.3f} / {result.precision50:.3f}")
+    table.add_row(
+        f"recall / precision at score {threshold}, IoU 0.5",
+        f"{result.recall50:.3f} / {result.precision50:.3f}",
+    )
     table.add_row("score of the best F1", f"{result.best_threshold:.2f}")
     for stage, value in result.mean_sparsity.items():
         table.add_row(f"tiles skipped, {stage}", f"{100 * value:.0f} %")
@@ -153,7 +164,9 @@ def _real_table(results: list[RealResult], threshold: float) -> Table:
     table = Table("frame", "found", "vehicles", "false positives", "outside the labelled view", title=title)
     for r in results:
         table.add_row(r.name, *map(str, (r.found, r.vehicles, r.false_positives, r.outside_view)))
-    totals = [sum(getattr(r, name) for r in results) for name in ("found", "vehicles", "false_positives", "outside_view")]
+    totals = [
+        sum(getattr(r, name) for r in results) for name in ("found", "vehicles", "false_positives", "outside_view")
+    ]
     table.add_section()
     table.add_row("all", *map(str, totals))
     return table

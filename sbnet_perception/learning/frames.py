@@ -16,10 +16,10 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.masks.road import RoadMap, road_mask
 
-VEHICLES = frozenset(
-    "REGULAR_VEHICLE LARGE_VEHICLE BUS BOX_TRUCK TRUCK TRUCK_CAB SCHOOL_BUS ARTICULATED_BUS VEHICULAR_TRAILER "
-    "Car Van Truck car truck bus trailer construction_vehicle".split()
-)
+VEHICLES = {
+    *("REGULAR_VEHICLE", "LARGE_VEHICLE", "BUS", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "SCHOOL_BUS", "ARTICULATED_BUS"),
+    *("VEHICULAR_TRAILER", "Car", "Van", "Truck", "car", "truck", "bus", "trailer", "construction_vehicle"),
+}
 """Labels of Argoverse 2, KITTI and nuScenes that are our class ``vehicle``."""
 
 FULL_REFLECTANCE = 255.0
@@ -54,7 +54,8 @@ def in_grid(boxes: NDArray, grid: Grid) -> NDArray[np.bool_]:
 
 def simulated_frame(frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str) -> LabelledFrame:
     """A simulated scan as the detector sees it."""
-    points = frame.points / np.array([1, 1, 1, FULL_REFLECTANCE], np.float32)
+    points = frame.points.copy()
+    points[:, 3] /= FULL_REFLECTANCE
     return LabelledFrame(name, points, road_mask(road, frame.map_from_base, grid), frame.boxes, frame.point_counts)
 
 
@@ -100,7 +101,11 @@ def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
 
 def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
     with np.load(file, allow_pickle=False) as data:
-        points, boxes, labels = data["points"].astype(np.float32), data["boxes"].astype(np.float32), data["labels"]
+        points, boxes, labels = (
+            data["points"].astype(np.float32),
+            data["boxes"].astype(np.float32),
+            data["labels"],
+        )
         road = data["road_mask"].astype(bool) if "road_mask" in data else None
     # Into the grid frame: the ground at z = 0, intensity from 0 to 1.
     points[:, 2] += source.height

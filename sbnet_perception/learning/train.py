@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch.utils.data import DataLoader, Dataset
 
 from sbnet_perception import __version__
@@ -47,7 +55,9 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if not 16 <= self.crop <= Grid.named(self.grid).width or self.crop % 16:
-            raise UserError(f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {Grid.named(self.grid).width}")
+            raise UserError(
+                f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {Grid.named(self.grid).width}"
+            )
 
 
 class _Batches(Dataset[Batch]):
@@ -62,7 +72,7 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         samples = [self._sample(step * self.config.batch + i) for i in range(self.config.batch)]
-        bev, mask, label, regression = (torch.cat(parts) for parts in zip(*samples))
+        bev, mask, label, regression = (torch.cat(parts) for parts in zip(*samples, strict=True))
         return bev.contiguous(memory_format=torch.channels_last), mask, label, regression
 
     def _sample(self, number: int) -> Batch:
@@ -94,9 +104,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=config.steps + 1, pct_start=0.2
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
 
     def train_on(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
@@ -146,6 +154,14 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
 
 
+def one_cycle(progress: float) -> float:
+    """Share of the peak learning rate: up linearly in the first tenth, then down to nothing along a cosine."""
+    warm_up = 0.1
+    if progress < warm_up:
+        return 0.05 + 0.95 * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
 def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
     """Train, going on from ``checkpoint`` where it exists; an interrupt saves it first."""
     batches = _Batches(Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed), config)
@@ -155,7 +171,13 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
     loader = DataLoader(rest, batch_size=None, num_workers=1, prefetch_factor=4)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     mean: dict[str, float] = {}
     with Progress(*columns) as progress:
         bar = progress.add_task("training", total=config.steps, completed=trainer.step)
@@ -166,7 +188,9 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
                 progress.update(bar, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
                 if trainer.step % checkpoint_every == 0:
                     trainer.save(checkpoint)
-                    progress.console.print(f"step {trainer.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items()))
+                    progress.console.print(
+                        f"step {trainer.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items())
+                    )
         except KeyboardInterrupt:
             trainer.save(checkpoint)
             progress.console.print(f"stopped at step {trainer.step}; run the same command to go on from {checkpoint}")
@@ -179,8 +203,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
     for name, spec in TrainConfig.__dataclass_fields__.items():
         option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=type(spec.default), default=spec.default, help=f"{spec.metadata['help']} (default {spec.default})")
-    parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder for scenes and checkpoint (default build/train)")
+        parser.add_argument(
+            option,
+            type=type(spec.default),
+            default=spec.default,
+            help=f"{spec.metadata['help']} (default {spec.default})",
+        )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/train"),
+        help="folder for scenes and checkpoint (default build/train)",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
 
 

@@ -1,0 +1,165 @@
+"""Targets, losses, metrics and the training itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning import scenes as scenes_module
+from sbnet_perception.learning.evaluate import evaluate_real
+from sbnet_perception.learning.frames import LabelledFrame, points_inside, real_frames
+from sbnet_perception.learning.losses import focal_loss
+from sbnet_perception.learning.metrics import average_precision, match
+from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.targets import make_targets
+from sbnet_perception.learning.train import TrainConfig, train
+
+GRID = Grid.named("compact")
+CAR = [20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.5]
+
+
+def detections(boxes, scores):
+    return Detections(np.float32(boxes).reshape(-1, 7), np.float32(scores), np.zeros(len(scores), np.int64))
+
+
+def test_average_precision_is_the_area_under_the_curve():
+    truth = np.float32([CAR, [40, 0, 1, 4, 2, 1.5, 0], [60, 0, 1, 4, 2, 1.5, 0], [65, 9, 1, 4, 2, 1.5, 0]])
+    wrong = [30, 10, 1, 4, 2, 1.5, 0]
+    found = detections([truth[0], wrong, truth[1], truth[2]], [0.9, 0.8, 0.7, 0.6])
+    matches = match(found, truth, np.ones(4, bool), 0.5)
+    assert matches.hits.tolist() == [True, False, True, True] and matches.found.tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    # Precision 1, then 3/4 (made monotonic) at recalls 1/4, 2/4 and 3/4; the fourth vehicle is never found.
+    assert average_precision([matches]) == pytest.approx((1 + 0.75 + 0.75) / 4)
+
+
+def test_a_second_detection_of_the_same_vehicle_is_false_and_an_uncounted_vehicle_is_neither():
+    truth = np.float32([CAR, [40, 0, 1, 4, 2, 1.5, 0]])
+    found = detections([CAR, CAR, truth[1]], [0.9, 0.8, 0.7])
+    matches = match(found, truth, np.array([True, False]), 0.5)
+    assert matches.hits.tolist() == [True, False] and len(matches.found) == 1
+
+
+def test_detections_outside_the_labelled_view_are_counted_apart():
+    frame = LabelledFrame(
+        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.radians(40)
+    )
+    found = detections([CAR, [5, 15, 0, 4, 2, 1, 0], [50, 0, 0, 4, 2, 1, 0]], [0.9, 0.8, 0.7])
+    result = evaluate_real(found, frame, GRID)
+    assert (result.found, result.vehicles, result.false_positives, result.outside_view) == (1, 1, 1, 1)
+
+
+def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
+    boxes = np.float32([CAR, [50, -5, 1, 4.5, 1.9, 1.6, 0], [-1.0, 0, 1, 4.5, 1.9, 1.6, 0]])
+    targets = make_targets(boxes, np.array([100, 2, 100]), GRID)
+    assert targets.label[int(21 / 0.8), int(20 / 0.8)] == 1
+    assert targets.label[int(15 / 0.8), int(50 / 0.8)] == -1
+    assert targets.label[25, 0] == -1, "a vehicle whose centre lies outside the grid is ignored where it reaches in"
+    assert targets.label[0, 0] == 0 and set(np.unique(targets.label)) == {-1, 0, 1}
+
+
+def test_focal_loss_is_cross_entropy_where_gamma_and_alpha_would_not_matter():
+    logits = torch.tensor([0.0])
+    # p = 1/2: (1 - p)^2 * log 2, weighted by alpha or 1 - alpha.
+    assert focal_loss(logits, torch.tensor([True])).item() == pytest.approx(0.25 * 0.25 * np.log(2))
+    assert focal_loss(logits, torch.tensor([False])).item() == pytest.approx(0.75 * 0.25 * np.log(2))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    shard, scenes_module.SHARD = scenes_module.SHARD, 6
+    yield Scenes(tmp_path_factory.mktemp("scenes"), GRID, 6, seed=77)
+    scenes_module.SHARD = shard
+
+
+def test_scenes_are_simulated_once_and_read_back(scenes):
+    again = Scenes(scenes.folder.parent, GRID, 6, seed=77)
+    for index in range(6):
+        first, second = scenes[index], again[index]
+        assert np.array_equal(first.points, second.points) and np.array_equal(first.road, second.road)
+        assert GRID.cells(first.points)[2].mean() > 0.999
+
+
+def test_a_crop_keeps_points_boxes_and_road_aligned(scenes):
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        part, window = crop(scenes[index], GRID, 176, rng)
+        assert window.shape == (200, 176) and part.road.shape == window.shape
+        assert round((window.x_min - GRID.x_min) / GRID.resolution) % 16 == 0
+        inside = window.cells(part.points)[2]
+        assert inside.all()
+        assert points_inside(part.points, part.boxes).sum() <= points_inside(scenes[index].points, part.boxes).sum()
+
+
+def test_mirroring_moves_points_boxes_and_road_together(scenes):
+    for seed in range(20):
+        frame = next(scenes[i] for i in range(6) if scenes[i].point_counts.sum() > 500)
+        changed = augment(frame, np.random.default_rng(seed))
+        share = len(changed.points) / len(frame.points)
+        before, after = (
+            points_inside(frame.points, frame.boxes).sum(),
+            points_inside(changed.points, changed.boxes).sum(),
+        )
+        assert after == pytest.approx(before * share, rel=0.1)
+
+
+def test_training_learns_and_resumes_to_the_same_weights_bit_for_bit(scenes, tmp_path, monkeypatch):
+    torch.set_num_threads(2)
+    config = TrainConfig(scenes=6, steps=4, batch=1, crop=80)
+    whole = train(config, scenes.folder.parent, tmp_path / "whole", checkpoint_every=100)
+    # The same training, cut off after two steps.
+    from sbnet_perception.learning.train import Trainer
+
+    original = Trainer.train_on
+
+    def cut_off(self, batch):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_on", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(_same(config), scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
+    monkeypatch.undo()
+    resumed = train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+    with pytest.raises(UserError, match="same options"):
+        train(replace(config, seed=9), scenes.folder.parent, tmp_path / "cut")
+
+
+def _same(config):
+    return replace(config)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"crop": 100}, {"crop": 400}])
+def test_a_training_that_cannot_be_is_refused(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        TrainConfig(**options)
+
+
+def test_real_frames_come_into_the_grid_frame(real_data: Path):
+    frames = {frame.name: frame for frame in real_frames(real_data, GRID)}
+    assert len(frames) == 4
+    for frame in frames.values():
+        near = frame.points[np.hypot(frame.points[:, 0], frame.points[:, 1]) < 15]
+        assert abs(np.percentile(near[:, 2], 20)) < 0.4, f"{frame.name}: the ground must be near z = 0"
+        assert frame.points[:, 3].min() >= 0 and np.percentile(frame.points[:, 3], 99) <= 1
+    assert frames["av2_adcf7d18"].road is not None and frames["kitti_000001"].road is None
+    assert sum((frame.point_counts >= 50).sum() for frame in frames.values()) > 10
+
+
+def test_a_folder_without_frames_is_named(tmp_path):
+    with pytest.raises(UserError, match="frames"):
+        list(real_frames(tmp_path, GRID))
