@@ -57,11 +57,9 @@ def by_definition(mask, block_count, block_size, block_stride, block_offset, tol
         top, left = (o + s * b for o, s, b in zip(block_offset, block_stride, (by, bx), strict=True))
         rows = slice(max(top, 0), max(top + block_size[0], 0))
         pixels = mask[n, rows, max(left, 0) : max(left + block_size[1], 0)].double()
-        if avg:
-            is_active = pixels.sum() / np.prod(block_size) > tol
-        else:
-            is_active = pixels.numel() > 0 and pixels.max() > tol
-        if is_active:
+        mean = pixels.sum() / np.prod(block_size)
+        largest = pixels.max() if pixels.numel() else -torch.inf
+        if (mean if avg else largest) > tol:
             active.append((n, by, bx))
     return torch.tensor(active, dtype=torch.int32).reshape(-1, 3)
 
