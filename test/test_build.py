@@ -31,20 +31,12 @@ def reduce_mask():
     return torch.ops.sbnet.reduce_mask
 
 
-def setup_py(
-    *arguments: str, without_torch: bool = False, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def setup_py(*arguments: str, without_torch: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs setup.py from the root of the repository, as colcon does."""
-    blocked = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['setup.py', *sys.argv[1:]]; import runpy; "
-    )
-    start = (
-        ["-c", blocked + "runpy.run_path('setup.py', run_name='__main__')"] if without_torch else ["setup.py"]
-    )
+    blocked = "import sys; sys.modules['torch'] = None; sys.argv = ['setup.py', *sys.argv[1:]]; import runpy; "
+    start = ["-c", blocked + "runpy.run_path('setup.py', run_name='__main__')"] if without_torch else ["setup.py"]
     command = [sys.executable, *start, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 # --- the op ---
@@ -65,9 +57,7 @@ def by_definition(mask, block_count, block_size, block_stride, block_offset, tol
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    data=st.data(), avg=st.booleans(), as_bool=st.booleans(), tol=st.sampled_from([-0.5, 0.0, 0.3, 0.5, 1.0])
-)
+@given(data=st.data(), avg=st.booleans(), as_bool=st.booleans(), tol=st.sampled_from([-0.5, 0.0, 0.3, 0.5, 1.0]))
 def test_active_blocks_are_those_of_the_definition(reduce_mask, data, avg, as_bool, tol):
     def pair(low, high):
         return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
@@ -125,9 +115,7 @@ def test_a_bad_argument_raises_an_error_that_names_it(reduce_mask, changed, name
 
 
 def test_the_ops_build_without_warnings_and_load_into_a_fresh_process(tmp_path):
-    built = setup_py(
-        "build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path / 'scratch'}", CXX="g++ -Werror"
-    )
+    built = setup_py("build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path / 'scratch'}", CXX="g++ -Werror")
     assert built.returncode == 0, built.stderr
     code = (
         "import sys, torch; torch.ops.load_library(sys.argv[1]); two = (2, 2);"
@@ -141,9 +129,7 @@ def test_the_ops_build_without_warnings_and_load_into_a_fresh_process(tmp_path):
 def test_the_library_uses_the_stable_abi_only():
     if shutil.which("nm") is None:
         pytest.skip("no nm here (binutils)")
-    listing = subprocess.run(
-        ["nm", "-DC", "--undefined-only", OPS], capture_output=True, text=True, check=True
-    ).stdout
+    listing = subprocess.run(["nm", "-DC", "--undefined-only", OPS], capture_output=True, text=True, check=True).stdout
     assert "torch_parallel_for" in listing
     assert not re.search(r"\b(at|c10|torch|torch::jit)::|\bPy[A-Z_]", listing)
 
@@ -154,9 +140,7 @@ def test_setup_py_needs_torch_only_to_compile():
 
 
 def test_without_torch_the_build_says_what_is_missing_and_goes_on(tmp_path):
-    done = setup_py(
-        "build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path / 'scratch'}", without_torch=True
-    )
+    done = setup_py("build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path / 'scratch'}", without_torch=True)
     assert done.returncode == 0, done.stderr
     assert "torch is not installed" in done.stderr
     assert not list(tmp_path.rglob("*.so"))
