@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.road import RoadMap
 
 from .geometry import count_inside
 from .lidar import scan
-from .roadside import furnish
 from .roads import road_network
+from .roadside import furnish
 from .sensors import SENSORS
 from .traffic import Traffic, routes
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
 from .vehicles import Shape, template
 from .world import Assembly, Vehicle, World
 
-if TYPE_CHECKING:
-    from sbnet_perception.masks.road import RoadMap
-
 ROAD_RESOLUTION = 0.2
 LABEL_RANGE = 100.0  # vehicles farther from base_link are not labelled [m]
 WARM_UP = 4.0  # seconds of traffic before the first frame
 TOP_SPEED = 13.5
-# The carrier's body as the LiDAR's mounting sees it is not simulated: real drivers cut off returns this near [m].
-BLIND = 2.0
+BLIND = 2.0  # returns this near the LiDAR, from the vehicle that carries it, are cut off [m]
 CORRIDOR = 2.9  # width kept clear for traffic on every route [m]
 
 
 class Drive:
     """A drive of `seconds` at `rate_hz` frames per second through a world made from `seed`.
 
-    sensor: hdl64, hdl32 or vlp32c (two of them). Equal arguments give equal frames, however often they are iterated.
+    Equal arguments give equal frames, however often they are iterated.
 
-    Raises ValueError for an unknown sensor, or a duration or rate that is not positive.
+    Args:
+        sensor: hdl64, hdl32 or vlp32c (a pair of them).
+
+    Raises:
+        ValueError: an unknown sensor, or a duration or rate that is not positive.
     """
 
     def __init__(self, seed: int, seconds: float, rate_hz: float = 10.0, sensor: str = "hdl64") -> None:
@@ -55,7 +55,7 @@ class Drive:
         furnish(self._world, rng.uniform(0.5, 1.0))
         self._static = self._world.build()
         lanes = sum(lane.path.length for lane in self.network.lanes)
-        self._count = int(lanes / rng.uniform(35, 80))
+        self._count = int(lanes / rng.uniform(40, 90))
 
     @property
     def base_from_lidar(self) -> np.ndarray:
@@ -65,8 +65,6 @@ class Drive:
     @property
     def road_map(self) -> RoadMap:
         """Raster of the road surface in the map frame."""
-        from sbnet_perception.masks.road import RoadMap
-
         return RoadMap.from_polygons(self.road_polygons, ROAD_RESOLUTION, self.road_holes)
 
     @property
@@ -92,7 +90,7 @@ class Drive:
         seen: set[tuple[int, int]] = set()
         for route in routes(self.network):
             s = np.arange(2.0, route.path.length, 4.0)
-            for (x, y), yaw in zip(route.path.at(s), route.path.yaw(s)):
+            for (x, y), yaw in zip(route.path.at(s), route.path.yaw(s), strict=True):
                 cell = (round(x * 2), round(y * 2))
                 if cell not in seen:
                     seen.add(cell)

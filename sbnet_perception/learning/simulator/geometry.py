@@ -39,7 +39,7 @@ class Path:
     def _table(self) -> list[tuple[float, float, float, float]]:
         """(s, x, y, unwrapped yaw) per vertex."""
         yaw = np.unwrap(self.yaw(self.arc))
-        return list(zip(self.arc.tolist(), *self.line.T.tolist(), yaw.tolist()))
+        return list(zip(self.arc.tolist(), *self.line.T.tolist(), yaw.tolist(), strict=True))
 
     def pose(self, s: float) -> tuple[float, float, float]:
         """x, y and heading at one distance from the start."""
@@ -47,7 +47,7 @@ class Path:
         s0, *a = self._table[i]
         s1, *b = self._table[i + 1]
         t = min(max((s - s0) / (s1 - s0), 0.0), 1.0)
-        x, y, yaw = (p + t * (q - p) for p, q in zip(a, b))
+        x, y, yaw = (p + t * (q - p) for p, q in zip(a, b, strict=True))
         return x, y, yaw
 
     def offset(self, left: float) -> Path:
@@ -70,8 +70,12 @@ def corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def overlaps(box: np.ndarray, others: np.ndarray, margin: float = 0.0) -> np.ndarray:
-    """Whether the rectangle of `box` [7] comes within about `margin` m of each of `others` [M, 7] (separating axes)."""
-    near = np.hypot(*(others[:, :2] - box[:2]).T) < (np.hypot(box[3], box[4]) + np.hypot(others[:, 3], others[:, 4])) / 2 + margin
+    """Whether the rectangle of `box` [7] comes within about `margin` m of each of `others` [M, 7]
+    (separating axes)."""
+    near = (
+        np.hypot(*(others[:, :2] - box[:2]).T)
+        < (np.hypot(box[3], box[4]) + np.hypot(others[:, 3], others[:, 4])) / 2 + margin
+    )
     result = np.zeros(len(others), bool)
     if not near.any():
         return result
@@ -94,11 +98,13 @@ def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     order = np.argsort(points[:, 0], kind="stable")
     xyz = points[order, :3]
     x_sorted = np.ascontiguousarray(xyz[:, 0])
-    for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.astype(np.float64)):
+    for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.tolist()):
         radius = np.hypot(length, width) / 2
-        low, high = np.searchsorted(x_sorted, np.float32((cx - radius - 0.01, cx + radius + 0.01)))
+        low, high = np.searchsorted(x_sorted, np.array((cx - radius - 0.01, cx + radius + 0.01), np.float32))
         x, y, z = xyz[low:high].T - np.array((cx, cy, cz))[:, None]
         c, s = np.cos(yaw), np.sin(yaw)
-        inside = (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)
+        inside = (
+            (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)
+        )
         counts[i] = inside.sum()
     return counts

@@ -1,4 +1,5 @@
-"""A LiDAR scan by ray casting (embree): nearest hits, glass and foliage, lost returns, noise and intensity."""
+"""A LiDAR scan by ray casting (embree): nearest hits, glass and foliage, lost returns, noise and
+intensity."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Hits:
 
 
 class RayScene:
-    """Triangles float32 [T, 3, 3] with material uint8 [T] and reflectance float32 [T], indexed for ray casting."""
+    """Triangles float32 [T, 3, 3] with material uint8 [T] and reflectance float32 [T], indexed for ray
+    casting."""
 
     def __init__(self, triangles: np.ndarray, material: np.ndarray, reflectance: np.ndarray) -> None:
         u, v = (triangles[:, k] - triangles[:, 0] for k in (1, 2))
@@ -50,7 +52,8 @@ class RayScene:
     def cast(self, origins: np.ndarray, directions: np.ndarray, reach: np.ndarray) -> Hits:
         """Nearest hit of each ray (float32 [N, 3] each) within `reach` float32 [N] metres."""
         prim = self._scene.run(origins, directions, dists=reach, query="INTERSECT")
-        # The distance follows from the triangle's plane; asking embree for it too (output=True) takes six times as long.
+        # The distance follows from the triangle's plane; asking embree for it too (output=True) takes six
+        # times as long.
         normal = self._normal[prim]
         cosine = np.einsum("ij,ij->i", normal, directions)
         height = np.einsum("ij,ij->i", normal, self._corner[prim] - origins)
@@ -65,7 +68,10 @@ def cast_nearest(scenes: Sequence[RayScene], origins: np.ndarray, directions: np
     for scene in scenes[1:]:
         other = scene.cast(origins, directions, reach)
         nearer = np.flatnonzero(other.distance < hits.distance)
-        hits.put(nearer, Hits(*(getattr(other, n)[nearer] for n in ("distance", "material", "reflectance", "cosine"))))
+        hits.put(
+            nearer,
+            Hits(*(getattr(other, n)[nearer] for n in ("distance", "material", "reflectance", "cosine"))),
+        )
     return hits
 
 
@@ -86,7 +92,8 @@ def _let_through(
         start = hits.distance[rays] + SKIP
         behind = cast_nearest(scenes, origins[rays] + start[:, None] * directions[rays], directions[rays], reach[rays])
         behind.distance += start
-        # Inside a porous volume the beam ends after an exponentially distributed depth, unless something solid is nearer.
+        # Inside a porous volume the beam ends after an exponentially distributed depth, unless something
+        # solid is nearer.
         entering = porous & (hits.cosine[rays] < 0)
         depth = rng.exponential(1.0, len(rays)).astype(np.float32) * FREE_PATH[material]
         inside = entering & (hits.distance[rays] + depth < behind.distance)
@@ -94,7 +101,10 @@ def _let_through(
         hits.distance[stopped] += depth[inside]
         hits.cosine[stopped] = -rng.uniform(0.2, 1.0, len(stopped)).astype(np.float32)
         going = ~inside
-        hits.put(rays[going], Hits(*(getattr(behind, n)[going] for n in ("distance", "material", "reflectance", "cosine"))))
+        hits.put(
+            rays[going],
+            Hits(*(getattr(behind, n)[going] for n in ("distance", "material", "reflectance", "cosine"))),
+        )
         rays = rays[going & np.isfinite(behind.distance)]
         rays = rays[(PASSING[hits.material[rays]] > 0) | (FREE_PATH[hits.material[rays]] > 0)]
     hits.distance[rays] = np.inf
@@ -104,7 +114,8 @@ def scan(
     scenes: Sequence[RayScene], sensor: SensorModel, rays: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator, reach: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Points float32 [P, 4] (x y z in the scenes' frame, intensity 0-255) of the rays (origins, directions, beams)."""
+    """Points float32 [P, 4] (x y z in the scenes' frame, intensity 0-255) of the rays (origins, directions,
+    beams)."""
     origins, directions, beams = rays
     limit = np.full(len(beams), sensor.reach, np.float32) if reach is None else reach
     hits = cast_nearest(scenes, origins, directions, limit)

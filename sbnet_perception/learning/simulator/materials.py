@@ -1,6 +1,7 @@
 """Surface materials of the simulated world: how much they reflect and what passes through them.
 
-Reflectances are diffuse reflectances near 905 nm (asphalt 0.1-0.2, concrete 0.3, foliage 0.4, car paint 0.03-0.7).
+Reflectances are diffuse reflectances near 905 nm (asphalt 0.1-0.2, concrete 0.3, foliage 0.4, car paint
+0.03-0.7).
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Material(IntEnum):
 
 class Surface(NamedTuple):
     """reflectance: mean; spread: log-normal sigma between objects; gloss: exponent of the incidence cosine;
-    roughness: height of the relief [m]; passing: probability that a beam goes through; free_path: mean depth that a
-    beam reaches inside a porous volume [m], 0 for a surface; speckle: log-normal sigma between returns."""
+    roughness: height of the relief [m]; passing: probability that a beam goes through; free_path: mean
+    depth that a beam reaches inside a porous volume [m], 0 for a surface; speckle: log-normal sigma
+    between returns."""
 
     reflectance: float
     spread: float
@@ -77,7 +79,8 @@ FREE_PATH = np.array([SURFACES[m].free_path for m in Material], np.float32)
 
 
 def sample_reflectances(rng: np.random.Generator) -> np.ndarray:
-    """Reflectance of every material on one object, float32 [materials]: dark, coloured or light car paint included."""
+    """Reflectance of every material on one object, float32 [materials]: dark, coloured or light car paint
+    included."""
     table = REFLECTANCE * np.exp(SPREAD * rng.standard_normal(len(SPREAD), dtype=np.float32))
     low, high = ((0.02, 0.08), (0.08, 0.35), (0.35, 0.8))[rng.choice(3, p=(0.3, 0.35, 0.35))]
     table[Material.PAINT] = rng.uniform(low, high)

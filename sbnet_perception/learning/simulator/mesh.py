@@ -8,24 +8,26 @@ from functools import lru_cache
 
 import numpy as np
 import trimesh
+from numpy.typing import ArrayLike
 
 from .materials import Material
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """triangles: float32 [T, 3, 3] corners in metres, counter-clockwise seen from outside; material: uint8 [T]."""
+    """triangles: float32 [T, 3, 3] corners in metres, counter-clockwise seen from outside; material: uint8
+    [T]."""
 
     triangles: np.ndarray
     material: np.ndarray
 
-    def placed(self, x: float, y: float, z: float, yaw: float = 0.0, scale: Sequence[float] = (1, 1, 1)) -> np.ndarray:
+    def placed(self, x: float, y: float, z: float, yaw: float = 0.0, scale: ArrayLike = (1, 1, 1)) -> np.ndarray:
         """Triangles [T, 3, 3] after scaling, turning about z by `yaw` and moving to (x, y, z)."""
         c, s = np.cos(yaw), np.sin(yaw)
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
         return self.triangles @ (np.asarray(scale, np.float32)[:, None] * turn) + np.array((x, y, z), np.float32)
 
-    def moved(self, x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, scale: Sequence[float] = (1, 1, 1)) -> Mesh:
+    def moved(self, x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, scale: ArrayLike = (1, 1, 1)) -> Mesh:
         return Mesh(self.placed(x, y, z, yaw, scale), self.material)
 
 
@@ -40,7 +42,8 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
 
 @lru_cache
 def _unit(shape: str) -> np.ndarray:
-    """Triangles of a unit solid: box and cylinder stand on z = 0, the sphere has radius 1 about the origin."""
+    """Triangles of a unit solid: box and cylinder stand on z = 0, the sphere has radius 1 about the
+    origin."""
     if shape == "box":
         solid = trimesh.creation.box(bounds=((-0.5, -0.5, 0), (0.5, 0.5, 1)))
     elif shape == "cylinder":
@@ -51,32 +54,33 @@ def _unit(shape: str) -> np.ndarray:
     return np.asarray(solid.triangles, np.float32)
 
 
-def box(length: float, width: float, height: float, material: Material, z: float = 0.0) -> Mesh:
-    """Cuboid centred on the z axis with its bottom at `z`."""
-    return mesh(_unit("box") * np.float32((length, width, height)) + np.float32((0, 0, z)), material)
+def box(size: ArrayLike, material: Material, z: float = 0.0) -> Mesh:
+    """Cuboid of size [3] (length, width, height) centred on the z axis with its bottom at `z`."""
+    return mesh(_unit("box") * np.asarray(size) + (0, 0, z), material)
 
 
 def cylinder(radius: float, height: float, material: Material, z: float = 0.0) -> Mesh:
     """Upright cylinder with its bottom at `z`."""
-    return mesh(_unit("cylinder") * np.float32((radius, radius, height)) + np.float32((0, 0, z)), material)
+    return mesh(_unit("cylinder") * np.array((radius, radius, height)) + (0, 0, z), material)
 
 
 def wheel(radius: float, width: float, material: Material) -> Mesh:
     """Cylinder lying along y, centred on the origin."""
-    upright = _unit("cylinder") * np.float32((radius, radius, width)) - np.float32((0, 0, width / 2))
+    upright = _unit("cylinder") * np.array((radius, radius, width)) - (0, 0, width / 2)
     return mesh(upright[..., [0, 2, 1]][:, ::-1], material)
 
 
-def ellipsoid(radii: Sequence[float], material: Material, z: float, bumps: np.random.Generator | None = None) -> Mesh:
+def ellipsoid(radii: ArrayLike, material: Material, z: float, bumps: np.random.Generator | None = None) -> Mesh:
     """Ellipsoid centred at height `z`; `bumps` displaces its corners by about a fifth of the radius."""
     ball = _unit("sphere")
     if bumps is not None:
         corners, inverse = np.unique(ball.reshape(-1, 3), axis=0, return_inverse=True)
         corners = corners * (1 + 0.22 * bumps.standard_normal((len(corners), 1))).clip(0.6, 1.4)
         ball = corners[inverse.reshape(-1)].reshape(-1, 3, 3)
-    return mesh(ball * np.float32(radii) + np.float32((0, 0, z)), material)
+    return mesh(ball * np.asarray(radii) + (0, 0, z), material)
 
 
 def quads(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Two triangles for each quadrilateral a b c d (arrays [K, 3], counter-clockwise from outside) -> [2 K, 3, 3]."""
+    """Two triangles for each quadrilateral a b c d (arrays [K, 3], counter-clockwise from outside) -> [2 K,
+    3, 3]."""
     return np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]).astype(np.float32)

@@ -15,18 +15,23 @@ STOP = 4.0  # distance of the stop lines from the crossing road [m]
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane in driving direction; road: index of its road; crossings: the junctions on it in driving order, each as
-    (where traffic waits, where it has left the junction, number of the junction), distances along the lane [m]."""
+    """A lane in driving direction; road: index of its road; crossings: the junctions on it in driving
+    order, each as (where traffic waits, where it has left the junction, number of the junction),
+    distances along the lane [m]; inner, outer: whether it is the lane next to the middle of the road, or
+    next to the kerb."""
 
     path: Path
     road: int
     crossings: tuple[tuple[float, float, int], ...]
+    inner: bool
+    outer: bool
 
 
 @dataclass(frozen=True)
 class Road:
     """centre: centre line; forward, backward: number of lanes along and against it; lane: width of one [m];
-    parking: widths of the parking strips to the left and right, 0 for none; pavement: width of the sidewalks."""
+    parking: widths of the parking strips to the left and right, 0 for none; pavement: width of the
+    sidewalks."""
 
     centre: Path
     forward: int
@@ -79,7 +84,8 @@ class RoadNetwork:
             offset = -(number + 0.5) * road.lane if ahead else (number - road.forward + 0.5) * road.lane
             path = road.centre.offset(offset)
             path = path if ahead else path.reversed()
-            lanes.append(Lane(path, index, self._crossings(path, index)))
+            rank, last = (number, road.forward - 1) if ahead else (number - road.forward, road.backward - 1)
+            lanes.append(Lane(path, index, self._crossings(path, index), rank == 0, rank == last))
         return lanes
 
     def _crossings(self, path: Path, index: int) -> tuple[tuple[float, float, int], ...]:
@@ -97,7 +103,9 @@ class RoadNetwork:
     def polygons(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outlines [K, 2] of the road surface, and of the holes in it."""
         parts = shapely.get_parts(self.surface)
-        return [np.asarray(p.exterior.coords) for p in parts], [np.asarray(r.coords) for p in parts for r in p.interiors]
+        return [np.asarray(p.exterior.coords) for p in parts], [
+            np.asarray(r.coords) for p in parts for r in p.interiors
+        ]
 
 
 def _winding_line(rng: np.random.Generator, length: float) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Furnishing of the roads: kerbside parking, street furniture, people, and what stands behind the sidewalk."""
+"""Furnishing of the roads: kerbside parking, street furniture, people, and what stands behind the
+sidewalk."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def furnish(world: World, density: float = 1.0) -> None:
     # Vehicles first: what is labelled must not lose its place to a bush.
     stretches = [stretch for road in world.network.roads for stretch in _stretches(world, road)]
     styles = [str(rng.choice(FRONTAGES, p=mix)) for _ in stretches]
-    for stretch, style in zip(stretches, styles):
+    for stretch, style in zip(stretches, styles, strict=True):
         if rng.random() < density:
             _park_at_kerb(world, stretch, rng.uniform(0.1, 1.0))
         if style == "lot":
@@ -54,14 +55,15 @@ def furnish(world: World, density: float = 1.0) -> None:
         elif style in ("houses", "open", "buildings"):
             _driveways(world, stretch)
     clutter = rng.uniform(0.2, 1.0)
-    for stretch, style in zip(stretches, styles):
+    for stretch, style in zip(stretches, styles, strict=True):
         _frontage(world, stretch, style)
         _furniture(world, stretch, clutter)
         _people(world, stretch, clutter)
 
 
 def _stretches(world: World, road: Road) -> list[Stretch]:
-    """Both sides of a road cut into pieces that each get one style; pieces far from the world's area are left out."""
+    """Both sides of a road cut into pieces that each get one style; pieces far from the world's area are
+    left out."""
     rng = world.rng
     pieces = []
     for side in (-1, 1):
@@ -112,7 +114,7 @@ def _parking_lot(world: World, stretch: Stretch) -> None:
     pitch = 6.2 if turn == 0.0 else rng.uniform(2.5, 3.0) / np.sin(turn)
     occupancy = rng.uniform(0.3, 1.0)
     beyond = stretch.road.pavement + 3.5
-    for row in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 4)):
         for s in np.arange(stretch.start + 3, stretch.end - 3, pitch):
             if rng.random() < occupancy:
                 x, y, yaw = stretch.pose(s, beyond + rng.normal(0, 0.2))
@@ -153,19 +155,34 @@ def _frontage(world: World, stretch: Stretch, style: str) -> None:
         _row(world, stretch, (kind,), 6.02, back + rng.uniform(0.6, 2.0), gaps=0.05)
         _scatter(world, stretch, ("tree", "bush", "thicket", "dumpster", "container"), 4.0, (back + 2, back + 14))
     elif style == "park":
-        _row(world, stretch, ("thicket", "bush", "tree"), rng.uniform(2.5, 5.0), back + rng.uniform(1.0, 4.0), gaps=0.2)
+        _row(
+            world,
+            stretch,
+            ("thicket", "bush", "tree"),
+            rng.uniform(2.5, 5.0),
+            back + rng.uniform(1.0, 4.0),
+            gaps=0.2,
+        )
         _scatter(world, stretch, ("tree", "tree", "bush", "thicket", "conifer"), 2.0, (back + 1, back + 15))
     else:
-        _scatter(world, stretch, ("bush", "tree", "dumpster", "cabinet", "kiosk", "stall", "container"), 5.0, (back + 1, back + 14))
+        _scatter(
+            world,
+            stretch,
+            ("bush", "tree", "dumpster", "cabinet", "kiosk", "stall", "container"),
+            5.0,
+            (back + 1, back + 14),
+        )
     if style != "buildings" and rng.random() < 0.7:
         backdrop = (("building",), ("thicket", "tree"), ("wall", "hedge", "tree"))[rng.integers(3)]
         _row(world, stretch, backdrop, 6.2, back + rng.uniform(11, 20), gaps=rng.choice((0.05, 0.4)))
 
 
-def _row(world: World, stretch: Stretch, names: tuple[str, ...], pitch: float, beyond: float, gaps: float = 0.0) -> None:
+def _row(
+    world: World, stretch: Stretch, names: tuple[str, ...], pitch: float, beyond: float, gaps: float = 0.0
+) -> None:
     """Props side by side, parallel to the road; with several names each is drawn anew."""
     rng = world.rng
-    for s in np.arange(stretch.start + pitch / 2, stretch.end, pitch):
+    for s in np.arange(stretch.start + pitch / 2, stretch.end, pitch).tolist():
         if rng.random() >= gaps:
             x, y, yaw = stretch.pose(s, beyond)
             world.put(str(rng.choice(names)), x, y, yaw)
@@ -188,12 +205,24 @@ def _furniture(world: World, stretch: Stretch, clutter: float) -> None:
     main = str(rng.choice(("tree", "pole", "bollard", "planter")))
     if rng.random() < 0.5 + 0.4 * clutter:
         _row(world, stretch, (main,), 2.5 if main == "bollard" else pitch, edge, gaps=0.2)
-    small = ("sign", "pole", "bin", "bin_row", "cabinet", "traffic_light", "bench", "two_wheeler", "stall", "cone", "bush")
+    small = (
+        "sign",
+        "pole",
+        "bin",
+        "bin_row",
+        "cabinet",
+        "traffic_light",
+        "bench",
+        "two_wheeler",
+        "stall",
+        "cone",
+        "bush",
+    )
     _scatter(world, stretch, small, 12.0 / clutter, (edge, edge + 0.3))
     if rng.random() < 0.15 * clutter:
         kind = str(rng.choice(("barrier", "cone", "dumpster", "two_wheeler", "guard_rail")))
         start = rng.uniform(stretch.start, stretch.end)
-        for s in np.arange(start, min(start + 15, stretch.end), 3.2):
+        for s in np.arange(start, min(start + 15, stretch.end), 3.2).tolist():
             x, y, yaw = stretch.pose(s, -rng.uniform(0.5, 1.2))
             world.put(kind, x, y, yaw, on_road=True)
 

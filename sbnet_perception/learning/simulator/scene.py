@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import shapely
 
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.road import RoadMap
 
 from .geometry import count_inside
 from .lidar import RayScene, scan
-from .roadside import furnish
 from .roads import Lane, road_network
+from .roadside import furnish
 from .sensors import SensorModel, randomised_sensor
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
 from .vehicles import VARIANTS as TEMPLATES
 from .vehicles import random_shape, template
 from .world import World
-
-if TYPE_CHECKING:
-    from sbnet_perception.masks.road import RoadMap
 
 # The design's region x [0, 70.4], y [-20, 20] with a metre around it is what points are kept of.
 FRONT = (-1.0, -21.0, 71.4, 21.0)
@@ -31,12 +27,12 @@ GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 
 
 def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
-    """A random scene, equal for equal seeds: only points and vehicles in front of base_link, within `FRONT`.
+    """A random scene, equal for equal seeds: only points and vehicles in front of base_link, within
+    `FRONT`.
 
-    Sensor, mounting, weather-like losses, intensity scale and the height of z = 0 over the ground are random too.
+    Sensor, mounting, weather-like losses, intensity scale and the height of z = 0 over the ground are
+    random too.
     """
-    from sbnet_perception.masks.road import RoadMap
-
     rng = np.random.default_rng(seed)
     network = road_network(rng, 190.0, (40.0, 120.0))
     lane = network.lanes[int(rng.integers(len(network.lanes)))]
@@ -105,9 +101,7 @@ def _add_carrier(world: World, sensor: SensorModel, pose: SE2) -> None:
     world.add(mesh, float(x), float(y), pose.yaw, (float(size[0]), float(size[1]), roof))
 
 
-def _front_scan(
-    scene: RayScene, sensor: SensorModel, pose: SE2, ground: float, rng: np.random.Generator
-) -> np.ndarray:
+def _front_scan(scene: RayScene, sensor: SensorModel, pose: SE2, ground: float, rng: np.random.Generator) -> np.ndarray:
     """Points float32 [P, 4] within `FRONT` in base_link; `ground`: height of z = 0 in the map."""
     origins, directions, beams = sensor.rays(rng, SECTOR)
     reach = np.full(len(beams), sensor.reach, np.float32)
@@ -122,4 +116,3 @@ def _front_scan(
     points[:, :2] = pose.inverse().apply(points[:, :2])
     points[:, 2] -= ground
     return points
-

@@ -1,4 +1,5 @@
-"""The ground: gentle slopes and waves, a crowned road, kerbs, sidewalks and banks, as a height function and a mesh."""
+"""The ground: gentle slopes and waves, a crowned road, kerbs, sidewalks and banks, as a height function and
+a mesh."""
 
 from __future__ import annotations
 
@@ -88,7 +89,11 @@ class Ground:
         slivers = shapely.get_parts(pieces)
         squares = shapely.get_coordinates(cells[whole]).reshape(-1, 5, 2)
         flat = np.concatenate(
-            [squares[:, (0, 1, 2)], squares[:, (0, 2, 3)], shapely.get_coordinates(slivers).reshape(-1, 4, 2)[:, :3]]
+            [
+                squares[:, (0, 1, 2)],
+                squares[:, (0, 2, 3)],
+                shapely.get_coordinates(slivers).reshape(-1, 4, 2)[:, :3],
+            ]
         )
         z = self.terrain.height(flat.reshape(-1, 2)).reshape(-1, 3, 1) + lift
         return mesh(np.concatenate([flat, z], 2), material)
@@ -105,7 +110,8 @@ class Ground:
         return mesh(faces, Material.CONCRETE)
 
     def _markings(self, area: shapely.Polygon) -> Mesh:
-        """Dashes between lanes and lines along the middle of the roads, thin sheets just above the asphalt."""
+        """Dashes between lanes and lines along the middle of the roads, thin sheets just above the
+        asphalt."""
         starts, ends = [], []
         for road in self._network.roads:
             for number in range(1 - road.backward, road.forward):
@@ -122,7 +128,9 @@ class Ground:
         across = np.stack([a[:, 1] - b[:, 1], b[:, 0] - a[:, 0]], 1)
         across *= STRIPE / 2 / np.linalg.norm(across, axis=1, keepdims=True)
         z = [self.terrain.height(p)[:, None] + PROUD for p in (a, b)]
-        outline = [np.hstack(pair) for pair in ((a - across, z[0]), (b - across, z[1]), (b + across, z[1]), (a + across, z[0]))]
+        outline = [
+            np.hstack(pair) for pair in ((a - across, z[0]), (b - across, z[1]), (b + across, z[1]), (a + across, z[0]))
+        ]
         return mesh(quads(*outline), Material.MARKING)
 
 

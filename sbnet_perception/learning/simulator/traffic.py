@@ -1,4 +1,5 @@
-"""Traffic on the lanes: routes through junctions, signals, car-following, and never two vehicles in one place."""
+"""Traffic on the lanes: routes through junctions, signals, car-following, and never two vehicles in one
+place."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from .roads import Lane, RoadNetwork
 from .vehicles import Shape, random_shape
 from .world import Vehicle, World
 
-# Signal phases of a junction, in turn: main road straight and right, main road left, then the same for the other road.
-GREEN = (12.0, 5.0, 8.0, 5.0)
+# Signal phases of a junction, in turn: main road straight and right, main road left, then the same for the
+# other road.
+GREEN = (12.0, 4.0, 7.0, 4.0)
+CYCLE_SPEED = 8.0  # the signals of the main road turn green one after the other for traffic of this speed [m/s]
 CLEARING = 3.0
 ACCELERATION, BRAKING, SIDEWAYS = 1.6, 2.2, 2.0  # comfortable [m/s2]
 HEADWAY, STANDSTILL = 1.3, 2.5  # of the intelligent driver model (Treiber et al. 2000) [s], [m]
@@ -24,7 +27,8 @@ MARGIN = 0.15  # smallest gap between vehicles [m]
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A way through the network: path, speed limit per vertex of the path [m/s], and (s, junction, phase) of its
+    """A way through the network: path, speed limit per vertex of the path [m/s], and (s, junction, phase) of
+    its
     stop lines; turns: whether it leaves its lane, which long vehicles do not."""
 
     path: Path
@@ -53,6 +57,7 @@ def routes(network: RoadNetwork) -> list[Route]:
         found.append(_route(lane.path.line, [(stop, junction, side) for stop, _, junction in lane.crossings], False))
     for lane in network.lanes:
         for other in network.lanes:
+            # Left turns between inner lanes and right turns between outer ones never cross each other.
             if other.road != lane.road and 0 in (lane.road, other.road):
                 found += _turns(lane, other)
     return found
@@ -70,12 +75,23 @@ def _turns(lane: Lane, other: Lane) -> list[Route]:
     before, after = float(lane.path.yaw(stop)), float(other.path.yaw(out))
     reach = 0.4 * float(np.hypot(*(end - start)))
     t = np.linspace(0, 1, 25)[:, None]
-    a, b = start + reach * np.array([np.cos(before), np.sin(before)]), end - reach * np.array([np.cos(after), np.sin(after)])
+    a, b = (
+        start + reach * np.array([np.cos(before), np.sin(before)]),
+        end - reach * np.array([np.cos(after), np.sin(after)]),
+    )
     bend = (1 - t) ** 3 * start + 3 * t * (1 - t) ** 2 * a + 3 * t**2 * (1 - t) * b + t**3 * end
-    left = np.sin(after - before) > 0
+    left = bool(np.sin(after - before) > 0)
+    if not (lane.inner and other.inner if left else lane.outer and other.outer):
+        return []
     main = 0 if lane.road == 0 else 2
-    line = np.concatenate([lane.path.at(np.arange(0, stop - 0.5, 1.0)), bend, other.path.at(np.arange(out + 1, other.path.length, 1.0))])
-    stops = [(s, j, main) for s, _, j in lane.crossings if s < stop] + [(stop, junction, main + int(left))]
+    line = np.concatenate(
+        [
+            lane.path.at(np.arange(0, stop - 0.5, 1.0)),
+            bend,
+            other.path.at(np.arange(out + 1, other.path.length, 1.0)),
+        ]
+    )
+    stops = [(s, j, main) for s, _, j in lane.crossings if s < stop] + [(stop, junction, main + left)]
     gone = stop + Path(bend).length - out
     stops += [(s + gone, j, 0 if other.road == 0 else 2) for s, _, j in other.crossings if s > out]
     return [_route(line, stops, True)]
@@ -83,7 +99,8 @@ def _turns(lane: Lane, other: Lane) -> list[Route]:
 
 @dataclass
 class Driver:
-    """A moving vehicle: its route, the distance s of its middle along it [m], its speed and wished speed [m/s]."""
+    """A moving vehicle: its route, the distance s of its middle along it [m], its speed and wished speed
+    [m/s]."""
 
     vehicle: Vehicle
     route: Route
@@ -93,13 +110,15 @@ class Driver:
 
 
 class Traffic:
-    """Moving vehicles, stepped in time; drivers[0] is the vehicle that carries the LiDAR. Deterministic from `rng`."""
+    """Moving vehicles, stepped in time; drivers[0] is the vehicle that carries the LiDAR. Deterministic from
+    `rng`."""
 
     def __init__(self, world: World, rng: np.random.Generator, ego: Shape, count: int) -> None:
         self._rng = rng
         self._routes = routes(world.network)
         self._parked = np.array([v.box for v in world.vehicles]).reshape(-1, 7)
-        self._offsets = rng.uniform(0, sum(GREEN) + 4 * CLEARING, len(world.network.junctions))
+        arrivals = np.array([junction.s / CYCLE_SPEED for junction in world.network.junctions])
+        self._offsets = rng.uniform(0, 8.0, len(arrivals)) - arrivals
         self._next_track = len(world.vehicles)
         self.time = 0.0
         self.drivers: list[Driver] = []
@@ -107,7 +126,10 @@ class Traffic:
         for _ in range(6 * count):
             if len(self.drivers) < count:
                 route = self._routes[int(rng.integers(len(self._routes)))]
-                self._enter(route, rng.uniform(5, route.path.length - 5), random_shape(rng, route.turns), 1.5)
+                s = rng.uniform(5, route.path.length - 5)
+                # Nobody starts within a junction.
+                if not any(stop - 5 < s < stop + 30 for stop, _, _ in route.stops):
+                    self._enter(route, s, random_shape(rng, route.turns), 1.5)
 
     def _enter(self, route: Route, s: float, shape: Shape, gap: float) -> None:
         """Let a vehicle start there unless the place is taken."""
@@ -139,7 +161,7 @@ class Traffic:
         self.time += seconds
         boxes = self._boxes()
         pushes = [self._acceleration(driver, boxes, len(self._parked) + i) for i, driver in enumerate(self.drivers)]
-        for i, (driver, push) in enumerate(zip(self.drivers, pushes)):
+        for i, (driver, push) in enumerate(zip(self.drivers, pushes, strict=True)):
             speed = max(driver.speed + push * seconds, 0.0)
             s = driver.s + speed * seconds
             box = self._box(driver.vehicle.shape, driver.route, s)
@@ -167,7 +189,9 @@ class Traffic:
             braking = driver.speed**2 / (2 * 2 * BRAKING)
             if braking - 1.0 < ahead + 1.0 < gap and ahead > -1.0 and not self._is_green(junction, phase):
                 gap, closing = max(ahead + STANDSTILL, 0.1), driver.speed
-        wanted = STANDSTILL + max(driver.speed * HEADWAY + driver.speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING)), 0)
+        wanted = STANDSTILL + max(
+            driver.speed * HEADWAY + driver.speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING)), 0
+        )
         push = ACCELERATION * (1 - (driver.speed / max(wish, 0.5)) ** 4 - (wanted / max(gap, 0.1)) ** 2)
         return float(np.clip(push, -8.0, ACCELERATION))
 

@@ -11,11 +11,12 @@ from sbnet_perception.bev.se2 import SE2
 
 @dataclass(frozen=True)
 class SimulatedFrame:
-    """One LiDAR scan with its labels, in base_link (x forward, y left, z up, z = 0 on the ground beneath it).
+    """One LiDAR scan with its labels, in base_link (x forward, y left, z up, z = 0 on the ground beneath
+    it).
 
-    stamp_ns: time of the scan; points: float32 [P, 4] x y z in metres and intensity 0-255; boxes: float32 [M, 7]
-    (cx, cy, cz, length, width, height, yaw) of vehicles only; track_ids: int64 [M], consistent over a drive;
-    point_counts: int64 [M], points inside each box; map_from_base: pose of base_link in the map.
+    stamp_ns: time of the scan; points: float32 [P, 4] x y z in metres and intensity 0-255; boxes: float32
+    [M, 7] (cx, cy, cz, length, width, height, yaw) of vehicles only; track_ids: int64 [M], consistent over
+    a drive; point_counts: int64 [M], points inside each box; map_from_base: pose of base_link in the map.
     """
 
     stamp_ns: int
@@ -27,7 +28,8 @@ class SimulatedFrame:
 
 
 def boxes_in_base(boxes: np.ndarray, map_from_base: SE2, ground: float) -> np.ndarray:
-    """Boxes float64 [M, 7] of the map frame as float32 in base_link, whose z = 0 lies `ground` metres up in the map."""
+    """Boxes float64 [M, 7] of the map frame as float32 in base_link, whose z = 0 lies `ground` metres up in
+    the map."""
     moved = boxes.reshape(-1, 7).copy()
     moved[:, :2] = map_from_base.inverse().apply(moved[:, :2])
     moved[:, 2] -= ground
@@ -41,6 +43,6 @@ def rays_in_map(origins: np.ndarray, directions: np.ndarray, pose: SE2, ground: 
     turn = pose.rotation.T.astype(np.float32)
     turned[:, :2] = directions[:, :2] @ turn
     moved = origins.copy()
-    moved[:, :2] = origins[:, :2] @ turn + np.float32((pose.x, pose.y))
+    moved[:, :2] = origins[:, :2] @ turn + np.array((pose.x, pose.y), np.float32)
     moved[:, 2] += ground
     return moved, turned

@@ -1,4 +1,5 @@
-"""Vehicle shapes: side profiles lofted to closed bodies with tapered cabins, windows, wheels and a gap underneath.
+"""Vehicle shapes: side profiles lofted to closed bodies with tapered cabins, windows, wheels and a gap
+underneath.
 
 Every template fills the unit box exactly: x in [-0.5, 0.5] (front at +0.5), y in [-0.5, 0.5], z in [0, 1]; an
 instance is a template scaled to its length, width and height, so that its label is tight by construction.
@@ -16,15 +17,19 @@ from .mesh import Mesh, box, join, mesh, quads, wheel
 
 VARIANTS = 6
 
-# One row per station from rear to front: x (0 rear .. 1 front), top height, half width at the top relative to the
-# body's, side and top of the piece up to the next station: g glass, m metal, o open. Heights in units of the vehicle's.
+# One row per station from rear to front: x (0 rear .. 1 front), top height, half width at the top relative
+# to the
+# body's, side and top of the piece up to the next station: g glass, m metal, o open. Heights in units of the
+# vehicle's.
 Profile = tuple[tuple[float, float, float, str, str], ...]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """length, width, height: ranges in metres; profile: see above; belt: height below which the body is closed;
-    sill: height of the underside; wheel: radius in metres; axles, seats: positions along x (0 rear .. 1 front)."""
+    """length, width, height: ranges in metres; profile: see above; belt: height below which the body is
+    closed;
+    sill: height of the underside; wheel: radius in metres; axles, seats: positions along x (0 rear .. 1
+    front)."""
 
     length: tuple[float, float]
     width: tuple[float, float]
@@ -38,43 +43,96 @@ class Kind:
 
 
 SEDAN: Profile = (
-    (0.00, 0.56, 0.90, "m", "m"), (0.03, 0.66, 0.88, "m", "m"), (0.15, 0.67, 0.88, "m", "g"),
-    (0.30, 0.95, 0.68, "g", "m"), (0.44, 1.00, 0.70, "m", "m"), (0.47, 1.00, 0.70, "g", "m"),
-    (0.59, 0.97, 0.70, "g", "g"), (0.75, 0.66, 0.84, "m", "m"), (0.95, 0.54, 0.86, "m", "m"), (1.00, 0.44, 0.80, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.56, 0.90, "m", "m"),
+    (0.03, 0.66, 0.88, "m", "m"),
+    (0.15, 0.67, 0.88, "m", "g"),
+    (0.30, 0.95, 0.68, "g", "m"),
+    (0.44, 1.00, 0.70, "m", "m"),
+    (0.47, 1.00, 0.70, "g", "m"),
+    (0.59, 0.97, 0.70, "g", "g"),
+    (0.75, 0.66, 0.84, "m", "m"),
+    (0.95, 0.54, 0.86, "m", "m"),
+    (1.00, 0.44, 0.80, "m", "m"),
+)
 HATCHBACK: Profile = (
-    (0.00, 0.60, 0.90, "m", "g"), (0.07, 0.93, 0.72, "m", "m"), (0.13, 0.97, 0.72, "g", "m"),
-    (0.30, 1.00, 0.74, "m", "m"), (0.33, 1.00, 0.74, "g", "m"), (0.54, 0.97, 0.72, "g", "g"),
-    (0.74, 0.64, 0.86, "m", "m"), (0.95, 0.54, 0.86, "m", "m"), (1.00, 0.42, 0.80, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.60, 0.90, "m", "g"),
+    (0.07, 0.93, 0.72, "m", "m"),
+    (0.13, 0.97, 0.72, "g", "m"),
+    (0.30, 1.00, 0.74, "m", "m"),
+    (0.33, 1.00, 0.74, "g", "m"),
+    (0.54, 0.97, 0.72, "g", "g"),
+    (0.74, 0.64, 0.86, "m", "m"),
+    (0.95, 0.54, 0.86, "m", "m"),
+    (1.00, 0.42, 0.80, "m", "m"),
+)
 SUV: Profile = (
-    (0.00, 0.62, 0.94, "m", "g"), (0.05, 0.94, 0.78, "m", "m"), (0.10, 0.97, 0.78, "g", "m"),
-    (0.30, 1.00, 0.80, "m", "m"), (0.33, 1.00, 0.80, "g", "m"), (0.56, 0.97, 0.78, "g", "g"),
-    (0.71, 0.66, 0.90, "m", "m"), (0.95, 0.60, 0.90, "m", "m"), (1.00, 0.50, 0.86, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.62, 0.94, "m", "g"),
+    (0.05, 0.94, 0.78, "m", "m"),
+    (0.10, 0.97, 0.78, "g", "m"),
+    (0.30, 1.00, 0.80, "m", "m"),
+    (0.33, 1.00, 0.80, "g", "m"),
+    (0.56, 0.97, 0.78, "g", "g"),
+    (0.71, 0.66, 0.90, "m", "m"),
+    (0.95, 0.60, 0.90, "m", "m"),
+    (1.00, 0.50, 0.86, "m", "m"),
+)
 VAN: Profile = (
-    (0.00, 0.96, 0.88, "m", "m"), (0.02, 1.00, 0.88, "m", "m"), (0.62, 1.00, 0.88, "m", "m"),
-    (0.66, 0.99, 0.86, "g", "m"), (0.76, 0.94, 0.82, "g", "g"), (0.90, 0.58, 0.90, "m", "m"), (1.00, 0.44, 0.86, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.96, 0.88, "m", "m"),
+    (0.02, 1.00, 0.88, "m", "m"),
+    (0.62, 1.00, 0.88, "m", "m"),
+    (0.66, 0.99, 0.86, "g", "m"),
+    (0.76, 0.94, 0.82, "g", "g"),
+    (0.90, 0.58, 0.90, "m", "m"),
+    (1.00, 0.44, 0.86, "m", "m"),
+)
 MINIVAN: Profile = (
-    (0.00, 0.58, 0.92, "m", "g"), (0.04, 0.95, 0.78, "m", "m"), (0.07, 1.00, 0.78, "g", "m"), (0.35, 1.00, 0.80, "m", "m"),
-    (0.38, 1.00, 0.80, "g", "m"), (0.62, 0.97, 0.76, "g", "g"), (0.83, 0.60, 0.88, "m", "m"), (1.00, 0.45, 0.84, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.58, 0.92, "m", "g"),
+    (0.04, 0.95, 0.78, "m", "m"),
+    (0.07, 1.00, 0.78, "g", "m"),
+    (0.35, 1.00, 0.80, "m", "m"),
+    (0.38, 1.00, 0.80, "g", "m"),
+    (0.62, 0.97, 0.76, "g", "g"),
+    (0.83, 0.60, 0.88, "m", "m"),
+    (1.00, 0.45, 0.84, "m", "m"),
+)
 PICKUP: Profile = (
-    (0.00, 0.58, 0.96, "m", "m"), (0.01, 0.58, 0.96, "m", "o"), (0.38, 0.60, 0.94, "m", "m"), (0.39, 0.60, 0.94, "m", "g"),
-    (0.42, 0.96, 0.78, "g", "m"), (0.56, 1.00, 0.80, "m", "m"), (0.58, 1.00, 0.80, "g", "m"),
-    (0.66, 0.96, 0.78, "g", "g"), (0.78, 0.64, 0.90, "m", "m"), (0.96, 0.58, 0.90, "m", "m"), (1.00, 0.48, 0.86, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.58, 0.96, "m", "m"),
+    (0.01, 0.58, 0.96, "m", "o"),
+    (0.38, 0.60, 0.94, "m", "m"),
+    (0.39, 0.60, 0.94, "m", "g"),
+    (0.42, 0.96, 0.78, "g", "m"),
+    (0.56, 1.00, 0.80, "m", "m"),
+    (0.58, 1.00, 0.80, "g", "m"),
+    (0.66, 0.96, 0.78, "g", "g"),
+    (0.78, 0.64, 0.90, "m", "m"),
+    (0.96, 0.58, 0.90, "m", "m"),
+    (1.00, 0.48, 0.86, "m", "m"),
+)
 BOX_TRUCK: Profile = (
-    (0.00, 1.00, 1.00, "m", "m"), (0.70, 1.00, 1.00, "m", "m"), (0.702, 0.40, 0.90, "m", "m"), (0.725, 0.40, 0.90, "m", "m"),
-    (0.73, 0.74, 0.88, "m", "m"), (0.78, 0.76, 0.86, "g", "m"), (0.88, 0.74, 0.84, "g", "g"), (0.96, 0.44, 0.92, "m", "m"),
+    (0.00, 1.00, 1.00, "m", "m"),
+    (0.70, 1.00, 1.00, "m", "m"),
+    (0.702, 0.40, 0.90, "m", "m"),
+    (0.725, 0.40, 0.90, "m", "m"),
+    (0.73, 0.74, 0.88, "m", "m"),
+    (0.78, 0.76, 0.86, "g", "m"),
+    (0.88, 0.74, 0.84, "g", "g"),
+    (0.96, 0.44, 0.92, "m", "m"),
     (1.00, 0.34, 0.90, "m", "m"),
-)  # fmt: skip
+)
 BUS: Profile = (
-    (0.00, 0.97, 0.94, "m", "m"), (0.01, 1.00, 0.94, "m", "m"), (0.05, 1.00, 0.94, "g", "m"), (0.25, 1.00, 0.94, "m", "m"),
-    (0.27, 1.00, 0.94, "g", "m"), (0.50, 1.00, 0.94, "m", "m"), (0.52, 1.00, 0.94, "g", "m"), (0.74, 1.00, 0.94, "m", "m"),
-    (0.76, 1.00, 0.94, "g", "m"), (0.96, 0.98, 0.94, "m", "m"), (0.97, 0.97, 0.94, "m", "g"), (1.00, 0.42, 0.96, "m", "m"),
-)  # fmt: skip
+    (0.00, 0.97, 0.94, "m", "m"),
+    (0.01, 1.00, 0.94, "m", "m"),
+    (0.05, 1.00, 0.94, "g", "m"),
+    (0.25, 1.00, 0.94, "m", "m"),
+    (0.27, 1.00, 0.94, "g", "m"),
+    (0.50, 1.00, 0.94, "m", "m"),
+    (0.52, 1.00, 0.94, "g", "m"),
+    (0.74, 1.00, 0.94, "m", "m"),
+    (0.76, 1.00, 0.94, "g", "m"),
+    (0.96, 0.98, 0.94, "m", "m"),
+    (0.97, 0.97, 0.94, "m", "g"),
+    (1.00, 0.42, 0.96, "m", "m"),
+)
 
 KINDS: dict[str, Kind] = {
     "sedan": Kind((4.3, 5.0), (1.72, 1.95), (1.38, 1.55), SEDAN, 0.62, 0.15, 0.32, (0.20, 0.81)),
@@ -86,11 +144,21 @@ KINDS: dict[str, Kind] = {
     "box_truck": Kind((6.0, 12.5), (2.10, 2.80), (2.70, 3.70), BOX_TRUCK, 0.46, 0.16, 0.45, (0.20, 0.84), (0.76, 0.88)),
     "bus": Kind((9.5, 12.5), (2.45, 2.90), (2.90, 3.50), BUS, 0.42, 0.10, 0.48, (0.25, 0.78), (0.08, 0.94)),
 }
-SHARES = {"sedan": 0.27, "hatchback": 0.2, "suv": 0.24, "minivan": 0.08, "van": 0.09, "pickup": 0.05, "box_truck": 0.04, "bus": 0.03}
+SHARES = {
+    "sedan": 0.27,
+    "hatchback": 0.2,
+    "suv": 0.24,
+    "minivan": 0.08,
+    "van": 0.09,
+    "pickup": 0.05,
+    "box_truck": 0.04,
+    "bus": 0.03,
+}
 
 
 def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
-    """The closed body: a ring of eight points per station, quadrilaterals between rings and fans at both ends."""
+    """The closed body: a ring of eight points per station, quadrilaterals between rings and fans at both
+    ends."""
     profile = list(kind.profile)
     x = np.array([row[0] for row in profile])
     inner = slice(1, -1)
@@ -131,7 +199,7 @@ def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
 def _details(kind: Kind, size: np.ndarray) -> Mesh:
     """Wheels, seats, licence plates and lamps, in units of the vehicle."""
     start, end = kind.seats
-    parts = [box(end - start, 0.7, 0.3, Material.INTERIOR, z=0.32).moved(x=(start + end) / 2 - 0.5)]
+    parts = [box((end - start, 0.7, 0.3), Material.INTERIOR, z=0.32).moved(x=(start + end) / 2 - 0.5)]
     radius, tread = kind.wheel, 0.22
     for axle in kind.axles:
         for side in (-1, 1):
@@ -139,11 +207,14 @@ def _details(kind: Kind, size: np.ndarray) -> Mesh:
             parts.append(tyre.moved(axle - 0.5, side * (0.49 - tread / 2 / size[1]), 0, scale=1 / size))
     for end in (-1, 1):
         # A licence plate and two lamps, just proud of the body.
-        for y, z, width, height in ((0.0, 0.30, 0.5, 0.12), (-0.36, 0.42, 0.25, 0.15), (0.36, 0.42, 0.25, 0.15)):
-            corner = np.array([[(end * 0.503, y, z)]]) + np.array([[(0, -1, 0)], [(0, 1, 0)], [(0, 1, 1)], [(0, -1, 1)]]) * (
-                np.array((0, width / 2, height)) / size
-            )
-            parts.append(mesh(quads(*corner), Material.PLATE))
+        for y, z, width, height in (
+            (0.0, 0.30, 0.5, 0.12),
+            (-0.36, 0.42, 0.25, 0.15),
+            (0.36, 0.42, 0.25, 0.15),
+        ):
+            outline = np.array([(0, -0.5, 0), (0, 0.5, 0), (0, 0.5, 1), (0, -0.5, 1)])
+            corners = outline * (0, width, height) / size + np.array((end * 0.503, y, z))
+            parts.append(mesh(quads(*corners[:, None]), Material.PLATE))
     return join(parts)
 
 
@@ -156,7 +227,7 @@ def template(name: str, variant: int) -> tuple[Mesh, np.ndarray]:
     body = join([_loft(kind, jitter), _details(kind, size)])
     corners = body.triangles.reshape(-1, 3)
     low, high = corners.min(0), corners.max(0)
-    unit = (body.triangles - low) / (high - low) - np.float32((0.5, 0.5, 0.0))
+    unit = (body.triangles - low) / (high - low) - np.array((0.5, 0.5, 0.0))
     return Mesh(unit.astype(np.float32), body.material), size
 
 

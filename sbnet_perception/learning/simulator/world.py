@@ -58,7 +58,8 @@ class Assembly:
 
 
 class World:
-    """Roads, ground and everything static. `area`: only what stands within it is built (a polygon in the map frame)."""
+    """Roads, ground and everything static. `area`: only what stands within it is built (a polygon in the map
+    frame)."""
 
     def __init__(self, rng: np.random.Generator, network: RoadNetwork, area: shapely.Polygon) -> None:
         self.rng = rng
@@ -69,7 +70,7 @@ class World:
         self.vehicles: list[Vehicle] = []
         self._props: list[tuple[Mesh, float, float, float, tuple[float, float, float]]] = []
         self._bounds = np.array(area.bounds)
-        self._taken = np.zeros((256, 7))
+        self._taken: np.ndarray = np.zeros((256, 7))
         self._count = 0
         shapely.prepare(area)
 
@@ -126,7 +127,7 @@ class World:
         if not vehicles:
             return []
         z = self.ground.height(np.array([v.box[:2] for v in vehicles]))
-        return [v.at(v.box + (0, 0, dz, 0, 0, 0, 0)) for v, dz in zip(vehicles, z)]
+        return [v.at(v.box + np.array((0, 0, dz, 0, 0, 0, 0))) for v, dz in zip(vehicles, z, strict=True)]
 
     def build(self) -> RayScene:
         """Set everything on the ground, for good, and make it ready for ray casting."""
@@ -137,7 +138,6 @@ class World:
         for vehicle in self.vehicles:
             assembly.add_vehicle(vehicle)
         places = np.array([prop[1:3] for prop in self._props]).reshape(-1, 2)
-        for (mesh, x, y, yaw, scale), z in zip(self._props, self.ground.height(places)):
+        for (mesh, x, y, yaw, scale), z in zip(self._props, self.ground.height(places), strict=True):
             assembly.add(mesh, mesh.placed(x, y, z - 0.02, yaw, scale), sample_reflectances(self.rng))
         return assembly.build()
-

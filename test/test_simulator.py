@@ -1,0 +1,235 @@
+"""The simulator: scans obey geometry, labels fit the vehicles, traffic behaves, and everything repeats from a seed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import shapely
+
+from sbnet_perception.learning.simulator import Drive, SimulatedFrame, sample_scene
+from sbnet_perception.learning.simulator.lidar import RayScene, scan
+from sbnet_perception.learning.simulator.materials import Material
+from sbnet_perception.learning.simulator.mesh import Mesh, box, ellipsoid, join
+from sbnet_perception.learning.simulator.sensors import HDL64, SENSORS, VLP32C_PAIR
+from sbnet_perception.learning.simulator.vehicles import KINDS, VARIANTS, Shape, template
+
+
+@pytest.fixture(scope="module")
+def drive() -> tuple[Drive, list[SimulatedFrame]]:
+    made = Drive(11, 3.0, rate_hz=5.0, sensor="hdl32")
+    return made, list(made.frames())
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[SimulatedFrame]:
+    return [sample_scene(seed)[0] for seed in range(6)]
+
+
+def _ray_scene(mesh: Mesh) -> RayScene:
+    return RayScene(mesh.triangles, mesh.material, np.full(len(mesh.material), 0.5, np.float32))
+
+
+def _in_box_frame(points: np.ndarray, vehicle: np.ndarray) -> np.ndarray:
+    """Points [P, 3] in the box's own axes, about its centre."""
+    c, s = np.cos(vehicle[6]), np.sin(vehicle[6])
+    return (points[:, :3] - vehicle[:3]) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def _rectangles(boxes: np.ndarray) -> np.ndarray:
+    """Ground rectangles of boxes [M, 7] as shapely polygons."""
+    unit = np.array([(0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5)])
+    turn = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6]), -np.sin(boxes[:, 6]), np.cos(boxes[:, 6])], 1)
+    return shapely.polygons((unit * boxes[:, None, 3:5]) @ turn.reshape(-1, 2, 2) + boxes[:, None, :2])
+
+
+def _same(a: SimulatedFrame, b: SimulatedFrame) -> bool:
+    names = ("points", "boxes", "track_ids", "point_counts")
+    equal = all(np.array_equal(getattr(a, n), getattr(b, n)) for n in names)
+    return equal and a.map_from_base == b.map_from_base and a.stamp_ns == b.stamp_ns
+
+
+def test_a_scene_repeats_from_its_seed_and_differs_between_seeds() -> None:
+    (first, road), (again, same_road) = sample_scene(5), sample_scene(5)
+    assert _same(first, again)
+    assert np.array_equal(road.cells, same_road.cells)
+    assert not _same(first, sample_scene(6)[0])
+
+
+def test_a_drive_repeats_from_its_seed_however_often_it_is_iterated(
+    drive: tuple[Drive, list[SimulatedFrame]],
+) -> None:
+    made, frames = drive
+    again = [frame for frame, _ in zip(made.frames(), range(3), strict=False)]
+    fresh = next(Drive(11, 3.0, rate_hz=5.0, sensor="hdl32").frames())
+    assert len(frames) == len(made) == 15
+    assert all(_same(a, b) for a, b in zip(frames, again, strict=False))
+    assert _same(frames[0], fresh)
+
+
+def test_frames_have_the_stated_types_and_cover_the_stated_area(
+    drive: tuple[Drive, list[SimulatedFrame]], scenes: list[SimulatedFrame]
+) -> None:
+    for frame in [drive[1][0], *scenes]:
+        assert frame.points.dtype == np.float32
+        assert frame.boxes.dtype == np.float32
+        assert frame.track_ids.dtype == frame.point_counts.dtype == np.int64
+        assert np.isfinite(frame.points).all()
+        assert 0 <= frame.points[:, 3].min() <= frame.points[:, 3].max() <= 255
+        assert len(frame.boxes) == len(frame.track_ids) == len(frame.point_counts) == len(set(frame.track_ids))
+    azimuth = np.degrees(np.arctan2(drive[1][0].points[:, 1], drive[1][0].points[:, 0]))
+    assert (np.histogram(azimuth, 12, (-180, 180))[0] > 100).all()
+    for frame in scenes:
+        assert (frame.points[:, :2] > (-1.2, -21.2)).all()
+        assert (frame.points[:, :2] < (71.6, 21.2)).all()
+
+
+def test_boxes_of_vehicles_never_overlap(
+    drive: tuple[Drive, list[SimulatedFrame]], scenes: list[SimulatedFrame]
+) -> None:
+    for frame in [*drive[1], *scenes]:
+        rectangles = _rectangles(frame.boxes.astype(np.float64))
+        first, second = shapely.STRtree(rectangles).query(rectangles, predicate="intersects")
+        assert (first == second).all()
+
+
+def test_tracks_move_at_bounded_speed_and_keep_their_size(drive: tuple[Drive, list[SimulatedFrame]]) -> None:
+    _, frames = drive
+    moved = 0
+    for before, after in pairwise(frames):
+        step = (after.stamp_ns - before.stamp_ns) * 1e-9
+        assert step == pytest.approx(0.2)
+        common, i, j = np.intersect1d(before.track_ids, after.track_ids, return_indices=True)
+        assert len(common) > 0.8 * len(before.track_ids)
+        start = before.map_from_base.apply(before.boxes[i, :2])
+        way = after.map_from_base.apply(after.boxes[j, :2]) - start
+        assert (np.hypot(*way.T) < 20.0 * step).all()
+        assert np.allclose(before.boxes[i, 3:6], after.boxes[j, 3:6])
+        heading = before.boxes[i, 6] + before.map_from_base.yaw
+        fast = np.hypot(*way.T) > 2.0 * step
+        forward = np.cos(np.arctan2(way[:, 1], way[:, 0]) - heading)
+        assert (forward[fast] > 0.9).all()
+        moved += int(fast.sum())
+        ego = np.subtract(
+            (after.map_from_base.x, after.map_from_base.y), (before.map_from_base.x, before.map_from_base.y)
+        )
+        assert np.hypot(*ego) < 15.0 * step
+    assert moved > 20
+
+
+def test_point_counts_are_the_points_inside_the_boxes(
+    drive: tuple[Drive, list[SimulatedFrame]], scenes: list[SimulatedFrame]
+) -> None:
+    for frame in [drive[1][-1], *scenes]:
+        for vehicle, count in zip([*frame.boxes.astype(np.float64)], frame.point_counts, strict=True):
+            local = np.abs(_in_box_frame(frame.points.astype(np.float64), vehicle))
+            # Points on a face itself may fall either way in float32.
+            strictly, loosely = ((local <= vehicle[3:6] / 2 + slack).all(1).sum() for slack in (-1e-4, 1e-4))
+            assert strictly <= count <= loosely
+    assert sum(int(frame.point_counts.sum()) for frame in scenes) > 5000
+
+
+def test_rays_return_the_nearest_triangle() -> None:
+    rng = np.random.default_rng(0)
+    triangles = (rng.uniform(-8, 8, (60, 1, 3)) + rng.normal(0, 2, (60, 3, 3))).astype(np.float32)
+    soup = RayScene(triangles, np.zeros(60, np.uint8), np.ones(60, np.float32))
+    origins = np.tile(np.array([(-20, 0, 0)], np.float32), (400, 1))
+    directions = rng.normal((1, 0, 0), 0.3, (400, 3)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    found = soup.cast(origins, directions, np.full(400, 100, np.float32)).distance
+
+    # Cramer's rule for every ray and triangle: origin + t d = a + u (b - a) + v (c - a).
+    a, b, c = np.moveaxis(triangles.astype(np.float64), 1, 0)
+    system = np.stack(np.broadcast_arrays(-directions[:, None], (b - a)[None], (c - a)[None]), -1)
+    t, u, v = np.moveaxis(np.linalg.solve(system, (origins[:, None] - a)[..., None])[..., 0], -1, 0)
+    nearest = np.where((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0), t, np.inf).min(1)
+    assert np.isfinite(nearest).sum() > 50
+    assert np.isclose(found, nearest, atol=1e-3).mean() > 0.99
+
+
+def test_nothing_is_seen_behind_a_wall_but_much_through_leaves() -> None:
+    far = box((1, 30, 12), Material.FACADE, z=-6).moved(x=20)
+    for near, passing in (
+        (box((0.2, 20, 10), Material.FACADE, z=-5).moved(x=8), (0.0, 0.0)),
+        (ellipsoid((1.0, 30, 20), Material.LOOSE_FOLIAGE, 0).moved(x=8), (0.05, 0.6)),
+    ):
+        rng = np.random.default_rng(0)
+        origins, directions, beams = HDL64.rays(rng, 20.0)
+        origins[:] = 0
+        points = scan([_ray_scene(join([near, far]))], HDL64, (origins, directions, beams), rng)
+        assert passing[0] <= (points[:, 0] > 12).mean() <= passing[1]
+        assert len(points) > 0.95 * len(beams)
+    leaves = points[points[:, 0] < 12, 0]
+    assert leaves.min() > 6.9
+    assert leaves.std() > 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_return_of_a_vehicle_lies_in_its_tight_box(kind: str) -> None:
+    for variant in range(VARIANTS):
+        unit, size = template(kind, variant)
+        corners = unit.triangles.reshape(-1, 3)
+        assert np.allclose(corners.min(0), (-0.5, -0.5, 0), atol=1e-5)
+        assert np.allclose(corners.max(0), (0.5, 0.5, 1), atol=1e-5)
+    shape = Shape(kind, 0, (float(size[0]), float(size[1]), float(size[2])))
+    vehicle = shape.box(12.0, 3.0, 0.7)
+    placed = Mesh(unit.placed(12.0, 3.0, 0.0, 0.7, size), unit.material)
+    rng = np.random.default_rng(1)
+    points = scan([_ray_scene(placed)], HDL64, HDL64.rays(rng, 90.0), rng)
+    outside = np.abs(_in_box_frame(points, vehicle)) - vehicle[3:6] / 2
+    assert len(points) > 300
+    assert outside.max() < 6 * HDL64.range_noise
+    # Both visible sides are touched, not only approached.
+    assert (outside[:, :2] > -0.08).any(0).all()
+
+
+def test_the_road_raster_agrees_with_the_vector_map(drive: tuple[Drive, list[SimulatedFrame]]) -> None:
+    made, frames = drive
+    road = made.road_map
+    surface = shapely.union_all([shapely.Polygon(p) for p in made.road_polygons])
+    surface = surface.difference(shapely.union_all([shapely.Polygon(h) for h in made.road_holes]))
+    rng = np.random.default_rng(0)
+    x0, y0, x1, y1 = surface.bounds
+    xy = rng.uniform((x0, y0), (x1, y1), (20000, 2))
+    col, row = np.floor(road.origin.inverse().apply(xy) / road.resolution).astype(int).T
+    inside = shapely.contains_xy(surface, xy[:, 0], xy[:, 1])
+    clear = shapely.distance(shapely.boundary(surface), shapely.points(xy)) > 2 * road.resolution
+    assert np.array_equal(road.cells[row, col][clear], inside[clear])
+    assert 0.02 < inside.mean() < 0.6
+    # The ego drives on it, and so do the lanes' centre lines.
+    assert all(surface.contains(shapely.Point(f.map_from_base.x, f.map_from_base.y)) for f in frames)
+    for line in made.centre_lines:
+        assert shapely.contains_xy(surface, line[2:-2, 0], line[2:-2, 1]).all()
+
+
+def test_sensors_have_the_published_beams_and_mountings() -> None:
+    limits = {"hdl64": (-24.8, 2.0, 64, 1.73), "hdl32": (-30.67, 10.67, 32, 1.84), "vlp32c": (-25.0, 25.0, 64, 1.93)}
+    assert set(limits) == set(SENSORS)
+    for name, (low, high, beams, height) in limits.items():
+        sensor = SENSORS[name]
+        origins, directions, beam = sensor.rays(np.random.default_rng(0))
+        elevation = np.degrees(np.arcsin(directions[:, 2]))
+        assert np.allclose(elevation, sensor.elevations[beam], atol=1e-3)
+        assert (elevation.min(), elevation.max()) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+        assert len(sensor.elevations) == beams
+        assert sensor.base_from_lidar[2, 3] == height
+        assert np.abs(origins[:, 2] - height).max() < 0.1
+        assert len(directions) == pytest.approx(beams * 360 / sensor.azimuth_step, rel=0.01)
+    assert len(set(VLP32C_PAIR.offsets)) == 2
+
+
+def test_the_ground_lies_near_zero_under_the_vehicle(
+    drive: tuple[Drive, list[SimulatedFrame]], scenes: list[SimulatedFrame]
+) -> None:
+    for frame in [*drive[1], *scenes]:
+        distance = np.hypot(frame.points[:, 0], frame.points[:, 1])
+        near = frame.points[(distance < 8) & (distance > 3)]
+        assert abs(np.percentile(near[:, 2], 20)) < 0.4
+
+
+def test_a_drive_rejects_what_it_cannot_simulate() -> None:
+    with pytest.raises(ValueError, match="sensor must be one of"):
+        Drive(0, 1.0, sensor="sonar")
+    with pytest.raises(ValueError, match="must be positive"):
+        Drive(0, 0.0)
