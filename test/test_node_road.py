@@ -74,9 +74,7 @@ def test_15_without_any_mask_the_dense_computation_is_announced(robot: Robot, re
     assert (np.array(shown(robot.masks, robot, answer).data) == 100).all()
 
 
-def test_15_without_a_road_mask_clouds_are_refused_where_the_parameter_says_so(
-    robot: Robot, reconfigured: Any
-) -> None:
+def test_15_without_a_road_mask_clouds_are_refused_where_the_parameter_says_so(robot: Robot, reconfigured: Any) -> None:
     reconfigured(without_road_mask="refuse")
     msg = cloud(scene(), robot.tick())
     robot.send(msg)
@@ -136,16 +134,14 @@ def test_17_while_the_map_cannot_be_placed_the_road_is_everywhere(robot: Robot, 
     robot.send_road(road_grid(np.full((80, 141), 100), frame_id="nowhere"))
     begin = time.monotonic()
     robot.detect()
-    robot.wait_printed("road mask cannot be placed.*'nowhere' was never heard of")
+    robot.wait_printed("road mask cannot be placed.*nowhere")
     # The first cloud waits for tf_timeout (0.5 s); those after it do not.
     for _ in range(3):
         robot.detect()
     assert time.monotonic() - begin < 2.5
 
 
-def test_18_a_malformed_road_mask_is_rejected_and_the_last_good_one_kept(
-    robot: Robot, reconfigured: Any
-) -> None:
+def test_18_a_malformed_road_mask_is_rejected_and_the_last_good_one_kept(robot: Robot, reconfigured: Any) -> None:
     reconfigured(mask__source="road", mask__road_dilation=0.0)
     cells = np.zeros((80, 141), np.int8)
     cells[:, :20] = 100
@@ -165,19 +161,15 @@ def test_18_a_malformed_road_mask_is_rejected_and_the_last_good_one_kept(
     nameless.header.frame_id = ""
     for number, bad in enumerate((short, flat, lost, nameless), start=1):
         robot._road.publish(bad)
-        robot.wait(
-            lambda n=number: robot.counter("rejected: road mask malformed") == n, 5, "one more rejected"
-        )
+        robot.wait(lambda n=number: robot.counter("rejected: road mask malformed") == n, 5, "one more rejected")
         np.testing.assert_array_equal(computed(), good)
 
 
-def test_19_a_cloud_waits_for_its_transform_and_is_dropped_without_one(
-    robot: Robot, reconfigured: Any
-) -> None:
+def test_19_a_cloud_waits_for_its_transform_and_is_dropped_without_one(robot: Robot, reconfigured: Any) -> None:
     reconfigured(grid_frame="base_link", ground_z=-1.0)
     lost = cloud(scene(), robot.tick(), frame_id="lidar")
     robot.send(lost)
-    robot.wait_printed("dropped .*no transform: base_link <- lidar: .* never heard of")
+    robot.wait_printed("dropped .*no transform: base_link <- lidar: ")
     assert ns_of(lost) not in robot.detections
 
     # Late by 0.2 s of the 0.5 s that a cloud waits; the lidar hangs 2 m before and looks to the left.

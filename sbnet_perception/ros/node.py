@@ -31,12 +31,10 @@ from sbnet_perception.ros.process import run
 from sbnet_perception.ros.processor import Arrived, Processor
 from sbnet_perception.ros.road import RoadLayer
 from sbnet_perception.ros.status import NotProcessed, Rejected, Status, Throttle
-from sbnet_perception.ros.transforms import create_transforms
+from sbnet_perception.ros.transforms import Transforms, create_transforms
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STOP_PATIENCE_S = 1.5
 """How long a transition waits for the inference that is under way; its result is thrown away after that."""
 
@@ -72,6 +70,7 @@ class SbnetNode(LifecycleNode):
         self._diagnostics = Diagnostics(self, self._status)
         self._inbox: Inbox[Arrived] | None = None
         self._abandoned: Inbox[Arrived] | None = None
+        self._transforms: Transforms | None = None
         self._configured = False
 
     def autostart(self) -> bool:
@@ -105,9 +104,7 @@ class SbnetNode(LifecycleNode):
         self._create(config, detector, path)
         mask = detector.mask.source
         seconds = time.monotonic() - started
-        self.get_logger().info(
-            f"configured in {seconds:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}"
-        )
+        self.get_logger().info(f"configured in {seconds:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}")
         if mask == "none":
             self.get_logger().warning("mask.source is none: computing densely")
         return super().on_configure(state)
@@ -115,9 +112,7 @@ class SbnetNode(LifecycleNode):
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         if self.inference_under_way:
-            self.get_logger().error(
-                "the inference from before is still under way: activate again in a moment"
-            )
+            self.get_logger().error("the inference from before is still under way: activate again in a moment")
             return FAILURE
         self._gate, self._inbox = Gate(), self._new_inbox()
         self._diagnostics.state, self._diagnostics.active = "active", True
@@ -160,15 +155,14 @@ class SbnetNode(LifecycleNode):
         self._throttle.reset()
         self._diagnostics.weights, self._diagnostics.input_timeout_s = weights.name, config.input_timeout
         self._diagnostics.state = "inactive"
-        self._transforms = create_transforms(self)
+        if self._transforms is None:
+            self._transforms = create_transforms(self)
         self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout)
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.ground_z)
         self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR)
         self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
-        backward = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
-        )
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
         self._settings.frozen = self._configured = True
 
@@ -178,7 +172,6 @@ class SbnetNode(LifecycleNode):
         self._jumps.unregister()
         self.destroy_subscription(self._clouds)
         self.destroy_subscription(self._roads)
-        self._transforms.close()
         self._outputs.destroy()
         del self._process, self._pipeline
         self._settings.frozen = self._configured = False
@@ -196,9 +189,7 @@ class SbnetNode(LifecycleNode):
         if self._inbox is not None:
             if not self._inbox.stop(STOP_PATIENCE_S):
                 self._abandoned = self._inbox
-                self.get_logger().warning(
-                    "the inference under way did not end in time; its result is not published"
-                )
+                self.get_logger().warning("the inference under way did not end in time; its result is not published")
             self._inbox = None
 
     def _now_ns(self) -> int:
@@ -243,7 +234,7 @@ class SbnetNode(LifecycleNode):
         self._throttle.reset()
         if self._inbox is not None and (waiting := self._inbox.clear()):
             self._status.dropped("time jumped", waiting)
-        if seconds < 0:
+        if seconds < 0 and self._transforms is not None:
             self._transforms.time_jumped_back(now_ns)
 
     # Work: the worker thread -----------------------------------------------------------------------------

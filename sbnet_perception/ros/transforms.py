@@ -50,12 +50,12 @@ class Transforms(Protocol):
     def time_jumped_back(self, now_ns: int) -> None:
         """Forgets moving transforms that are newer than the time that it is now; static ones stay."""
 
-    def close(self) -> None:
-        """Stops listening."""
-
 
 def create_transforms(node: Node) -> Transforms:
-    """The source of transforms on this machine: tf2_ros where it is installed, else our own listener."""
+    """The source of transforms on this machine: tf2_ros where it is installed, else our own listener.
+
+    It listens as long as the node exists (a tf2_ros.Buffer cannot be taken from its node again).
+    """
     if importlib.util.find_spec("tf2_ros") is not None:
         return Tf2Transforms(node)
     return TopicTransforms(node)
@@ -111,9 +111,6 @@ class Tf2Transforms:
     def time_jumped_back(self, now_ns: int) -> None:
         self._buffer.clear()
 
-    def close(self) -> None:
-        self._listener.unregister()
-
 
 class TopicTransforms:
     """Transforms heard on /tf and /tf_static without tf2_ros."""
@@ -133,9 +130,7 @@ class TopicTransforms:
         )
         self._subscriptions = [
             node.create_subscription(TFMessage, "/tf", lambda msg: self._hear(msg, static=False), live),
-            node.create_subscription(
-                TFMessage, "/tf_static", lambda msg: self._hear(msg, static=True), latched
-            ),
+            node.create_subscription(TFMessage, "/tf_static", lambda msg: self._hear(msg, static=True), latched),
         ]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix:
@@ -145,10 +140,6 @@ class TopicTransforms:
     def time_jumped_back(self, now_ns: int) -> None:
         with self._lock:
             self._history.time_jumped_back(now_ns)
-
-    def close(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
 
     def _hear(self, msg: Any, static: bool) -> None:
         for item in msg.transforms:
