@@ -10,7 +10,7 @@ import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
-from .materials import FREE_PATH, GLOSS, PASSING, ROUGHNESS, SPECKLE, Material
+from .materials import FREE_PATH, GLOSS, PASSING, ROUGHNESS, SPECKLE, SWALLOWING, Material
 from .sensors import SensorModel
 
 PASSES = 4  # how many panes or leaves a beam may pass before it counts as lost
@@ -85,7 +85,9 @@ def _let_through(
     for _ in range(PASSES):
         material = hits.material[rays]
         porous = FREE_PATH[material] > 0
-        passing = porous | (rng.random(len(rays), dtype=np.float32) < PASSING[material])
+        chance = rng.random(len(rays), dtype=np.float32)
+        passing = porous | (chance < PASSING[material])
+        hits.distance[rays[chance > 1 - SWALLOWING[material]]] = np.inf
         rays, material, porous = rays[passing], material[passing], porous[passing]
         if len(rays) == 0:
             return

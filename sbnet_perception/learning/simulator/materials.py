@@ -38,7 +38,7 @@ class Surface(NamedTuple):
     """reflectance: mean; spread: log-normal sigma between objects; gloss: exponent of the incidence cosine;
     roughness: height of the relief [m]; passing: probability that a beam goes through; free_path: mean
     depth that a beam reaches inside a porous volume [m], 0 for a surface; speckle: log-normal sigma
-    between returns."""
+    between returns; swallowing: probability that a beam is lost."""
 
     reflectance: float
     spread: float
@@ -47,6 +47,7 @@ class Surface(NamedTuple):
     passing: float = 0.0
     free_path: float = 0.0
     speckle: float = 0.25
+    swallowing: float = 0.0
 
 
 SURFACES: dict[Material, Surface] = {
@@ -62,7 +63,7 @@ SURFACES: dict[Material, Surface] = {
     Material.LOOSE_FOLIAGE: Surface(0.3, 0.3, 0.3, 0.0, 0.0, 1.1),
     Material.CLOTHES: Surface(0.25, 0.7, 0.7, 0.01),
     Material.PAINT: Surface(1.0, 0.0, 1.6, speckle=0.7),
-    Material.GLASS: Surface(0.12, 0.6, 3.0, 0.0, 0.9),
+    Material.GLASS: Surface(0.12, 0.6, 3.0, passing=0.3, swallowing=0.6),
     Material.RUBBER: Surface(0.07, 0.4, 1.0, 0.005),
     Material.PLATE: Surface(2.0, 0.6, 0.3),
     Material.INTERIOR: Surface(0.15, 0.5, 1.0, 0.03),
@@ -75,6 +76,7 @@ GLOSS = np.array([SURFACES[m].gloss for m in Material], np.float32)
 ROUGHNESS = np.array([SURFACES[m].roughness for m in Material], np.float32)
 PASSING = np.array([SURFACES[m].passing for m in Material], np.float32)
 SPECKLE = np.array([SURFACES[m].speckle for m in Material], np.float32)
+SWALLOWING = np.array([SURFACES[m].swallowing for m in Material], np.float32)
 FREE_PATH = np.array([SURFACES[m].free_path for m in Material], np.float32)
 
 

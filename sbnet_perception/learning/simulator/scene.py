@@ -21,6 +21,7 @@ from .world import World
 # The design's region x [0, 70.4], y [-20, 20] with a metre around it is what points are kept of.
 FRONT = (-1.0, -21.0, 71.4, 21.0)
 EGO_SEEN = 0.25  # share of scenes in which the LiDAR sees the vehicle that carries it
+QUIET = 0.12  # share of scenes with hardly any vehicle on the road
 SECTOR = 112.0  # half angle of the rays; more than 90 degrees because the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
@@ -41,8 +42,9 @@ def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
     area = shapely.transform(base.buffer(3.0, join_style="mitre"), pose.apply)
     world = World(rng, network, area)
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
-    _traffic(world, rng.uniform(0.1, 1.2))
-    furnish(world, rng.uniform(0.3, 1.0))
+    quiet = rng.random() < QUIET
+    _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
+    furnish(world, 0.05 if quiet else rng.uniform(0.3, 1.0))
     sensor = randomised_sensor(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)

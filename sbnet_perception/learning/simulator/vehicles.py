@@ -27,9 +27,8 @@ Profile = tuple[tuple[float, float, float, str, str], ...]
 @dataclass(frozen=True)
 class Kind:
     """length, width, height: ranges in metres; profile: see above; belt: height below which the body is
-    closed;
-    sill: height of the underside; wheel: radius in metres; axles, seats: positions along x (0 rear .. 1
-    front)."""
+    closed; sill: height of the underside; wheel: radius in metres; axles, seats: positions along x (0 rear ..
+    1 front); bulkhead: top of the wall behind the seats, 0 for none."""
 
     length: tuple[float, float]
     width: tuple[float, float]
@@ -40,6 +39,7 @@ class Kind:
     wheel: float
     axles: tuple[float, float]
     seats: tuple[float, float] = (0.26, 0.58)
+    bulkhead: float = 0.0
 
 
 SEDAN: Profile = (
@@ -139,7 +139,7 @@ KINDS: dict[str, Kind] = {
     "hatchback": Kind((3.2, 4.4), (1.45, 1.85), (1.40, 1.60), HATCHBACK, 0.60, 0.15, 0.31, (0.16, 0.81)),
     "suv": Kind((4.2, 5.2), (1.80, 2.05), (1.60, 1.95), SUV, 0.60, 0.16, 0.37, (0.18, 0.80)),
     "minivan": Kind((4.3, 5.2), (1.75, 2.05), (1.60, 1.95), MINIVAN, 0.56, 0.13, 0.34, (0.18, 0.81)),
-    "van": Kind((4.8, 6.5), (1.90, 2.20), (1.95, 2.75), VAN, 0.52, 0.12, 0.36, (0.20, 0.84), (0.62, 0.78)),
+    "van": Kind((4.8, 6.5), (1.90, 2.20), (1.95, 2.75), VAN, 0.52, 0.12, 0.36, (0.20, 0.84), (0.62, 0.78), 0.9),
     "pickup": Kind((5.0, 6.2), (1.85, 2.10), (1.75, 2.00), PICKUP, 0.60, 0.20, 0.40, (0.20, 0.80), (0.44, 0.66)),
     "box_truck": Kind((6.0, 12.5), (2.10, 2.80), (2.70, 3.70), BOX_TRUCK, 0.46, 0.16, 0.45, (0.20, 0.84), (0.76, 0.88)),
     "bus": Kind((9.5, 12.5), (2.45, 2.90), (2.90, 3.50), BUS, 0.42, 0.10, 0.48, (0.25, 0.78), (0.08, 0.94)),
@@ -199,7 +199,9 @@ def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
 def _details(kind: Kind, size: np.ndarray) -> Mesh:
     """Wheels, seats, licence plates and lamps, in units of the vehicle."""
     start, end = kind.seats
+    wall = [box((0.01, 0.84, kind.bulkhead - 0.2), Material.INTERIOR, z=0.2).moved(x=start - 0.5)]
     parts = [box((end - start, 0.7, 0.3), Material.INTERIOR, z=0.32).moved(x=(start + end) / 2 - 0.5)]
+    parts += wall if kind.bulkhead else []
     radius, tread = kind.wheel, 0.22
     for axle in kind.axles:
         for side in (-1, 1):
