@@ -153,8 +153,9 @@ class Robot:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._end = rclpy.Future()
-        self._thread = threading.Thread(target=self._executor.spin_until_future_complete, args=[self._end])
+        self._stop = threading.Event()
+        self._look = self.node.create_guard_condition(lambda: None)
+        self._thread = threading.Thread(target=self._spin)
         self._thread.start()
 
     def ready(self) -> Robot:
@@ -288,13 +289,18 @@ class Robot:
     def close(self) -> int:
         """Ends both sides; the exit code of the node."""
         code = self.process.stop()
-        self._end.set_result(None)
+        self._stop.set()
+        self._look.trigger()
         self._thread.join()
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
         self.session.close()
         return code
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once()
 
     def _on_line(self, line: str) -> None:
         self.lines.append(line)

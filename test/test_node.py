@@ -200,8 +200,8 @@ def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights
     assert code == 1
     (line,) = (line for line in output.splitlines() if "FATAL" in line)
     assert "'score_threshold' is 7.0: it must lie in [0, 1]" in line
-    assert "'mask.sauce' is not known" in line
-    assert "'nms_iou' is 'low': a float is needed" in line
+    assert "'mask.sauce' is not known (did you mean 'mask.source'?)" in line
+    assert "'nms_iou' is 'low': a number is needed" in line
     assert "Traceback" not in output
 
 

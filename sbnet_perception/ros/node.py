@@ -62,7 +62,7 @@ class SbnetNode(LifecycleNode):
     """Wires subscriptions, worker and publishers together; the work itself is in `Processor`."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__("sbnet", automatically_declare_parameters_from_overrides=True, **kwargs)
+        super().__init__("sbnet", **kwargs)
         self._settings = Parameters(self, self._set_live)
         self._status = Status()
         self._throttle = Throttle()

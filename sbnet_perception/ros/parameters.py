@@ -7,6 +7,7 @@ the field's help. Run as a program it prints config/sbnet.yaml.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from sbnet_perception.detector.config import DetectorConfig
 
 LIVE = frozenset({"score_threshold"})
 """Parameters that may change while the node is configured."""
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 RCLPY_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
@@ -114,15 +116,14 @@ class Specification:
         if kind is float and type(value) is int:
             value = float(value)
         if kind is tuple:
+            item = type(self.default[0])
             if isinstance(value, str) or not hasattr(value, "__iter__"):
-                raise self._error(value, "a list is needed")
+                raise self._error(value, f"a list is needed, each item {WORDS[item]}")
             value = tuple(value)
-            if not value or any(type(item) is not type(self.default[0]) for item in value):
-                raise self._error(
-                    list(value), f"a list of at least one {type(self.default[0]).__name__} is needed"
-                )
+            if not value or any(type(one) is not item for one in value):
+                raise self._error(list(value), f"at least one item is needed, each {WORDS[item]}")
         elif type(value) is not kind:
-            raise self._error(value, f"a {kind.__name__} is needed, this is a {type(value).__name__}")
+            raise self._error(value, f"{WORDS[kind]} is needed")
         if kind is float and not math.isfinite(value):
             raise self._error(value, "a finite number is needed")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
@@ -158,9 +159,7 @@ def specifications(config: type, prefix: str = "") -> dict[str, Specification]:
             found |= specifications(item.default_factory, name + ".")  # type: ignore[arg-type]
         else:
             meta = item.metadata
-            found[name] = Specification(
-                name, item.default, meta["help"], meta.get("range"), meta.get("choices")
-            )
+            found[name] = Specification(name, item.default, meta["help"], meta.get("range"), meta.get("choices"))
     return found
 
 
@@ -187,7 +186,7 @@ SPECIFICATIONS = specifications(NodeConfig) | specifications(DetectorConfig)
 
 
 class Parameters:
-    """The parameters of a node that was made with `automatically_declare_parameters_from_overrides`.
+    """The parameters of a node, declared; what was given at start and cannot be used is told by `read`.
 
     Attributes:
         frozen: while True only `LIVE` parameters may be set.
@@ -199,11 +198,11 @@ class Parameters:
         self._problems: dict[str, str] = {}
         self.frozen = False
         self.on_live = on_live
-        given = node.get_parameters_by_prefix("")
+        # rclpy would raise at the first bad value, without a word about the others or about unknown names.
+        given = node._parameter_overrides
         for name, spec in SPECIFICATIONS.items():
             value = spec.default
             if name in given:
-                node.undeclare_parameter(name)
                 try:
                     value = spec.check(given[name].value)
                 except ParameterError as error:
@@ -212,9 +211,7 @@ class Parameters:
             node.declare_parameter(name, declared, spec.descriptor(), ignore_override=True)
         for name in given:
             if name not in SPECIFICATIONS and not name.startswith(RCLPY_OWN):
-                self._problems[name] = (
-                    f"parameter {name!r} is not known; known are {', '.join(SPECIFICATIONS)}"
-                )
+                self._problems[name] = f"parameter {name!r} is not known{_similar(name)}"
         node.add_on_set_parameters_callback(self._on_set)
 
     def read(self) -> tuple[NodeConfig, DetectorConfig]:
@@ -249,6 +246,11 @@ class Parameters:
         if self.frozen and changes:
             self.on_live(detector)
         return SetParametersResult(successful=True)
+
+
+def _similar(name: str) -> str:
+    found = difflib.get_close_matches(name, SPECIFICATIONS, n=1, cutoff=0.4)
+    return f" (did you mean {found[0]!r}?)" if found else "; config/sbnet.yaml lists all"
 
 
 def yaml_text() -> str:

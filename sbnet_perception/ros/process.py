@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 if TYPE_CHECKING:
     from sbnet_perception.ros.node import SbnetNode
@@ -31,7 +30,12 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
         0, or 1 when the node's autostart failed or one of its callbacks raised.
     """
     wake = _WakeUp()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        # Unreadable arguments and parameter files; the message names them.
+        print(f"sbnet: cannot start: {error}", file=sys.stderr)
+        return 1
     node = make_node()
     good = node.autostart() and _spin(node, wake)
     if not node.is_finalized:
@@ -67,12 +71,15 @@ def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
     """Executes the node's callbacks in a thread until a signal comes; False when one of them raised."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    end: Future = Future()
+    stop = threading.Event()
     failures: list[Exception] = []
+    # A callback that does nothing lets the executor look at `stop`, in every version of rclpy.
+    look = node.create_guard_condition(lambda: None)
 
     def spin() -> None:
         try:
-            executor.spin_until_future_complete(end)
+            while not stop.is_set():
+                executor.spin_once()
         except Exception as error:
             failures.append(error)
             wake.call()
@@ -80,7 +87,8 @@ def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
     thread = threading.Thread(target=spin, name="sbnet-executor")
     thread.start()
     wake.wait()
-    end.set_result(None)
+    stop.set()
+    look.trigger()
     thread.join()
     executor.shutdown()
     for error in failures:
