@@ -6,6 +6,7 @@ import math
 from typing import Protocol
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
@@ -111,7 +112,7 @@ def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
     ax.add_collection(LineCollection(rings, colors=QUIET, alpha=0.4, linewidths=0.7 * scale, zorder=2))
     low = grid.y_min + 0.6
     for distance in distances:
-        # The label stands where its ring meets the lower edge; a smaller ring has it straight below the origin.
+        # The label stands where its ring meets the lower edge; small rings have it straight below the origin.
         x = math.sqrt(distance**2 - low**2) + 0.3 if distance > -low else 0.3
         _write(ax, x, max(low, -distance + 0.3), f"{distance} m", QUIET, 8.5 * scale)
     car = np.array([[2.2, 0.0], [1.2, 0.95], [-2.4, 0.95], [-2.4, -0.95], [1.2, -0.95]])
@@ -162,7 +163,7 @@ def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
         Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades
     )
     low, high = HEIGHT_RANGE
-    entries: dict[str, object] = {
+    entries: dict[str, Artist | tuple[Artist, ...]] = {
         "vehicle detected, with heading and score": Line2D([], [], color=DETECTION, linewidth=2.0)
     }
     if with_truth:

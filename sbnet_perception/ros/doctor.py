@@ -24,7 +24,7 @@ from rich.table import Table
 
 from sbnet_perception.errors import UserError
 from sbnet_perception.resources import resource
-from sbnet_perception.ros.session import Session
+from sbnet_perception.ros.session import PROFILE_VARIABLES, Session, profile_variable
 
 MESSAGE_PACKAGES = (
     "sensor_msgs",
@@ -36,7 +36,6 @@ MESSAGE_PACKAGES = (
     "vision_msgs",
     "tf2_msgs",
 )
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 ENOUGH_SHARED_MEMORY = 4 * 2**20
 """A 64-beam cloud of 130 000 points has 2 MB; it must fit whole, and the next one beside it."""
 STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
@@ -54,7 +53,9 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``sbnet doctor``."""
-    parser.add_argument("--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)")
+    parser.add_argument(
+        "--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,12 +88,19 @@ def examine(with_dds: bool = True) -> Iterator[Finding]:
             yield from check()
         except Exception as error:
             name = check.__name__.strip("_").replace("_", " ")
-            yield Finding("FAIL", name, f"{type(error).__name__}: {error}", "run `make setup` again, or report this")
+            yield Finding(
+                "FAIL", name, f"{type(error).__name__}: {error}", "run `make setup` again, or report this"
+            )
 
 
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 10)
-    yield Finding("OK" if good else "FAIL", "Python", platform.python_version(), "" if good else "use Python 3.10 or newer")
+    yield Finding(
+        "OK" if good else "FAIL",
+        "Python",
+        platform.python_version(),
+        "" if good else "use Python 3.10 or newer",
+    )
 
 
 def _torch() -> Iterator[Finding]:
@@ -101,7 +109,9 @@ def _torch() -> Iterator[Finding]:
     yield Finding("OK", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
     isa = torch.backends.cpu.get_cpu_capability()
     if isa == "DEFAULT":
-        yield Finding("WARN", "CPU", "neither AVX2 nor AVX-512", "expect a slow network; use a newer processor")
+        yield Finding(
+            "WARN", "CPU", "neither AVX2 nor AVX-512", "expect a slow network; use a newer processor"
+        )
     else:
         yield Finding("OK", "CPU", f"{isa}, {os.cpu_count()} cores")
 
@@ -124,21 +134,34 @@ def _weights() -> Iterator[Finding]:
     try:
         load_network(config)
     except UserError as error:
-        yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
+        yield Finding(
+            "FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train"
+        )
         return
     yield Finding("OK", "weights", str(weights_path(config)))
 
 
 def _ros() -> Iterator[Finding]:
     if importlib.util.find_spec("rclpy") is None:
-        yield Finding("FAIL", "ROS 2", "rclpy cannot be imported", "make setup, or source /opt/ros/DISTRIBUTION/setup.bash")
+        yield Finding(
+            "FAIL",
+            "ROS 2",
+            "rclpy cannot be imported",
+            "make setup, or source /opt/ros/DISTRIBUTION/setup.bash",
+        )
         return
     distribution = os.environ.get("ROS_DISTRO")
     try:
         wheel = importlib.metadata.version("ros-kilted-rclpy")
     except importlib.metadata.PackageNotFoundError:
         wheel = None
-    source = f"distribution {distribution}" if distribution else f"wheels, Kilted, rclpy {wheel}" if wheel else "unknown source"
+    source = (
+        f"distribution {distribution}"
+        if distribution
+        else f"wheels, Kilted, rclpy {wheel}"
+        if wheel
+        else "unknown source"
+    )
     importlib.import_module("rclpy")
     yield Finding("OK", "ROS 2", source)
 
@@ -148,8 +171,15 @@ def _messages() -> Iterator[Finding]:
         try:
             importlib.import_module(f"{package}.msg")
         except ImportError as error:
-            remedy = "make setup" if package in ("vision_msgs", "tf2_msgs") else "pip install -r requirements.txt"
-            yield Finding("FAIL", package, str(error), f"{remedy}, or apt install ros-DISTRIBUTION-{package.replace('_', '-')}")
+            remedy = (
+                "make setup" if package in ("vision_msgs", "tf2_msgs") else "pip install -r requirements.txt"
+            )
+            yield Finding(
+                "FAIL",
+                package,
+                str(error),
+                f"{remedy}, or apt install ros-DISTRIBUTION-{package.replace('_', '-')}",
+            )
     missing = [package for package in MESSAGE_PACKAGES if importlib.util.find_spec(package) is None]
     if not missing:
         yield Finding("OK", "message packages", ", ".join(MESSAGE_PACKAGES))
@@ -163,16 +193,27 @@ def _middleware() -> Iterator[Finding]:
         yield Finding("OK", "middleware", used)
         yield _profile()
     else:
-        yield Finding("WARN", "middleware", used, "tested with rmw_fastrtps_cpp only: export RMW_IMPLEMENTATION=rmw_fastrtps_cpp")
+        yield Finding(
+            "WARN",
+            "middleware",
+            used,
+            "tested with rmw_fastrtps_cpp only: export RMW_IMPLEMENTATION=rmw_fastrtps_cpp",
+        )
 
 
 def _profile() -> Finding:
     """The Fast DDS profile in use leaves room for whole clouds in shared memory."""
     what = "Fast DDS profile"
-    remedy = f"export FASTDDS_DEFAULT_PROFILES_FILE={resource('config/fastdds.xml')} for every process, the driver too"
+    shipped = resource("config/fastdds.xml")
+    remedy = f"export {profile_variable()}={shipped} for every process, the driver too"
     named = next((value for name in PROFILE_VARIABLES if (value := os.environ.get(name))), None)
     if named is None:
-        return Finding("WARN", what, "none: clouds above 512 KB may be lost silently (demo, replay and launch set it)", remedy)
+        return Finding(
+            "WARN",
+            what,
+            "none: clouds above 512 KB may be lost silently (demo, replay and launch set it)",
+            remedy,
+        )
     if not Path(named).is_file():
         return Finding("FAIL", what, f"{named} does not exist", remedy)
     size = _segment_size(Path(named))
@@ -185,7 +226,11 @@ def _profile() -> Finding:
 
 def _segment_size(profile: Path) -> int | None:
     """The smallest segment_size in a profile, in bytes."""
-    sizes = [int(e.text or 0) for e in ElementTree.parse(profile).iter() if e.tag.rsplit("}", 1)[-1] == "segment_size"]
+    sizes = [
+        int(e.text or 0)
+        for e in ElementTree.parse(profile).iter()
+        if e.tag.rsplit("}", 1)[-1] == "segment_size"
+    ]
     return min(sizes, default=None)
 
 
@@ -210,25 +255,33 @@ def _domain() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    for package, instead in (("tf2_ros", "own listener on /tf"), ("sensor_msgs_py", "own decoding of PointCloud2")):
+    for package, instead in (
+        ("tf2_ros", "own listener on /tf"),
+        ("sensor_msgs_py", "own decoding of PointCloud2"),
+    ):
         there = importlib.util.find_spec(package) is not None
         yield Finding("OK", package, "installed" if there else f"not installed: {instead}")
 
 
 def _round_trips() -> Iterator[Finding]:
-    """A 2 MB cloud goes through with the shipped profile, and with the profile of the user's environment."""
+    """A 2 MB cloud goes through with the shipped profile, and with what the user's environment has."""
+    users = {name: value for name in PROFILE_VARIABLES if (value := os.environ.get(name))}
+    shipped = {profile_variable(): str(resource("config/fastdds.xml"))}
     with Session() as session:
-        shipped = {**session.environment, PROFILE_VARIABLES[0]: str(resource("config/fastdds.xml"))}
-        yield _round_trip("DDS, 2 MB clouds", shipped, "FAIL", "allow UDP and shared memory on this machine (firewall, container --ipc)")
-        if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-            without = {name: value for name, value in session.environment.items() if name not in PROFILE_VARIABLES}
-            yield _round_trip("  without profile", without, "WARN", "set the Fast DDS profile, see above")
+        bare = {name: value for name, value in session.environment.items() if name not in PROFILE_VARIABLES}
+        remedy = "allow UDP and shared memory on this machine (firewall, container --ipc)"
+        yield _round_trip("DDS, 2 MB clouds", bare | shipped, "FAIL", remedy)
+        if not set(users.values()) & set(shipped.values()):
+            what = "  with your profile" if users else "  without a profile"
+            yield _round_trip(what, bare | users, "WARN", "use the shipped Fast DDS profile, see above")
 
 
 def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FAIL"], remedy: str) -> Finding:
     command = [sys.executable, "-m", "sbnet_perception.ros.roundtrip"]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
     except subprocess.TimeoutExpired:
         return Finding(bad, what, "no end within 30 s", remedy)
     if done.returncode:
@@ -237,4 +290,8 @@ def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FA
     if not result["found"]:
         return Finding(bad, what, "two processes did not find each other within 8 s", remedy)
     found = f"{result['answered']:.0f} of {result['sent']:.0f} came back, median {result['p50_ms']:.0f} ms"
-    return Finding("OK", what, found) if result["answered"] == result["sent"] else Finding(bad, what, found, remedy)
+    return (
+        Finding("OK", what, found)
+        if result["answered"] == result["sent"]
+        else Finding(bad, what, found, remedy)
+    )

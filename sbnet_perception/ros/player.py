@@ -12,6 +12,7 @@ import rclpy
 from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -20,10 +21,9 @@ from rosgraph_msgs.msg import Clock
 from vision_msgs.msg import Detection3DArray
 
 from sbnet_perception.bags.reader import BagMessage
-from sbnet_perception.errors import UserError
 from sbnet_perception.ros.recorder import Recorder
 from sbnet_perception.ros.results import Results, stamp_of
-from sbnet_perception.ros.session import ChildProcess, Session
+from sbnet_perception.ros.session import Session
 from sbnet_perception.ros.topics import OUTPUTS, Played
 from sbnet_perception.ros.types import message_class
 
@@ -31,6 +31,10 @@ ACTIVE = 3  # lifecycle_msgs/msg/State.PRIMARY_STATE_ACTIVE
 CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.3
 """DDS matches the two ends of a topic one after the other; this covers the difference."""
+
+
+class NotReady(Exception):
+    """The detector cannot be played to yet; the message says what is missing."""
 
 
 class Player:
@@ -56,9 +60,8 @@ class Player:
                 signal_handler_options=SignalHandlerOptions.NO,
             )
             self._node = rclpy.create_node("sbnet_replay", context=self._context)
-        self._clock = self._node.create_publisher(
-            Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        )
+        clock_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._clock = self._node.create_publisher(Clock, "/clock", clock_qos)
         self._publishers = {name: self._publisher(*wire) for name, wire in played.wire.items()}
         for topic, msgtype in OUTPUTS.items():
             self._subscribe(topic, msgtype)
@@ -74,22 +77,25 @@ class Player:
         self._spinner.join(timeout=2.0)
         self._node.destroy_node()
 
-    def wait_until_ready(self, node: ChildProcess | None, start_ns: int, seconds: float) -> None:
+    def wait_until_ready(
+        self, check: Callable[[], None], start_ns: int, seconds: float, lifecycle: bool
+    ) -> None:
         """Returns when the detector is active and every end of every topic has found the other.
 
         Args:
-            node: the detector's process, or None where the user runs it.
+            check: called all the time; raises where waiting makes no sense any more.
             start_ns: bag time that /clock shows meanwhile.
             seconds: how long to wait at most.
+            lifecycle: ask the node `sbnet` for its state first.
 
         Raises:
-            UserError: the node ended, or was not ready in time; the message has its last log lines.
+            NotReady: time is over; the message says for what was waited.
         """
         deadline = time.monotonic() + seconds
-        states = self._node.create_client(GetState, "/sbnet/get_state") if node is not None else None
-        if states is not None:
-            self._wait(lambda: self._is_active(states), node, deadline, start_ns, "it did not become active")
-        self._wait(self._is_heard, node, deadline, start_ns, "nobody subscribes to /points")
+        if lifecycle:
+            states = self._node.create_client(GetState, "/sbnet/get_state")
+            self._wait(lambda: self._is_active(states), check, deadline, start_ns, "is not active")
+        self._wait(self._is_heard, check, deadline, start_ns, "does not subscribe to /points")
         # A topic that this node does not use never matches: give the rest a short time only.
         extra = min(deadline, time.monotonic() + 2.0)
         while not self._is_matched() and time.monotonic() < extra:
@@ -99,28 +105,34 @@ class Player:
 
     def publish(self, message: BagMessage) -> None:
         """Sends one message of the bag and records it; topics that are only carried along are recorded."""
-        wire = self._played.wire.get(message.topic)
-        if wire is not None:
+        topic, msgtype = message.topic, self._played.carried.get(message.topic, "")
+        if message.topic in self._played.wire:
+            topic, msgtype, _ = self._played.wire[message.topic]
             if message.topic == self._played.points:
                 self.results.published(stamp_of(message.raw))
             self._publishers[message.topic].publish(message.raw)
         if self._recorder is not None:
-            topic, msgtype = (
-                wire[:2] if wire is not None else (message.topic, self._played.carried[message.topic])
-            )
             self._recorder.write(topic, msgtype, message.stamp_ns, message.raw)
 
-    def paced(self, messages: Iterator[BagMessage], start_ns: int, rate: float) -> Iterator[BagMessage]:
+    def send_again(self, message: BagMessage) -> None:
+        """Sends a cloud that was perhaps lost once more; it is neither counted nor recorded again."""
+        self._publishers[message.topic].publish(message.raw)
+
+    def paced(
+        self, messages: Iterator[BagMessage], start_ns: int, rate: float, check: Callable[[], None]
+    ) -> Iterator[BagMessage]:
         """Yields each message at its moment, `rate` times the recorded pace, and keeps /clock going.
 
-        A player that is late skips no message; `late_s` says how late it was.
+        A player that is late skips no message; `late_s` says how late it was. `check` is called all the time.
         """
         begin = time.monotonic()
         for message in messages:
+            check()
             due = begin + (message.stamp_ns - start_ns) / 1e9 / rate
             while (remaining := due - time.monotonic()) > 0:
                 self._tick(start_ns + int((time.monotonic() - begin) * rate * 1e9))
                 time.sleep(min(remaining, CLOCK_PERIOD_S))
+                check()
             self.late_s = max(self.late_s, -remaining)
             self._tick(message.stamp_ns)
             yield message
@@ -139,7 +151,11 @@ class Player:
 
     def settle(self, topic: str) -> None:
         """Waits until a message on another topic than the clouds' has surely been taken in."""
-        self._publishers[topic].wait_for_all_acked(rclpy.duration.Duration(seconds=2.0))
+        self._publishers[topic].wait_for_all_acked(Duration(seconds=2.0))
+        time.sleep(SETTLE_S)
+
+    def drain(self) -> None:
+        """Gives the outputs that come beside the last detections the time to arrive."""
         time.sleep(SETTLE_S)
 
     def _tick(self, now_ns: int) -> None:
@@ -177,20 +193,16 @@ class Player:
     def _wait(
         self,
         ready: Callable[[], bool],
-        node: ChildProcess | None,
+        check: Callable[[], None],
         deadline: float,
         start_ns: int,
         problem: str,
     ) -> None:
         while not ready():
-            if node is not None and node.exit_code is not None:
-                raise UserError(
-                    f"the node ended with exit code {node.exit_code} before the replay began; it said:\n{node.last_lines()}"
-                )
+            check()
             if time.monotonic() > deadline:
-                said = f"; the node said:\n{node.last_lines()}" if node is not None else ""
                 domain = self._context.get_domain_id()
-                raise UserError(f"the node was not ready in time on ROS_DOMAIN_ID {domain}: {problem}{said}")
+                raise NotReady(f"the node {problem} within the time given, on ROS_DOMAIN_ID {domain}")
             self._tick(start_ns)
             time.sleep(0.05)
 
@@ -206,8 +218,5 @@ class Player:
         return int(self._publishers[self._played.points].get_subscription_count()) > 0
 
     def _is_matched(self) -> bool:
-        publishers = [self._clock, *self._publishers.values()]
-        outputs = ("/detections", "/computation_mask")
-        return all(p.get_subscription_count() for p in publishers) and all(
-            map(self._node.count_publishers, outputs)
-        )
+        heard = all(p.get_subscription_count() for p in (self._clock, *self._publishers.values()))
+        return heard and all(map(self._node.count_publishers, ("/detections", "/computation_mask")))

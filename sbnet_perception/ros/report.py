@@ -115,9 +115,8 @@ class Narrator:
         self._console = console
         self._start_ns = start_ns
         self._second = 0
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console,
-        )  # fmt: skip
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task("replay", total=max(1, end_ns - start_ns))
 
     def __enter__(self) -> Narrator:
@@ -148,11 +147,12 @@ class Narrator:
 
     def _line(self, second: int, counts: Interval, late_s: float) -> None:
         sparsity = _sparsity(counts)
-        masked = "    –" if sparsity is None else f"{sparsity:5.1%}"
+        masked = "    -" if sparsity is None else f"{sparsity:5.1%}"
         late = f"  [yellow]the player is {late_s:.1f} s late[/]" if late_s > 0.2 else ""
+        latency = _ms(percentile(counts.latencies_ms, 50))
         self._console.print(
             f"[dim]{second:4d} s[/]  {counts.frames:3d} frames  {counts.processed:3d} processed  "
-            f"{counts.detections:4d} detections  {masked} sparse  {_ms(percentile(counts.latencies_ms, 50)):>7}{late}",
+            f"{counts.detections:4d} detections  {masked} sparse  {latency:>7}{late}",
             highlight=False,
             soft_wrap=True,
         )
@@ -163,4 +163,4 @@ def _sparsity(counts: Interval) -> float | None:
 
 
 def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f} ms"
+    return "-" if value is None else f"{value:.0f} ms"

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sbnet_perception.errors import UserError
+
 
 def stamp_of(raw: bytes) -> int:
     """header.stamp in ns of the CDR bytes of any message that starts with a std_msgs/Header.
 
     Raises:
-        ValueError: there are too few bytes for a header.
+        UserError: there are too few bytes for a header.
     """
     if len(raw) < 12:
-        raise ValueError(f"{len(raw)} bytes cannot hold a message with a header")
+        raise UserError(f"a message of {len(raw)} bytes has no header: the bag is damaged")
     sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
     return int(sec) * 10**9 + int(nanosec)
 

@@ -29,7 +29,9 @@ def echo() -> None:
     rclpy.init()
     node = rclpy.create_node("sbnet_doctor_echo")
     answers = node.create_publisher(Header, "doctor/answers", QoSProfile(depth=10))
-    node.create_subscription(PointCloud2, "doctor/cloud", lambda cloud: answers.publish(cloud.header), BEST_EFFORT)
+    node.create_subscription(
+        PointCloud2, "doctor/cloud", lambda cloud: answers.publish(cloud.header), BEST_EFFORT
+    )
     rclpy.spin(node)
 
 
@@ -43,7 +45,9 @@ def send(seconds: float) -> dict[str, float]:
     node = rclpy.create_node("sbnet_doctor_send")
     clouds = node.create_publisher(PointCloud2, "doctor/cloud", BEST_EFFORT)
     answered: list[str] = []
-    node.create_subscription(Header, "doctor/answers", lambda header: answered.append(header.frame_id), QoSProfile(depth=10))
+    node.create_subscription(
+        Header, "doctor/answers", lambda header: answered.append(header.frame_id), QoSProfile(depth=10)
+    )
     other = ChildProcess(["-m", "sbnet_perception.ros.roundtrip", "echo"], os.environ)
     try:
         deadline = time.monotonic() + seconds

@@ -20,6 +20,8 @@ from sbnet_perception.resources import resource
 
 # DDS computes its UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
 HIGHEST_DOMAIN = 101
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for its profile; the second name is Humble's."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -48,7 +50,7 @@ class Session:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """This process's environment holds the session's settings: create the rclpy context and node inside."""
+        """This process's environment holds the session's settings: create context and node inside."""
         before = {name: os.environ.get(name) for name in self.settings}
         os.environ.update(self.settings)
         try:
@@ -79,10 +81,15 @@ def dds_settings(domain_id: int) -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PYTHONUNBUFFERED": "1",
     }
-    if not os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE"):
-        settings["FASTDDS_DEFAULT_PROFILES_FILE"] = str(resource("config/fastdds.xml"))
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        settings[profile_variable()] = str(resource("config/fastdds.xml"))
     kept = {name: os.environ[name] for name in settings if os.environ.get(name)}
     return {**settings, **kept, "ROS_DOMAIN_ID": str(domain_id)}
+
+
+def profile_variable() -> str:
+    """The one of PROFILE_VARIABLES that this machine's Fast DDS reads."""
+    return PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") == "humble"]
 
 
 def _claim_free_domain() -> tuple[int, socket.socket]:

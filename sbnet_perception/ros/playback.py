@@ -1,0 +1,281 @@
+"""One replay from end to end: the node's process, the player, the recording, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from sbnet_perception.bags.reader import BagMessage, BagReader
+from sbnet_perception.errors import UserError
+from sbnet_perception.ros.interruption import Interrupted, Interruption
+from sbnet_perception.ros.player import NotReady, Player
+from sbnet_perception.ros.recorder import Recorder
+from sbnet_perception.ros.report import Narrator, ReplayReport, make_report
+from sbnet_perception.ros.results import stamp_of
+from sbnet_perception.ros.session import ChildProcess, Session, start_node
+from sbnet_perception.ros.topics import Played, choose_grid_frame, choose_topics
+
+READY_S = 60.0
+DRAIN_S = 2.0
+RESEND_S = 2.0
+GIVE_UP_AFTER = 3
+"""First clouds without a result after which an every-frame replay ends."""
+LATE_S = 0.2
+"""A player that is later than this says so."""
+_LOG_LINE = re.compile(r"^\[(WARN|ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)")
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """How a bag is played.
+
+    Attributes:
+        rate: speed, 1 = as recorded.
+        loop: begin again at the end until interrupted; only the first round is recorded.
+        every_frame: as fast as the node goes, each cloud only after the result of the one before.
+        frame_timeout: seconds to wait for one result then.
+        out: the recording, or None for none.
+        points_topic, road_mask_topic: names in the bag; None = found by type.
+        params_file: a ROS parameter file for the node.
+        grid_frame: the node's grid_frame; None = base_link where the bag has it, else the cloud's own ("").
+        parameters: further node parameters by name; they win over the file.
+        start_node: False where the user runs the node.
+    """
+
+    rate: float = 1.0
+    loop: bool = False
+    every_frame: bool = False
+    frame_timeout: float = 10.0
+    out: Path | None = None
+    points_topic: str | None = None
+    road_mask_topic: str | None = None
+    params_file: Path | None = None
+    grid_frame: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    start_node: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rate <= 100.0:
+            raise UserError(f"--rate is {self.rate:g}; it must be above 0 and at most 100")
+        if self.frame_timeout <= 0.0:
+            raise UserError(f"--frame-timeout is {self.frame_timeout:g}; it must be above 0")
+
+
+def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> ReplayReport:
+    """Plays a bag into a detector node of its own process over DDS.
+
+    Args:
+        bag: rosbag2 folder, MCAP or sqlite3 file.
+        console: where progress goes; None = nowhere.
+
+    Raises:
+        UserError: the bag cannot be read or has no cloud, the node does not start or ends early, or an
+            option does not fit the bag.
+    """
+    console = console or Console(quiet=True)
+    with BagReader(bag) as reader:
+        played = choose_topics(reader.topics, options.points_topic, options.road_mask_topic)
+        if options.out is not None and options.out.exists() and options.out.samefile(reader.path):
+            raise UserError(f"--out {options.out} is the bag that is played; choose another name")
+        frame, reason = _grid_frame(reader, played, options)
+        road = played.road_mask or "none, so the road counts as everywhere"
+        _say(console, f"points {played.points}, road mask {road}")
+        _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
+        if not frame and "ground_z" not in options.parameters and options.params_file is None:
+            _say(console, "its z = 0 must be the ground; otherwise add, for example, -p ground_z:=-1.73")
+        for warning in reader.warnings:
+            _warn(console, warning)
+        return _Replay(reader, played, replace(options, grid_frame=frame), console).run()
+
+
+class _Replay:
+    """One run of `play`."""
+
+    def __init__(self, reader: BagReader, played: Played, options: ReplayOptions, console: Console) -> None:
+        self._reader = reader
+        self._played = played
+        self._options = options
+        self._console = console
+        self._missing: list[tuple[int, int]] = []
+        self._node: ChildProcess | None = None
+        self._interruption = Interruption()
+
+    def run(self) -> ReplayReport:
+        options, reader, console = self._options, self._reader, self._console
+        interrupted = False
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._interruption)
+            session = stack.enter_context(_session(options))
+            _say(console, f"ROS_DOMAIN_ID {session.domain_id}: RViz sees the replay with the same")
+            if options.start_node:
+                self._node = self._start_node(session)
+                stack.callback(self._node.stop)
+            recorder = None
+            if options.out is not None:
+                recorder = Recorder(options.out, lambda text: _warn(console, text))
+                stack.callback(recorder.close)
+            player = Player(session, self._played, recorder)
+            stack.callback(player.close)
+
+            begin = time.monotonic()
+            try:
+                with console.status("waiting for the node"):
+                    player.wait_until_ready(self._check, reader.start_ns, READY_S, self._node is not None)
+                begin = time.monotonic()
+                with Narrator(console, reader.start_ns, reader.end_ns) as narrator:
+                    self._play_rounds(player, narrator)
+                    narrator.finish(player.results)
+            except Interrupted:
+                interrupted = True
+            except NotReady as error:
+                raise UserError(f"{error}{self._said()}") from error
+            wall = time.monotonic() - begin
+        if player.late_s > LATE_S:
+            late = f"it was {player.late_s:.1f} s late at worst"
+            _warn(console, f"the player could not keep --rate {options.rate:g}: {late}")
+        return make_report(
+            player.results,
+            drive_s=(reader.end_ns - reader.start_ns) / 1e9,
+            wall_s=wall,
+            late_s=player.late_s,
+            missing=tuple(self._missing),
+            grid_frame=options.grid_frame,
+            recording=options.out,
+            recording_complete=recorder is None or recorder.complete,
+            interrupted=interrupted,
+        )
+
+    def _start_node(self, session: Session) -> ChildProcess:
+        given = {"grid_frame": self._options.grid_frame} if self._options.grid_frame else {}
+        parameters = {**given, **self._options.parameters}
+        return start_node(session, parameters, self._options.params_file, self._hear)
+
+    def _play_rounds(self, player: Player, narrator: Narrator) -> None:
+        while True:
+            if self._options.every_frame:
+                self._play_every_frame(player, narrator)
+            else:
+                self._play_paced(player, narrator)
+            player.drain()
+            if not self._options.loop:
+                return
+            player.stop_recording()
+            narrator.restart()
+
+    def _messages(self) -> Iterator[BagMessage]:
+        return self._reader.messages([*self._played.wire, *self._played.carried])
+
+    def _play_paced(self, player: Player, narrator: Narrator) -> None:
+        last = None
+        for message in player.paced(self._messages(), self._reader.start_ns, self._options.rate, self._check):
+            player.publish(message)
+            narrator.at(message.stamp_ns, player.results, player.late_s)
+            last = stamp_of(message.raw) if message.topic == self._played.points else last
+        if last is not None:
+            player.results.wait(last, DRAIN_S)
+
+    def _play_every_frame(self, player: Player, narrator: Narrator) -> None:
+        """Transforms between two clouds are played before the first is waited for: it may need them."""
+        waiting: tuple[int, BagMessage] | None = None
+        number = 0
+        for message in player.unpaced(self._messages()):
+            self._check()
+            cloud = message.topic == self._played.points
+            if cloud and waiting is not None:
+                self._await(player, *waiting)
+            player.publish(message)
+            narrator.at(message.stamp_ns, player.results, 0.0)
+            if cloud:
+                waiting = (number, message)
+                number += 1
+            elif message.topic in self._played.wire and self._played.wire[message.topic][2]:
+                player.settle(message.topic)
+        if waiting is not None:
+            self._await(player, *waiting)
+
+    def _await(self, player: Player, number: int, cloud: BagMessage) -> None:
+        stamp, results = stamp_of(cloud.raw), player.results
+        deadline = time.monotonic() + self._options.frame_timeout
+        again = time.monotonic() + RESEND_S
+        while not results.wait(stamp, min(0.2, max(0.0, deadline - time.monotonic()))):
+            self._check()
+            if time.monotonic() >= deadline:
+                break
+            # On a busy machine the node may match this publisher only after the first cloud, and lose it.
+            if not results.total.processed and time.monotonic() >= again:
+                player.send_again(cloud)
+                again += RESEND_S
+        else:
+            return
+        self._missing.append((number, stamp))
+        timeout, when = f"{self._options.frame_timeout:g} s", f"{stamp // 10**9}.{stamp % 10**9:09d}"
+        _warn(self._console, f"frame {number} (stamp {when}) had no result within {timeout}")
+        if not results.total.processed and len(self._missing) >= GIVE_UP_AFTER:
+            raise UserError(f"the first {GIVE_UP_AFTER} frames had no result{self._said()}")
+
+    def _check(self) -> None:
+        """Raises when the replay cannot or shall not go on."""
+        self._interruption.check()
+        if self._node is not None and self._node.exit_code is not None:
+            raise UserError(f"the node ended with exit code {self._node.exit_code}{self._said()}")
+
+    def _said(self) -> str:
+        return "" if self._node is None else f"; its last lines:\n{self._node.last_lines()}"
+
+    def _hear(self, line: str) -> None:
+        """Warnings and errors of the node are the user's too."""
+        found = _LOG_LINE.match(line)
+        if found:
+            _warn(self._console, f"node {found[1]}: {found[2]}")
+
+
+def _grid_frame(reader: BagReader, played: Played, options: ReplayOptions) -> tuple[str, str]:
+    """The node's grid_frame ("" = each cloud's own) and why."""
+    if options.grid_frame is not None:
+        return options.grid_frame, "as asked for"
+    if "grid_frame" in options.parameters:
+        return str(options.parameters["grid_frame"]), "as asked for"
+    if options.params_file is not None and (named := _named_in(options.params_file, "grid_frame")):
+        return named, f"from {options.params_file}"
+    return choose_grid_frame(reader, played)
+
+
+def _named_in(params_file: Path, parameter: str) -> str | None:
+    """The value of a parameter anywhere in a ROS parameter file; an empty one counts as none."""
+    try:
+        tree: Any = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--params-file {params_file} cannot be read: {error}") from error
+    branches = [tree]
+    while branches:
+        branch = branches.pop()
+        if isinstance(branch, dict):
+            if branch.get(parameter):
+                return str(branch[parameter])
+            branches += branch.values()
+    return None
+
+
+def _session(options: ReplayOptions) -> Session:
+    """A domain of its own; the user's where the user runs the node."""
+    if options.start_node:
+        return Session()
+    return Session(int(os.environ.get("ROS_DOMAIN_ID") or 0))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(escape(text), highlight=False)
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(f"[yellow]{escape(text)}[/]", highlight=False)
