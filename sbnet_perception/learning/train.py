@@ -61,7 +61,7 @@ class TrainConfig:
 
 
 class _Batches(Dataset[Batch]):
-    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so that training resumes exactly."""
+    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so training resumes exactly."""
 
     def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
         self.scenes, self.config = scenes, config
@@ -228,7 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items())
     notes = {
         "command": f"sbnet train {arguments.out.name} {options}",
-        "data": f"{config.scenes} scenes of this repository's simulator, seeds {config.scene_seed} and up; no real data",
+        "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; no real data",
         "version": __version__,
     }
     save_weights(arguments.out, trainer.network.eval(), config.grid, DetectorConfig().classes, notes)
