@@ -1,0 +1,97 @@
+"""Pictures of recordings: they show what was recorded, where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+from recordings import SENSOR_HEIGHT, START_NS, points, stamps, write_drive, write_replay
+
+from sbnet_perception.bags import birdview
+from sbnet_perception.bags.pictures import MAX_ANIMATION_BYTES, PICTURE_SIZE, draw_pictures, picture
+from sbnet_perception.bags.recorded import Recording
+from sbnet_perception.errors import UserError
+
+FRAMES = 9
+BOX = np.array([[50.0, 12.0, 0.8, 4.5, 2.0, 1.6, 0.6], [17.0, 2.0, 0.8, 4.5, 2.0, 1.6, 3.0]], np.float32)
+
+
+@pytest.fixture
+def computed() -> np.ndarray:
+    """bool [50, 88]: only y < 0 and x < 35.2 m."""
+    mask = np.zeros((50, 88), bool)
+    mask[:25, :44] = True
+    return mask
+
+
+@pytest.fixture
+def recording(computed: np.ndarray, tmp_path: Path) -> Path:
+    return write_replay(tmp_path / "out.mcap", FRAMES, BOX, computed)
+
+
+def centre_of(image: Image.Image, color: str, tolerance: int = 30) -> tuple[float, float, int]:
+    """Mean column and row of the pixels near a colour, as fractions of the image, and their number."""
+    pixels = np.asarray(image, np.int32)
+    near = np.abs(pixels - np.round(np.array(to_rgb(color)) * 255)).max(axis=2) <= tolerance
+    rows, columns = np.nonzero(near)
+    return float(columns.mean()) / pixels.shape[1], float(rows.mean()) / pixels.shape[0], len(rows)
+
+
+def test_a_recording_gives_its_key_frames_and_one_small_moving_picture(recording: Path, tmp_path: Path) -> None:
+    files = draw_pictures(recording, tmp_path / "pictures", stills=3)
+    assert [file.name for file in files] == ["drive_1.png", "drive_2.png", "drive_3.png", "drive.gif"]
+    for file in files[:-1]:
+        with Image.open(file) as image:
+            assert image.size == PICTURE_SIZE
+            assert len(image.getcolors(1_000_000)) > 200
+    with Image.open(files[-1]) as moving:
+        assert moving.n_frames == FRAMES
+        assert moving.info["duration"] == 100
+    assert files[-1].stat().st_size < MAX_ANIMATION_BYTES
+
+
+def test_forward_is_right_left_is_up_and_only_the_computed_part_is_tinted(recording: Path) -> None:
+    frame = next(Recording(recording).frames())
+    one = frame.detections[:1]
+    assert np.allclose(one.boxes, BOX[:1], atol=1e-5)
+    clean = type(frame)(**{**vars(frame), "detections": one, "points": frame.points[:0], "truth": None})
+    image = picture(clean).crop((0, 40, PICTURE_SIZE[0], 730))
+    column, row, count = centre_of(image, birdview.DETECTION)
+    assert count > 200
+    assert column == pytest.approx((50 + 3) / 73.4, abs=0.03)
+    assert row == pytest.approx((20 - 12) / 40, abs=0.05)
+    tint = np.asarray(image.crop((200, 480, 400, 560)), int).reshape(-1, 3).mean(axis=0)
+    bare = np.asarray(image.crop((900, 480, 1100, 560)), int).reshape(-1, 3).mean(axis=0)
+    assert tint[1] > bare[1] + 30
+    assert np.abs(bare - 255 * np.array(to_rgb(birdview.BACKGROUND))).max() < 12
+
+
+def test_a_frame_has_cloud_mask_and_truth_in_the_frame_of_its_detections(recording: Path, computed: np.ndarray) -> None:
+    source = Recording(recording)
+    assert source.stamps == stamps(FRAMES)
+    assert source.counts == [len(BOX)] * FRAMES
+    frames = list(source.frames())
+    assert [frame.time_s for frame in frames] == pytest.approx([0.1 * index for index in range(FRAMES)])
+    for index, frame in enumerate(frames):
+        raised = points(index) + np.array([0, 0, SENSOR_HEIGHT, 0], np.float32)
+        assert np.allclose(frame.points, raised, atol=1e-3)
+        assert frame.mask is not None
+        assert np.array_equal(frame.mask, computed)
+        assert (frame.grid.x_max, frame.grid.y_min) == (70.4, -20.0)
+        assert frame.truth is not None
+        assert np.allclose(frame.truth, frame.detections.boxes)
+    assert [frame.stamp_ns for frame in source.frames([START_NS])] == [START_NS]
+
+
+def test_heights_are_above_the_ground_that_the_node_was_told(computed: np.ndarray, tmp_path: Path) -> None:
+    low, high = (write_replay(tmp_path / f"{z}.mcap", 1, BOX, computed, ground_z=z) for z in (0.0, -1.5))
+    below, above = (next(Recording(path).frames()).points[:, 2] for path in (low, high))
+    assert np.allclose(above - below, 1.5, atol=1e-5)
+
+
+def test_a_recording_without_detections_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no /detections: record it with `sbnet replay`"):
+        draw_pictures(write_drive(tmp_path / "drive.mcap", 2), tmp_path)
