@@ -351,6 +351,7 @@ def with_parameters(robot: Robot, weights: Path) -> Iterator[Callable[..., None]
         "weights": str(weights),
         "grid_frame": "",
         "ground_z": 0.0,
+        "input_timeout": 2.0,
     }
     robot.new_road_publisher()
     yield lambda **changes: robot.reconfigure(**changes)

@@ -214,7 +214,7 @@ def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(robot
     assert sum("time jumped by -" in line for line in robot.lines) == 1
 
 
-# 24, 29 ------------------------------------------------------------------------------------------------
+# 24, 27, 29 --------------------------------------------------------------------------------------------
 
 
 def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_first(robot: Robot) -> None:
@@ -228,6 +228,19 @@ def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_f
     assert answered < 30
     assert list(robot.detections)[-answered:] == sorted(list(robot.detections)[-answered:])
     robot.wait(lambda: robot.counter("dropped: newer cloud arrived") >= 1, 5, "drops are counted")
+
+
+def test_27_a_sensor_that_falls_silent_is_an_error_until_it_is_back(robot: Robot, reconfigured: Any) -> None:
+    reconfigured(input_timeout=0.5)
+    robot.detect()
+    time.sleep(0.6)
+    status = robot.status()
+    assert status.level == DiagnosticStatus.ERROR
+    assert "no cloud for" in status.message
+    for _ in range(30):
+        robot.detect()
+        time.sleep(0.05)
+    assert robot.diagnostics[-1][1].level != DiagnosticStatus.ERROR
 
 
 def test_29_boxes_that_are_not_finite_never_leave_the_node(
