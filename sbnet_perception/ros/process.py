@@ -42,6 +42,9 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
         node.trigger_shutdown()
     node.destroy_node()
     rclpy.shutdown()
+    # The interpreter's end would bring back the default action: to die of an impatient second Ctrl-C.
+    for number in END:
+        signal.signal(number, signal.SIG_IGN)
     if node.inference_under_way:
         # The interpreter cannot end in order underneath an inference that outlasts its patience.
         sys.stdout.flush()
