@@ -21,15 +21,11 @@ from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_gri
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.targets import LEAST_POINTS
 
-HELD_OUT = (
-    (9_000_001, "hdl64"),
-    (9_000_002, "vlp32c"),
-    (9_000_003, "hdl32"),
-    (9_000_004, "hdl64"),
-    (9_000_005, "vlp32c"),
-    (9_000_006, "hdl32"),
-)
-"""Seeds and sensors of the drives that no training sees."""
+SENSORS = ("hdl64", "vlp32c", "hdl32")
+HELD_OUT = range(9_000_001, 9_000_007)
+"""Seeds of the drives that no training and no choice has seen."""
+VALIDATION = range(8_000_001, 8_000_007)
+"""Seeds of the drives that chose the score threshold."""
 SECONDS, RATE_HZ = 20.0, 0.5
 REAL_POINTS, REAL_IOU = 50, 0.3
 LOWEST_SCORE = 0.02
@@ -102,10 +98,10 @@ def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> R
     )
 
 
-def held_out_frames(grid: Grid) -> Iterator[LabelledFrame]:
-    """The frames of all held-out drives."""
-    for seed, sensor in HELD_OUT:
-        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, sensor)
+def frames_of_drives(seeds: Iterable[int], grid: Grid) -> Iterator[LabelledFrame]:
+    """The frames of simulated drives, each drive with the next of the sensors."""
+    for number, seed in enumerate(seeds):
+        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)])
 
 
 def _best_threshold(scores: np.ndarray, hits: np.ndarray, vehicles: int) -> float:
@@ -119,6 +115,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="measure on the drives that chose the score threshold, not the held-out",
+    )
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="also measure on real frames FOLDER/frames/*.npz")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
 
@@ -127,10 +128,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = DetectorConfig(grid=arguments.grid, weights=arguments.weights)
     console = Console()
     pipeline = Pipeline(replace(config, score_threshold=LOWEST_SCORE))
-    count = int(SECONDS * RATE_HZ) * len(HELD_OUT)
-    frames = track(held_out_frames(pipeline.grid), "held-out simulated drives", total=count, console=console)
+    seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
+    drives = frames_of_drives(seeds, pipeline.grid)
+    frames = track(drives, f"{kind} simulated drives", total=int(SECONDS * RATE_HZ) * len(seeds), console=console)
     simulated = evaluate_simulated(pipeline, config.score_threshold, frames)
-    console.print(_simulated_table(simulated, config.score_threshold))
+    console.print(_simulated_table(simulated, config.score_threshold, kind))
     real: list[RealResult] = []
     if arguments.real:
         pipeline = Pipeline(config)
@@ -144,8 +146,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _simulated_table(result: SimulatedResult, threshold: float) -> Table:
-    table = Table("figure", "value", title=f"{len(HELD_OUT)} simulated drives held out from training")
+def _simulated_table(result: SimulatedResult, threshold: float, kind: str) -> Table:
+    table = Table("figure", "value", title=f"{kind} simulated drives")
     table.add_row("frames / vehicles with at least 5 points", f"{result.frames} / {result.vehicles}")
     table.add_row("AP, BEV IoU 0.5", f"{result.ap50:.3f}")
     table.add_row("AP, BEV IoU 0.7", f"{result.ap70:.3f}")
