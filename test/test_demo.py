@@ -1,4 +1,4 @@
-"""`sbnet demo` from end to end, with a drive of one second."""
+"""`sbnet demo` from end to end, with a drive of six clouds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sbnet_perception.ros.demo import simulated_drive
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What it prints, and its folder."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "sbnet_perception.cli", "demo", "--seconds", "1", "--every-frame"]
+    command = [sys.executable, "-m", "sbnet_perception.cli", "demo", "--seconds", "0.6", "--every-frame"]
     done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, folder
@@ -27,7 +27,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_the_demo_processes_every_frame_and_says_how_many_vehicles_it_found(demo: tuple[str, Path]) -> None:
     said, _ = demo
-    assert re.search(r"frames processed\s+│ 10 ", said), said
+    assert re.search(r"frames processed\s+│ 6 ", said), said
     assert re.search(r"dropped\s+│ 0 ", said), said
     assert re.search(r"vehicles of 50\+ points found\s+│ \d+ of \d+", said), said
     assert "false positives" in said
@@ -40,16 +40,16 @@ def test_the_demo_leaves_a_recording_pictures_and_an_animation_and_names_them(de
         assert (folder / name).is_file()
         assert name in said.replace("\n", "")
     with Image.open(folder / "drive.gif") as animation:
-        assert animation.n_frames == 10
+        assert animation.n_frames == 6
     with BagReader(folder / "out.mcap") as bag:
         counts = {name: topic.count for name, topic in bag.topics.items()}
-    assert counts["/points"] == counts["/detections"] == counts["/computation_mask"] == 10
-    assert counts["/ground_truth"] == 10
+    assert counts["/points"] == counts["/detections"] == counts["/computation_mask"] == 6
+    assert counts["/ground_truth"] == 6
     assert counts["/road_mask"] == 1
 
 
 def test_a_drive_that_is_there_is_not_simulated_again(demo: tuple[str, Path]) -> None:
     _, folder = demo
-    before = next(folder.glob("drive_seed7_1s.mcap")).stat().st_mtime_ns
-    path = simulated_drive(folder, seed=7, seconds=1.0, console=Console(quiet=True))
+    before = next(folder.glob("drive_seed7_0.6s.mcap")).stat().st_mtime_ns
+    path = simulated_drive(folder, seed=7, seconds=0.6, console=Console(quiet=True))
     assert path.stat().st_mtime_ns == before

@@ -21,9 +21,7 @@ TEXT = "#dce6f0"
 DETECTION = "#ffb224"
 TRUTH = "#d4ff6a"
 COMPUTED = "#19c796"
-HEIGHTS = LinearSegmentedColormap.from_list(
-    "heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"]
-)
+HEIGHTS = LinearSegmentedColormap.from_list("heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"])
 HEIGHT_RANGE = (0.0, 3.0)
 """Metres above the ground plane that the colours of the points span."""
 
@@ -85,9 +83,7 @@ def draw_frame(
     if truth is not None and len(truth):
         outlines = list(_closed(_corners(truth)))
         dashes = (0, (4, 2))
-        ax.add_collection(
-            LineCollection(outlines, colors=TRUTH, linewidths=0.9 * scale, linestyles=dashes, zorder=4)
-        )
+        ax.add_collection(LineCollection(outlines, colors=TRUTH, linewidths=0.9 * scale, linestyles=dashes, zorder=4))
     _draw_detections(ax, detections, grid, scale)
     if title:
         ax.set_title(title, color=TEXT, fontsize=12 * scale, loc="left", pad=7 * scale)
@@ -135,9 +131,7 @@ def _draw_points(ax: Axes, points: np.ndarray, grid: GridLike, size: float) -> N
     # High points last: a car's roof is not hidden below the road around it.
     order = np.flatnonzero(inside)[np.argsort(z[inside], kind="stable")]
     low, high = HEIGHT_RANGE
-    ax.scatter(
-        x[order], y[order], c=z[order], s=size, cmap=HEIGHTS, vmin=low, vmax=high, linewidths=0, zorder=3
-    )
+    ax.scatter(x[order], y[order], c=z[order], s=size, cmap=HEIGHTS, vmin=low, vmax=high, linewidths=0, zorder=3)
 
 
 def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) -> None:
@@ -159,9 +153,7 @@ def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) 
 def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
     """What each colour means, in one line below the picture."""
     shades = [HEIGHTS(level) for level in (0.0, 0.33, 0.66, 1.0)]
-    dots = tuple(
-        Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades
-    )
+    dots = tuple(Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades)
     low, high = HEIGHT_RANGE
     entries: dict[str, Artist | tuple[Artist, ...]] = {
         "vehicle detected, with heading and score": Line2D([], [], color=DETECTION, linewidth=2.0)

@@ -27,9 +27,7 @@ MAX_ANIMATION_BYTES = 4_000_000
 _DPI = 100
 
 
-def draw_pictures(
-    recording: Path, folder: Path, stills: int = 4, console: Console | None = None
-) -> list[Path]:
+def draw_pictures(recording: Path, folder: Path, stills: int = 4, console: Console | None = None) -> list[Path]:
     """Draws key frames (``drive_1.png`` ...) and ``drive.gif`` of a recording into a folder.
 
     The key frames are those with the most detections in each of `stills` equal parts of the drive.
@@ -132,9 +130,7 @@ def _animation(images: list[Image.Image], period_ms: int) -> bytes:
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     while True:
         out = BytesIO()
-        flat[0].save(
-            out, "GIF", save_all=True, append_images=flat[1:], duration=period_ms, loop=0, optimize=False
-        )
+        flat[0].save(out, "GIF", save_all=True, append_images=flat[1:], duration=period_ms, loop=0, optimize=False)
         if out.tell() <= MAX_ANIMATION_BYTES or len(flat) < 4:
             return out.getvalue()
         flat, period_ms = flat[::2], 2 * period_ms

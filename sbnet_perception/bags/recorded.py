@@ -120,9 +120,7 @@ class Recording:
             message = self._masks[stamp]
             mask, grid = _mask_of(message)
             points[:, 2] -= message.info.origin.position.z
-        return RecordedFrame(
-            stamp, (stamp - first) / 1e9, points, detections, mask, grid, self._truth.get(stamp)
-        )
+        return RecordedFrame(stamp, (stamp - first) / 1e9, points, detections, mask, grid, self._truth.get(stamp))
 
 
 class TransformTable:
@@ -180,9 +178,7 @@ def detections_of(message: Any) -> Detections:
     for item in message.detections:
         centre, size, turn = item.bbox.center.position, item.bbox.size, item.bbox.center.orientation
         yaw = 2.0 * np.arctan2(turn.z, turn.w)
-        boxes.append(
-            (centre.x, centre.y, centre.z, size.x, size.y, size.z, (yaw + np.pi) % (2 * np.pi) - np.pi)
-        )
+        boxes.append((centre.x, centre.y, centre.z, size.x, size.y, size.z, (yaw + np.pi) % (2 * np.pi) - np.pi))
         scores.append(item.results[0].hypothesis.score if item.results else 1.0)
     return Detections(
         np.array(boxes, np.float32).reshape(-1, 7),

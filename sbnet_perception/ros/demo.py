@@ -25,17 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default 20)")
     parser.add_argument("--seed", type=int, default=7, help="another seed, another drive (default 7)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default demo)")
-    parser.add_argument(
-        "--every-frame", action="store_true", help="drop no frame, however slow this machine is"
-    )
+    parser.add_argument("--every-frame", action="store_true", help="drop no frame, however slow this machine is")
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulates (once), replays, scores, draws; 0 when frames were processed."""
     if not 0.0 < args.seconds <= 600.0 or args.seed < 0:
-        raise UserError(
-            f"--seconds {args.seconds:g} --seed {args.seed}: seconds up to 600 and a seed from 0 up"
-        )
+        raise UserError(f"--seconds {args.seconds:g} --seed {args.seed}: seconds up to 600 and a seed from 0 up")
     console = Console()
     drive = simulated_drive(args.out, args.seed, args.seconds, console)
 

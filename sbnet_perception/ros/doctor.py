@@ -53,9 +53,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``sbnet doctor``."""
-    parser.add_argument(
-        "--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)"
-    )
+    parser.add_argument("--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,9 +86,7 @@ def examine(with_dds: bool = True) -> Iterator[Finding]:
             yield from check()
         except Exception as error:
             name = check.__name__.strip("_").replace("_", " ")
-            yield Finding(
-                "FAIL", name, f"{type(error).__name__}: {error}", "run `make setup` again, or report this"
-            )
+            yield Finding("FAIL", name, f"{type(error).__name__}: {error}", "run `make setup` again, or report this")
 
 
 def _python() -> Iterator[Finding]:
@@ -109,9 +105,7 @@ def _torch() -> Iterator[Finding]:
     yield Finding("OK", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
     isa = torch.backends.cpu.get_cpu_capability()
     if isa == "DEFAULT":
-        yield Finding(
-            "WARN", "CPU", "neither AVX2 nor AVX-512", "expect a slow network; use a newer processor"
-        )
+        yield Finding("WARN", "CPU", "neither AVX2 nor AVX-512", "expect a slow network; use a newer processor")
     else:
         yield Finding("OK", "CPU", f"{isa}, {os.cpu_count()} cores")
 
@@ -134,9 +128,7 @@ def _weights() -> Iterator[Finding]:
     try:
         load_network(config)
     except UserError as error:
-        yield Finding(
-            "FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train"
-        )
+        yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
         return
     yield Finding("OK", "weights", str(weights_path(config)))
 
@@ -171,9 +163,7 @@ def _messages() -> Iterator[Finding]:
         try:
             importlib.import_module(f"{package}.msg")
         except ImportError as error:
-            remedy = (
-                "make setup" if package in ("vision_msgs", "tf2_msgs") else "pip install -r requirements.txt"
-            )
+            remedy = "make setup" if package in ("vision_msgs", "tf2_msgs") else "pip install -r requirements.txt"
             yield Finding(
                 "FAIL",
                 package,
@@ -226,11 +216,7 @@ def _profile() -> Finding:
 
 def _segment_size(profile: Path) -> int | None:
     """The smallest segment_size in a profile, in bytes."""
-    sizes = [
-        int(e.text or 0)
-        for e in ElementTree.parse(profile).iter()
-        if e.tag.rsplit("}", 1)[-1] == "segment_size"
-    ]
+    sizes = [int(e.text or 0) for e in ElementTree.parse(profile).iter() if e.tag.rsplit("}", 1)[-1] == "segment_size"]
     return min(sizes, default=None)
 
 
@@ -279,9 +265,7 @@ def _round_trips() -> Iterator[Finding]:
 def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FAIL"], remedy: str) -> Finding:
     command = [sys.executable, "-m", "sbnet_perception.ros.roundtrip"]
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=30, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     except subprocess.TimeoutExpired:
         return Finding(bad, what, "no end within 30 s", remedy)
     if done.returncode:
@@ -290,8 +274,4 @@ def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FA
     if not result["found"]:
         return Finding(bad, what, "two processes did not find each other within 8 s", remedy)
     found = f"{result['answered']:.0f} of {result['sent']:.0f} came back, median {result['p50_ms']:.0f} ms"
-    return (
-        Finding("OK", what, found)
-        if result["answered"] == result["sent"]
-        else Finding(bad, what, found, remedy)
-    )
+    return Finding("OK", what, found) if result["answered"] == result["sent"] else Finding(bad, what, found, remedy)

@@ -179,7 +179,7 @@ class _Replay:
         last = None
         for message in player.paced(self._messages(), self._reader.start_ns, self._options.rate, self._check):
             player.publish(message)
-            narrator.at(message.stamp_ns, player.results, player.late_s)
+            narrator.at(message.stamp_ns, player.results, player.late_now_s)
             last = stamp_of(message.raw) if message.topic == self._played.points else last
         if last is not None:
             player.results.wait(last, DRAIN_S)
@@ -198,7 +198,7 @@ class _Replay:
             if cloud:
                 waiting = (number, message)
                 number += 1
-            elif message.topic in self._played.wire and self._played.wire[message.topic][2]:
+            elif message.topic == self._played.road_mask:
                 player.settle(message.topic)
         if waiting is not None:
             self._await(player, *waiting)

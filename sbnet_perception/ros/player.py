@@ -43,12 +43,14 @@ class Player:
     Attributes:
         results: which clouds had a result, and when.
         clock_ns: bag time that was last published on /clock.
-        late_s: by how much the player was behind the bag's pace at worst, in seconds of wall clock.
+        late_now_s, late_s: how far the player is behind the bag's pace, now and at worst, in seconds of
+            wall clock.
     """
 
     def __init__(self, session: Session, played: Played, recorder: Recorder | None) -> None:
         self.results = Results()
         self.clock_ns = 0
+        self.late_now_s = 0.0
         self.late_s = 0.0
         self._played = played
         self._recorder = recorder
@@ -77,9 +79,7 @@ class Player:
         self._spinner.join(timeout=2.0)
         self._node.destroy_node()
 
-    def wait_until_ready(
-        self, check: Callable[[], None], start_ns: int, seconds: float, lifecycle: bool
-    ) -> None:
+    def wait_until_ready(self, check: Callable[[], None], start_ns: int, seconds: float, lifecycle: bool) -> None:
         """Returns when the detector is active and every end of every topic has found the other.
 
         Args:
@@ -125,15 +125,18 @@ class Player:
 
         A player that is late skips no message; `late_s` says how late it was. `check` is called all the time.
         """
-        begin = time.monotonic()
+        begin = None
         for message in messages:
             check()
+            # The clock starts when the first message is at hand: opening the bag takes its time.
+            begin = time.monotonic() if begin is None else begin
             due = begin + (message.stamp_ns - start_ns) / 1e9 / rate
             while (remaining := due - time.monotonic()) > 0:
                 self._tick(start_ns + int((time.monotonic() - begin) * rate * 1e9))
                 time.sleep(min(remaining, CLOCK_PERIOD_S))
                 check()
-            self.late_s = max(self.late_s, -remaining)
+            self.late_now_s = -remaining
+            self.late_s = max(self.late_s, self.late_now_s)
             self._tick(message.stamp_ns)
             yield message
 
@@ -150,7 +153,7 @@ class Player:
             recorder.close()
 
     def settle(self, topic: str) -> None:
-        """Waits until a message on another topic than the clouds' has surely been taken in."""
+        """Waits until a message has surely been taken in: DDS keeps no order between topics."""
         self._publishers[topic].wait_for_all_acked(Duration(seconds=2.0))
         time.sleep(SETTLE_S)
 

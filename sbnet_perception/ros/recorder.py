@@ -56,9 +56,7 @@ class Recorder:
                 self._writer.close()
             except OSError as error:
                 self.complete = False
-                self._warn(
-                    f"{self.path} has no index ({error.strerror or error}); its messages stay readable"
-                )
+                self._warn(f"{self.path} has no index ({error.strerror or error}); its messages stay readable")
             self._writer = None
 
     def _disk_is_full(self, size: int) -> bool:

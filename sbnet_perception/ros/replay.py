@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="begin again at the end, until Ctrl-C; the first round is recorded",
     )
-    add(
-        "--every-frame", action="store_true", help="wait for each result before the next cloud: deterministic"
-    )
+    add("--every-frame", action="store_true", help="wait for each result before the next cloud: deterministic")
     add("--frame-timeout", type=float, default=10.0, metavar="S", help="how long to wait for it (default 10)")
     add(
         "--out",
@@ -36,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-record", action="store_true", help="record nothing")
     add("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: found by type)")
-    add(
-        "--road-mask-topic", metavar="TOPIC", help="the road mask's topic in the bag (default: found by type)"
-    )
+    add("--road-mask-topic", metavar="TOPIC", help="the road mask's topic in the bag (default: found by type)")
     add("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node")
     add(

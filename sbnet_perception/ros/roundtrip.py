@@ -29,9 +29,7 @@ def echo() -> None:
     rclpy.init()
     node = rclpy.create_node("sbnet_doctor_echo")
     answers = node.create_publisher(Header, "doctor/answers", QoSProfile(depth=10))
-    node.create_subscription(
-        PointCloud2, "doctor/cloud", lambda cloud: answers.publish(cloud.header), BEST_EFFORT
-    )
+    node.create_subscription(PointCloud2, "doctor/cloud", lambda cloud: answers.publish(cloud.header), BEST_EFFORT)
     rclpy.spin(node)
 
 

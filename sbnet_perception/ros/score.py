@@ -35,9 +35,7 @@ class Score:
             return []
         share = f" ({self.found / self.vehicles:.0%})" if self.vehicles else ""
         found = f"{self.found} of {self.vehicles}{share}, BEV IoU {IOU}, all frames together"
-        wrong = (
-            f"{self.false_positives / self.frames:.2f} per frame ({self.false_positives} in {self.frames})"
-        )
+        wrong = f"{self.false_positives / self.frames:.2f} per frame ({self.false_positives} in {self.frames})"
         return [(f"vehicles of {ENOUGH_POINTS}+ points found", found), ("false positives", wrong)]
 
 
@@ -47,9 +45,7 @@ def score(recording: Recording) -> Score:
     for frame in recording.frames():
         if frame.truth is None:
             continue
-        counted = in_grid(frame.truth, frame.grid) & (
-            points_inside(frame.points, frame.truth) >= ENOUGH_POINTS
-        )
+        counted = in_grid(frame.truth, frame.grid) & (points_inside(frame.points, frame.truth) >= ENOUGH_POINTS)
         matches = match(frame.detections, frame.truth, counted, IOU)
         frames += 1
         vehicles += len(matches.found)

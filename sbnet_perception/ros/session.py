@@ -39,9 +39,7 @@ class Session:
         self._claim: socket.socket | None = None
         if chosen:
             if not chosen.isdigit():
-                raise UserError(
-                    f"ROS_DOMAIN_ID is {chosen!r}; set it to a whole number from 0 to 232, or unset it"
-                )
+                raise UserError(f"ROS_DOMAIN_ID is {chosen!r}; set it to a whole number from 0 to 232, or unset it")
             self.domain_id = int(chosen)
         else:
             self.domain_id, self._claim = _claim_free_domain()
@@ -108,9 +106,7 @@ def _claim_free_domain() -> tuple[int, socket.socket]:
             claim.close()
             continue
         return domain, claim
-    raise UserError(
-        "every ROS domain from 1 to 101 is in use on this machine; set ROS_DOMAIN_ID to one yourself"
-    )
+    raise UserError("every ROS domain from 1 to 101 is in use on this machine; set ROS_DOMAIN_ID to one yourself")
 
 
 class ChildProcess:

@@ -18,6 +18,4 @@ def message_class(msgtype: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except ImportError as error:
-        raise UserError(
-            f"message package {package} cannot be imported ({error}); run `sbnet doctor`"
-        ) from error
+        raise UserError(f"message package {package} cannot be imported ({error}); run `sbnet doctor`") from error
