@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from sbnet_perception.bags.messages import shift, stamped_header, tf_message, transform
-from sbnet_perception.bags.occupancy import occupancy_grid
-from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, stamped_header, tf_message, transform
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.bev.se2 import SE2
@@ -54,7 +52,7 @@ def write_drive(path: Path, frames: int, cloud_topic: str = "/lidar/points") -> 
         for index, stamp in enumerate(stamps(frames)):
             pose = SE2(0.5 * index, 0.0, 0.0).matrix()
             writer.write("/tf", tf_message([transform("map", "base_link", pose, stamp)]), stamp)
-            writer.write(cloud_topic, encode(points(index), "lidar", stamp), stamp)
+            writer.write(cloud_topic, point_cloud2(points(index), "lidar", stamp), stamp)
     return path
 
 
@@ -66,7 +64,7 @@ def write_sqlite3(folder: Path, frames: int) -> Path:
         for index, stamp in enumerate(stamps(frames)):
             cloud = points(index)
             cloud[:, 2] += SENSOR_HEIGHT
-            raw = store.serialize_cdr(encode(cloud, "sensor", stamp), "sensor_msgs/msg/PointCloud2")
+            raw = store.serialize_cdr(point_cloud2(cloud, "sensor", stamp), "sensor_msgs/msg/PointCloud2")
             writer.write(connection, stamp, raw)
     return folder
 
@@ -97,7 +95,7 @@ def write_replay(path: Path, frames: int, boxes: np.ndarray, computed: np.ndarra
     with BagWriter(path) as writer:
         writer.write("/tf_static", mount(), START_NS)
         for index, stamp in enumerate(stamps(frames)):
-            writer.write("/points", encode(points(index), "lidar", stamp), stamp)
+            writer.write("/points", point_cloud2(points(index), "lidar", stamp), stamp)
             writer.write("/ground_truth", detection_array(stamp, boxes, [1.0] * len(boxes)), stamp)
             mask = occupancy_grid(road, "base_link", stamp)
             mask.info.origin.position.z = ground_z

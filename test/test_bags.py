@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap_ros2.decoder import DecoderFactory
 
-from sbnet_perception.bags.messages import shift, tf_message, transform
-from sbnet_perception.bags.occupancy import MaskError, occupancy_grid, road_from_occupancy_grid
-from sbnet_perception.bags.pointcloud2 import decode, encode
+from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
+from sbnet_perception.bags.occupancy import MaskError, road_from_occupancy_grid
+from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.simulate import write_drive as simulate_drive
 from sbnet_perception.bags.types import typestore
@@ -48,7 +48,7 @@ def write_drive(path: Path, frames: int = 20) -> Path:
         for i in range(frames):
             stamp = SECOND + i * SECOND // 10
             writer.write("/tf", tf_message([transform("map", "base_link", shift(i), stamp)]), stamp)
-            writer.write("/points", encode(points(i), "lidar", stamp), stamp)
+            writer.write("/points", point_cloud2(points(i), "lidar", stamp), stamp)
     return path
 
 
@@ -107,9 +107,7 @@ def test_rosbags_reads_the_same_file_and_its_latched_topics(bag: Path) -> None:
 
 @pytest.mark.parametrize("plugin", ["MCAP", "SQLITE3"])
 @pytest.mark.parametrize("compression", ["NONE", "MESSAGE", "FILE"])
-def test_bags_of_other_recorders_are_read_as_folder_or_file(
-    tmp_path: Path, plugin: str, compression: str
-) -> None:
+def test_bags_of_other_recorders_are_read_as_folder_or_file(tmp_path: Path, plugin: str, compression: str) -> None:
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     folder = tmp_path / "other"
@@ -119,7 +117,7 @@ def test_bags_of_other_recorders_are_read_as_folder_or_file(
     with writer:
         connection = writer.add_connection("/lidar/cloud", CLOUD, typestore=store)
         for i in range(5):
-            writer.write(connection, SECOND + i, store.serialize_cdr(encode(points(i), "lidar", i), CLOUD))
+            writer.write(connection, SECOND + i, store.serialize_cdr(point_cloud2(points(i), "lidar", i), CLOUD))
     if compression == "NONE":
         (folder / "metadata.yaml").unlink()
     with BagReader(folder) as reader:
@@ -134,7 +132,7 @@ def test_find_topic_prefers_then_insists_then_lists_what_is_there(tmp_path: Path
     path = tmp_path / "two.mcap"
     with BagWriter(path) as writer:
         for topic in ("/left", "/right"):
-            writer.write(topic, encode(points(0), "lidar", 1), 1)
+            writer.write(topic, point_cloud2(points(0), "lidar", 1), 1)
     with BagReader(path) as reader:
         assert reader.find_topic(CLOUD, preferred="/right") == "/right"
         assert reader.find_topic(CLOUD, name="/left", preferred="/right") == "/left"
@@ -178,9 +176,7 @@ def test_a_killed_recorder_or_a_full_disk_leaves_all_but_the_last_chunk(
         f"{accident}\ntest_bags.write_drive(Path({str(path)!r}), frames=20)"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False, capture_output=True, text=True)
     assert done.returncode == exit_code, done.stderr
     assert "write to closed file" not in done.stderr
     with BagReader(path) as reader:
@@ -282,9 +278,7 @@ def test_unknown_and_half_occupied_cells_are_road() -> None:
     ("orientation", {"x": 0.2}, "tilted by 22.6 degrees"),
     ("orientation", {"x": 1.0, "w": 0.0}, "tilted by 180.0 degrees"),
 ])  # fmt: skip
-def test_a_malformed_road_mask_is_refused_with_the_reason(
-    part: str, values: dict[str, Any], reason: str
-) -> None:
+def test_a_malformed_road_mask_is_refused_with_the_reason(part: str, values: dict[str, Any], reason: str) -> None:
     msg = occupancy_grid(RoadMap(np.ones((3, 4), dtype=bool), 1.0, SE2()), "map", 1)
     parts: dict[str, Any] = {"info": msg.info, "position": msg.info.origin.position,
                              "orientation": msg.info.origin.orientation}  # fmt: skip
@@ -308,9 +302,7 @@ def test_a_simulated_drive_is_deterministic_and_its_labels_hold_their_points(tmp
     assert {t: len(m) for t, m in recorded.items()} == {
         "/tf_static": 1, "/road_mask": 1, "/tf": 2, "/points": 2, "/ground_truth": 2,
     }  # fmt: skip
-    np.testing.assert_array_equal(
-        road_from_occupancy_grid(recorded["/road_mask"][0]).cells, drive.road_map.cells
-    )
+    np.testing.assert_array_equal(road_from_occupancy_grid(recorded["/road_mask"][0]).cells, drive.road_map.cells)
     for i, frame in enumerate(drive.frames()):
         cloud, truth, tf = (recorded[topic][i] for topic in ("/points", "/ground_truth", "/tf"))
         assert cloud.header.stamp == truth.header.stamp == tf.transforms[0].header.stamp

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbnet_perception.bags import fields as own
-from sbnet_perception.bags.pointcloud2 import CloudError, decode, encode
+from sbnet_perception.bags.messages import point_cloud2
+from sbnet_perception.bags.pointcloud2 import CloudError, decode
 from sbnet_perception.bags.types import typestore
 
 FLOATS = {"f4": 7, "f8": 8}
@@ -30,7 +31,7 @@ def cloud(points: int = 200, **changes: Any) -> Any:
     """A valid cloud of random points with intensity 0-255, with some of its members replaced."""
     rng = np.random.default_rng(7)
     values = rng.uniform((-50, -50, -3, 0), (50, 50, 3, 1), (points, 4)).astype(np.float32)
-    msg = encode(values, "lidar", 123)
+    msg = point_cloud2(values, "lidar", 123)
     for name, value in changes.items():
         setattr(msg, name, value)
     return msg
@@ -42,9 +43,7 @@ def layouts(draw: st.DrawFn) -> tuple[Any, np.ndarray]:
     formats = {n: draw(st.sampled_from(list(FLOATS))) for n in "xyz"}
     formats["intensity"] = draw(st.sampled_from(list(CODES)))
     extras = draw(st.lists(st.tuples(st.sampled_from(list(CODES)), st.integers(1, 4)), max_size=3))
-    entries = [(n, f, 1) for n, f in formats.items()] + [
-        (f"extra{i}", f, c) for i, (f, c) in enumerate(extras)
-    ]
+    entries = [(n, f, 1) for n, f in formats.items()] + [(f"extra{i}", f, c) for i, (f, c) in enumerate(extras)]
     entries = draw(st.permutations(entries))
 
     order = draw(st.sampled_from("<>"))
@@ -89,9 +88,7 @@ def test_any_layout_byte_order_and_padding_decodes_to_its_points(case: tuple[Any
 
 @settings(max_examples=60, deadline=None)
 @given(layouts(), st.integers(1, 60))
-def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(
-    case: tuple[Any, np.ndarray], limit: int
-) -> None:
+def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(case: tuple[Any, np.ndarray], limit: int) -> None:
     msg, expected = case
     result = decode(msg, max_points=limit)
     stride = -(-len(expected) // limit)
@@ -102,7 +99,7 @@ def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(
 
 def test_encode_and_decode_return_the_same_points() -> None:
     points = np.random.default_rng(3).uniform(-1, 1, (500, 4)).astype(np.float32)
-    msg = encode(points, "lidar", 5_000_000_007)
+    msg = point_cloud2(points, "lidar", 5_000_000_007)
     assert (msg.header.stamp.sec, msg.header.stamp.nanosec, msg.header.frame_id) == (5, 7, "lidar")
     assert (msg.point_step, msg.row_step, msg.height, msg.width) == (16, 8000, 1, 500)
     np.testing.assert_allclose(decode(msg).points, points, rtol=1e-6)
@@ -168,7 +165,7 @@ def test_a_hostile_message_gives_points_or_a_cloud_error(
 def test_nan_and_infinity_are_dropped_even_from_a_cloud_that_calls_itself_dense() -> None:
     values = np.ones((6, 4), np.float32)
     values[[0, 2, 3, 5], [0, 3, 1, 2]] = np.nan, np.inf, -np.inf, np.nan
-    msg = encode(values, "lidar", 1)
+    msg = point_cloud2(values, "lidar", 1)
     msg.is_dense = True
     result = decode(msg)
     assert (len(result.points), result.dropped_non_finite) == (2, 4)
@@ -203,7 +200,7 @@ def test_an_intensity_that_does_not_fit_its_declared_scale_is_warned_about(
     largest: int, scale: int, warns: bool
 ) -> None:
     points = np.random.default_rng(1).uniform(0, 1, (5000, 4)) * (1, 1, 1, largest)
-    result = decode(encode(points, "lidar", 1, intensity_scale=1), intensity_scale=scale)
+    result = decode(point_cloud2(points, "lidar", 1, intensity_scale=1), intensity_scale=scale)
     assert any("declared scale looks wrong" in w for w in result.warnings) == warns
     np.testing.assert_allclose(result.points[:, 3], points[:, 3] / scale, rtol=1e-5)
 
@@ -212,9 +209,7 @@ def test_hundred_thousand_points_decode_within_the_time_of_a_sensor_driver() -> 
     plain = cloud(100_000)
     mixed = np.zeros(100_000, {"names": [*"xyz", "intensity"], "formats": [">f8", ">f8", ">f8", ">u2"],
                                "offsets": [0, 8, 17, 25], "itemsize": 31})  # fmt: skip
-    fields = [
-        field(n, o, c) for n, o, c in zip([*"xyz", "intensity"], (0, 8, 17, 25), (8, 8, 8, 4), strict=True)
-    ]
+    fields = [field(n, o, c) for n, o, c in zip([*"xyz", "intensity"], (0, 8, 17, 25), (8, 8, 8, 4), strict=True)]
     odd = cloud(0, fields=fields, width=100_000, point_step=31, row_step=3_100_000, is_bigendian=True,
                 data=mixed.view(np.uint8))  # fmt: skip
     for msg, limit in ((plain, 0.002), (odd, 0.010)):

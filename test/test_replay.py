@@ -20,7 +20,7 @@ from ros_process import tiny_weights
 
 from sbnet_perception import cli
 from sbnet_perception.bags import av2
-from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader, Topic
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
@@ -126,7 +126,7 @@ def test_a_sqlite3_bag_without_transforms_or_map_plays_in_the_clouds_own_frame(w
 def test_a_cloud_the_node_rejects_is_named_and_the_rest_is_processed(weights: Path, tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag.mcap") as writer:
         for index, stamp in enumerate(stamps(3)):
-            cloud = encode(points(index), "lidar", stamp)
+            cloud = point_cloud2(points(index), "lidar", stamp)
             if index == 1:
                 cloud.data = cloud.data[:-100]
             writer.write("/points", cloud, stamp)

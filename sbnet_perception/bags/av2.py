@@ -20,9 +20,7 @@ import shapely
 from rich.progress import track
 from scipy.spatial.transform import Rotation, Slerp
 
-from sbnet_perception.bags.messages import shift, tf_message, transform
-from sbnet_perception.bags.occupancy import occupancy_grid
-from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.road import RoadMap
@@ -68,7 +66,7 @@ def convert(log: Path, writer: BagWriter) -> list[str]:
         writer.write("/tf", tf_message([transform("map", "egovehicle", map_from_ego, stamp)]), stamp)
         if stamp in sweeps:
             points = _read_sweep(sweeps[stamp])
-            writer.write("/points", encode(points, "egovehicle", stamp, intensity_scale=1.0), stamp)
+            writer.write("/points", point_cloud2(points, "egovehicle", stamp, intensity_scale=1.0), stamp)
     return [] if road is not None else [f"{log}/map has no log_map_archive_*.json: the bag has no /road_mask"]
 
 
@@ -78,9 +76,7 @@ def _find_sweeps(log: Path) -> dict[int, Path]:
         raise UserError(f"{log} is not a folder; give the folder of one Argoverse 2 log")
     files = list((log / "sensors" / "lidar").glob("*.feather"))
     if not files:
-        raise UserError(
-            f"{log} has no LiDAR sweep: sensors/lidar/*.feather is empty; download at least one of them"
-        )
+        raise UserError(f"{log} has no LiDAR sweep: sensors/lidar/*.feather is empty; download at least one of them")
     unnamed = [path.name for path in files if not path.stem.isdecimal()]
     if unnamed:
         raise UserError(f"sensors/lidar/{unnamed[0]} of {log} is not named by its stamp in nanoseconds")
@@ -94,9 +90,7 @@ def _read_table(path: Path, columns: list[str]) -> list[npt.NDArray[np.generic]]
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; the log is not complete") from error
     except (pyarrow.ArrowException, KeyError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as feather with columns {', '.join(columns)}: {error}"
-        ) from error
+        raise UserError(f"{path} cannot be read as feather with columns {', '.join(columns)}: {error}") from error
 
 
 def _read_sweep(path: Path) -> npt.NDArray[np.float32]:

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from sbnet_perception.bags.messages import shift, tf_message, transform
-from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.messages import point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
 
@@ -38,7 +37,7 @@ def convert(root: Path, writer: BagWriter) -> list[str]:
     static = transform("base_link", "velodyne", shift(SENSOR_HEIGHT), start)
     writer.write("/tf_static", tf_message([static]), start)
     for stamp, path in track(clouds, f"KITTI {root.name}"):
-        writer.write("/points", encode(_read_cloud(path), "velodyne", stamp), stamp)
+        writer.write("/points", point_cloud2(_read_cloud(path), "velodyne", stamp), stamp)
     return ["KITTI has no map: the bag has no /road_mask"]
 
 
@@ -49,9 +48,7 @@ def _find_clouds(root: Path) -> list[tuple[int, Path]]:
         return [(START_NS + i * PERIOD_NS, path) for i, path in enumerate(benchmark)]
     drive = sorted((root / "velodyne_points" / "data").glob("*.bin"))
     if drive:
-        return sorted(
-            zip(_drive_stamps(root / "velodyne_points" / "timestamps.txt", drive), drive, strict=True)
-        )
+        return sorted(zip(_drive_stamps(root / "velodyne_points" / "timestamps.txt", drive), drive, strict=True))
     raise UserError(
         f"{root} has no KITTI cloud: neither training/velodyne/*.bin nor velodyne_points/data/*.bin is there"
     )

@@ -1,4 +1,4 @@
-"""rosbags messages made from plain values."""
+"""rosbags messages made from plain values; the way back is in pointcloud2.py and occupancy.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from sbnet_perception.bags.fields import FLOAT32
+from sbnet_perception.bags.occupancy import ROAD
+from sbnet_perception.bags.pointcloud2 import NEEDED
 from sbnet_perception.bags.types import typestore
+from sbnet_perception.masks.road import RoadMap
 
 
 def stamped_header(frame_id: str, stamp_ns: int) -> Any:
@@ -54,3 +58,55 @@ def shift(z: float) -> npt.NDArray[np.float64]:
     matrix = np.eye(4)
     matrix[2, 3] = z
     return matrix
+
+
+def point_cloud2(
+    points: npt.NDArray[np.floating[Any]], frame_id: str, stamp_ns: int, intensity_scale: float = 255.0
+) -> Any:
+    """The rosbags message sensor_msgs/PointCloud2 with float32 x, y, z, intensity and point_step 16.
+
+    Args:
+        points: [P, 4] x, y, z, intensity.
+        frame_id: frame of the coordinates.
+        stamp_ns: time of the cloud in nanoseconds.
+        intensity_scale: what an intensity of 1 becomes in the message, the reverse of `pointcloud2.decode`; give 1
+            where the intensity is 0-255 already.
+    """
+    if points.ndim != 2 or points.shape[1] != 4:
+        raise ValueError(f"points must be [P, 4], was {list(points.shape)}")
+    types = typestore().types
+    values = points.astype("<f4", order="C")
+    values[:, 3] *= np.float32(intensity_scale)
+    field = types["sensor_msgs/msg/PointField"]
+    return types["sensor_msgs/msg/PointCloud2"](
+        header=stamped_header(frame_id, stamp_ns),
+        height=1,
+        width=len(values),
+        fields=[field(name=n, offset=4 * i, datatype=FLOAT32, count=1) for i, n in enumerate(NEEDED)],
+        is_bigendian=False,
+        point_step=16,
+        row_step=16 * len(values),
+        data=values.reshape(-1).view(np.uint8),
+        is_dense=bool(np.isfinite(values).all()),
+    )
+
+
+def occupancy_grid(road: RoadMap, frame_id: str, stamp_ns: int, z: float = 0.0) -> Any:
+    """The rosbags message nav_msgs/OccupancyGrid of a road map, 100 = road, 0 = not.
+
+    Args:
+        road: the map.
+        frame_id: frame of its origin.
+        stamp_ns: time in nanoseconds.
+        z: height in metres at which viewers show it; it has no other meaning.
+    """
+    types = typestore().types
+    point, pose = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Pose"]
+    header = stamped_header(frame_id, stamp_ns)
+    origin = pose(position=point(road.origin.x, road.origin.y, z), orientation=quaternion(road.origin.yaw))
+    height, width = road.cells.shape
+    info = types["nav_msgs/msg/MapMetaData"](
+        map_load_time=header.stamp, resolution=road.resolution, width=width, height=height, origin=origin
+    )
+    data = np.where(road.cells, ROAD, 0).astype(np.int8).reshape(-1)
+    return types["nav_msgs/msg/OccupancyGrid"](header=header, info=info, data=data)

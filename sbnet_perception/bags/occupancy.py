@@ -1,4 +1,4 @@
-"""nav_msgs/OccupancyGrid to a road map and back.
+"""nav_msgs/OccupancyGrid to a road map.
 
 In a road mask 100 is road and 0 is not; a value of 50 or more counts as road. Unknown (-1) counts as road
 too: what the map does not know is computed. This differs from a navigation costmap, where 100 is an obstacle.
@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from sbnet_perception.bags.messages import quaternion, stamped_header
-from sbnet_perception.bags.types import typestore
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap
 
@@ -49,27 +47,6 @@ def road_from_occupancy_grid(msg: Any) -> RoadMap:
         raise
     except ValueError as error:
         raise MaskError(str(error)) from error
-
-
-def occupancy_grid(road: RoadMap, frame_id: str, stamp_ns: int, z: float = 0.0) -> Any:
-    """The rosbags message nav_msgs/OccupancyGrid of a road map, 100 = road, 0 = not.
-
-    Args:
-        road: the map.
-        frame_id: frame of its origin.
-        stamp_ns: time in nanoseconds.
-        z: height in metres at which viewers show it; it has no other meaning.
-    """
-    types = typestore().types
-    point, pose = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Pose"]
-    header = stamped_header(frame_id, stamp_ns)
-    origin = pose(position=point(road.origin.x, road.origin.y, z), orientation=quaternion(road.origin.yaw))
-    height, width = road.cells.shape
-    info = types["nav_msgs/msg/MapMetaData"](
-        map_load_time=header.stamp, resolution=road.resolution, width=width, height=height, origin=origin
-    )
-    data = np.where(road.cells, ROAD, 0).astype(np.int8).reshape(-1)
-    return types["nav_msgs/msg/OccupancyGrid"](header=header, info=info, data=data)
 
 
 def _origin(pose: Any) -> SE2:

@@ -1,4 +1,4 @@
-"""sensor_msgs/PointCloud2 to arrays and back, trusting nothing that the message says about itself.
+"""sensor_msgs/PointCloud2 to arrays, trusting nothing that the message says about itself.
 
 Works by duck typing on messages of rclpy and of rosbags alike; ``data`` may be an ``array.array``,
 bytes, a memoryview or a NumPy array.
@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from sbnet_perception.bags.fields import DATATYPES, FLOAT32, FLOAT64, describe
 from sbnet_perception.bags.fields import dtype_from_fields as own_dtype_from_fields
-from sbnet_perception.bags.messages import stamped_header
-from sbnet_perception.bags.types import typestore
 
 try:
     from sensor_msgs_py.point_cloud2 import dtype_from_fields
@@ -79,9 +77,7 @@ def decode(
     count = int(msg.width) * int(msg.height)
     if count == 0:
         if data.size:
-            raise CloudError(
-                f"width {msg.width} x height {msg.height} is no point, but data holds {data.size} bytes"
-            )
+            raise CloudError(f"width {msg.width} x height {msg.height} is no point, but data holds {data.size} bytes")
         return DecodedCloud(np.zeros((0, 4), np.float32))
 
     _check_layout(msg, data.size)
@@ -97,37 +93,6 @@ def decode(
     if len(used) == len(NEEDED):
         warnings += _check_scale(points[:, 3], intensity_scale)
     return DecodedCloud(points, tuple(warnings), dropped)
-
-
-def encode(
-    points: npt.NDArray[np.floating[Any]], frame_id: str, stamp_ns: int, intensity_scale: float = 255.0
-) -> Any:
-    """The rosbags message sensor_msgs/PointCloud2 with float32 x, y, z, intensity and point_step 16.
-
-    Args:
-        points: [P, 4] x, y, z, intensity.
-        frame_id: frame of the coordinates.
-        stamp_ns: time of the cloud in nanoseconds.
-        intensity_scale: what an intensity of 1 becomes in the message, the reverse of `decode`; give 1
-            where the intensity is 0-255 already.
-    """
-    if points.ndim != 2 or points.shape[1] != 4:
-        raise ValueError(f"points must be [P, 4], was {list(points.shape)}")
-    types = typestore().types
-    values = points.astype("<f4", order="C")
-    values[:, 3] *= np.float32(intensity_scale)
-    field = types["sensor_msgs/msg/PointField"]
-    return types["sensor_msgs/msg/PointCloud2"](
-        header=stamped_header(frame_id, stamp_ns),
-        height=1,
-        width=len(values),
-        fields=[field(name=n, offset=4 * i, datatype=FLOAT32, count=1) for i, n in enumerate(NEEDED)],
-        is_bigendian=False,
-        point_step=16,
-        row_step=16 * len(values),
-        data=values.reshape(-1).view(np.uint8),
-        is_dense=bool(np.isfinite(values).all()),
-    )
 
 
 def _bytes_of(data: Any) -> npt.NDArray[np.uint8]:
@@ -180,9 +145,7 @@ def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple
     names = list(NEEDED)
     if "intensity" not in by_name:
         if missing == "reject":
-            raise CloudError(
-                f"field 'intensity' is missing (set missing_intensity to 'zero' to go on); {listing}"
-            )
+            raise CloudError(f"field 'intensity' is missing (set missing_intensity to 'zero' to go on); {listing}")
         warnings.append(f"field 'intensity' is missing, 0 is used; {listing}")
         names.remove("intensity")
     elif by_name["intensity"].datatype not in DATATYPES:
@@ -223,9 +186,7 @@ def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
     native = [(np.dtype("<f4"), 4 * i) for i in range(4)]
     layout = [dtype.fields[name][:2] for name in dtype.names]
     if dtype.itemsize == 16 and layout == native and table.ndim == 1 and sys.byteorder == "little":
-        rows: npt.NDArray[np.float32] = np.ndarray(
-            (count, 4), np.float32, buffer=table, strides=(table.strides[0], 4)
-        )
+        rows: npt.NDArray[np.float32] = np.ndarray((count, 4), np.float32, buffer=table, strides=(table.strides[0], 4))
         return rows.copy()
 
     points = np.zeros((count, 4), np.float32)
@@ -253,7 +214,5 @@ def _check_scale(intensity: npt.NDArray[np.float32], scale: float) -> list[str]:
         return []
     high = float(np.partition(sample, int(0.99 * len(sample)))[int(0.99 * len(sample))])
     if high > 1.001 or high < 1.001 / 255:
-        return [
-            f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high * scale:g}"
-        ]
+        return [f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high * scale:g}"]
     return []

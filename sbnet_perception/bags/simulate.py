@@ -11,9 +11,14 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.bags.messages import quaternion, stamped_header, tf_message, transform
-from sbnet_perception.bags.occupancy import occupancy_grid
-from sbnet_perception.bags.pointcloud2 import encode
+from sbnet_perception.bags.messages import (
+    occupancy_grid,
+    point_cloud2,
+    quaternion,
+    stamped_header,
+    tf_message,
+    transform,
+)
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import BagWriter, refuse_existing, whole_bag
 from sbnet_perception.errors import UserError
@@ -30,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same drive (default 0)")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default 20)")
     parser.add_argument("--rate", type=float, default=10.0, help="clouds per second (default 10)")
-    parser.add_argument(
-        "--sensor", choices=sorted(SENSORS), default="hdl64", help="the LiDAR (default hdl64)"
-    )
+    parser.add_argument("--sensor", choices=sorted(SENSORS), default="hdl64", help="the LiDAR (default hdl64)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap where it exists")
 
 
@@ -71,7 +74,7 @@ def write_drive(drive: Drive, writer: BagWriter) -> None:
         pose = transform("map", "base_link", frame.map_from_base.matrix(), stamp)
         writer.write("/tf", tf_message([pose]), stamp)
         points = _moved(frame.points, lidar_from_base)
-        writer.write("/points", encode(points, "lidar", stamp, intensity_scale=1.0), stamp)
+        writer.write("/points", point_cloud2(points, "lidar", stamp, intensity_scale=1.0), stamp)
         writer.write("/ground_truth", ground_truth(frame, stamp), stamp)
 
 
@@ -91,16 +94,12 @@ def ground_truth(frame: SimulatedFrame, stamp_ns: int) -> Any:
         )
         bbox = types["vision_msgs/msg/BoundingBox3D"](center=pose, size=vector(length, width, height))
         detections.append(
-            types["vision_msgs/msg/Detection3D"](
-                header=header, results=[hypothesis], bbox=bbox, id=str(track_id)
-            )
+            types["vision_msgs/msg/Detection3D"](header=header, results=[hypothesis], bbox=bbox, id=str(track_id))
         )
     return types["vision_msgs/msg/Detection3DArray"](header=header, detections=detections)
 
 
-def _moved(
-    points: npt.NDArray[np.float32], target_from_source: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
+def _moved(points: npt.NDArray[np.float32], target_from_source: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Points [P, 4] in the target frame; the intensity stays."""
     moved = points.copy()
     moved[:, :3] = points[:, :3] @ target_from_source[:3, :3].T + target_from_source[:3, 3]
