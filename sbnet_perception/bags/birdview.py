@@ -156,12 +156,12 @@ def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
     dots = tuple(Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades)
     low, high = HEIGHT_RANGE
     entries: dict[str, Artist | tuple[Artist, ...]] = {
-        "vehicle detected, with heading and score": Line2D([], [], color=DETECTION, linewidth=2.0)
+        "detected vehicle, heading, score": Line2D([], [], color=DETECTION, linewidth=2.0)
     }
     if with_truth:
         entries["ground truth"] = Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2)))
     entries["computed by the network"] = Patch(facecolor=to_rgba(COMPUTED, 0.4))
-    entries[f"LiDAR points, {low:.0f} to {high:.0f} m high"] = dots
+    entries[f"points, {low:.0f} to {high:.0f} m high"] = dots
     ax.legend(
         list(entries.values()),
         list(entries),
@@ -173,7 +173,7 @@ def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
         labelcolor=TEXT,
         borderaxespad=0.3,
         handlelength=2.2,
-        columnspacing=2.2,
+        columnspacing=1.8,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
     )
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.bags.birdview import BACKGROUND, draw_frame
+from sbnet_perception.bags.birdview import BACKGROUND, DETECTION, TEXT, TRUTH, draw_frame
 from sbnet_perception.bags.recorded import RecordedFrame, Recording
 
 __all__ = ["draw_frame", "draw_pictures", "picture"]
@@ -24,6 +25,7 @@ ANIMATION_FRAMES = 100
 ANIMATION_POINTS = 14_000
 ANIMATION_COLOURS = 40
 MAX_ANIMATION_BYTES = 4_000_000
+LINES = (DETECTION, TRUTH, TEXT)
 _DPI = 100
 
 
@@ -75,7 +77,7 @@ class _Canvas:
         self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self._figure)
         self._axes = self._figure.add_axes((0.008, 34 / height, 0.984, 1 - 70 / height))
-        self._scale = min(1.0, width / PICTURE_SIZE[0] + 0.2)
+        self._scale = min(1.0, width / PICTURE_SIZE[0] + 0.16)
         self._point_size = point_size
 
     def draw(self, frame: RecordedFrame) -> Image.Image:
@@ -125,8 +127,11 @@ def _thinned(frame: RecordedFrame) -> RecordedFrame:
 
 def _animation(images: list[Image.Image], period_ms: int) -> bytes:
     """The images as a GIF of one palette; every second one is left out while it is too large."""
-    sample = np.concatenate([np.asarray(image) for image in images[:: len(images) // 5 + 1]])
-    palette = Image.fromarray(sample).quantize(ANIMATION_COLOURS)
+    # Thin lines of few pixels must keep their colours: swatches make them count.
+    sample = [np.asarray(image) for image in images[:: len(images) // 5 + 1]]
+    shape = (20, images[0].width, 3)
+    sample += [np.full(shape, [round(255 * part) for part in to_rgb(color)], np.uint8) for color in LINES]
+    palette = Image.fromarray(np.concatenate(sample)).quantize(ANIMATION_COLOURS)
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     while True:
         out = BytesIO()

@@ -90,9 +90,10 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
         frame, reason = _grid_frame(reader, played, options)
         road = played.road_mask or "none, so the road counts as everywhere"
         _say(console, f"points {played.points}, road mask {road}")
-        _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
-        if not frame and "ground_z" not in options.parameters and options.params_file is None:
-            _say(console, "its z = 0 must be the ground; otherwise add, for example, -p ground_z:=-1.73")
+        if options.start_node:
+            _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
+            if not frame and "ground_z" not in options.parameters and options.params_file is None:
+                _say(console, "its z = 0 must be the ground; otherwise add, for example, -p ground_z:=-1.73")
         for warning in reader.warnings:
             _warn(console, warning)
         return _Replay(reader, played, replace(options, grid_frame=frame), console).run()
