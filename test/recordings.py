@@ -89,8 +89,19 @@ def detection_array(stamp_ns: int, boxes: np.ndarray, scores: list[float]) -> An
     return types["vision_msgs/msg/Detection3DArray"](header=header, detections=detections)
 
 
-def write_replay(path: Path, frames: int, boxes: np.ndarray, computed: np.ndarray, ground_z: float = 0.0) -> Path:
-    """A recording as `sbnet replay` leaves it: the drive, and the same boxes and mask [50, 88] in every frame."""
+def write_replay(
+    path: Path,
+    frames: int,
+    boxes: np.ndarray,
+    computed: np.ndarray,
+    ground_z: float = 0.0,
+    found: np.ndarray | None = None,
+) -> Path:
+    """A recording as `sbnet replay` leaves it: the drive, and the same boxes and mask [50, 88] in every frame.
+
+    The detections are the boxes, or `found` where it is given.
+    """
+    found = boxes if found is None else found
     road = RoadMap(computed, 0.8, SE2(0.0, -20.0, 0.0))
     with BagWriter(path) as writer:
         writer.write("/tf_static", mount(), START_NS)
@@ -100,5 +111,5 @@ def write_replay(path: Path, frames: int, boxes: np.ndarray, computed: np.ndarra
             mask = occupancy_grid(road, "base_link", stamp)
             mask.info.origin.position.z = ground_z
             writer.write("/computation_mask", mask, stamp + 1)
-            writer.write("/detections", detection_array(stamp, boxes, [0.9] * len(boxes)), stamp + 2)
+            writer.write("/detections", detection_array(stamp, found, [0.9] * len(found)), stamp + 2)
     return path

@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from recordings import write_replay
 from rich.console import Console
 
 from sbnet_perception.bags.reader import BagReader
+from sbnet_perception.bags.recorded import Recording
 from sbnet_perception.ros.demo import simulated_drive
+from sbnet_perception.ros.score import Score, score
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,13 @@ def test_a_drive_that_is_there_is_not_simulated_again(demo: tuple[str, Path]) ->
     before = next(folder.glob("drive_seed7_0.6s.mcap")).stat().st_mtime_ns
     path = simulated_drive(folder, seed=7, seconds=0.6, console=Console(quiet=True))
     assert path.stat().st_mtime_ns == before
+
+
+def test_the_score_counts_found_missed_and_false_and_says_what_the_mask_skipped(tmp_path: Path) -> None:
+    # The clouds have two boxes of 400 points, at (17, 2) and at (32, -4); a third vehicle has hardly any point.
+    truth = np.array([[17, 2, 0.8, 4.5, 2.4, 1.6, 0], [32, -4, 0.8, 4.5, 2.4, 1.6, 0], [60, 15, 0.9, 4, 2, 1, 0]])
+    found = np.array([[17.5, 2, 0.8, 4.5, 2.4, 1.6, 0], [50, 10, 0.8, 4.5, 2.4, 1.6, 0]])
+    computed = np.zeros((50, 88), bool)
+    computed[:, :30] = True
+    path = write_replay(tmp_path / "out.mcap", 3, truth, computed, found=found)
+    assert score(Recording(path)) == Score(frames=3, vehicles=6, found=3, skipped=3, false_positives=3)

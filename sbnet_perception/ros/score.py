@@ -21,12 +21,15 @@ class Score:
         frames: how many.
         vehicles: with their centre in the grid and at least ENOUGH_POINTS points, summed over frames.
         found: those that a detection overlaps by at least IOU.
+        skipped: those whose centre was not computed, so that no detection was possible: parked off the
+            road, or too little of them seen.
         false_positives: detections that overlap no labelled vehicle.
     """
 
     frames: int
     vehicles: int
     found: int
+    skipped: int
     false_positives: int
 
     def rows(self) -> list[tuple[str, str]]:
@@ -36,12 +39,16 @@ class Score:
         share = f" ({self.found / self.vehicles:.0%})" if self.vehicles else ""
         found = f"{self.found} of {self.vehicles}{share}, BEV IoU {IOU}, all frames together"
         wrong = f"{self.false_positives / self.frames:.2f} per frame ({self.false_positives} in {self.frames})"
-        return [(f"vehicles of {ENOUGH_POINTS}+ points found", found), ("false positives", wrong)]
+        rows = [(f"vehicles of {ENOUGH_POINTS}+ points found", found)]
+        if self.vehicles > self.found:
+            missed = self.vehicles - self.found
+            rows.append(("", f"{self.skipped} of the {missed} others have their centre outside the mask"))
+        return [*rows, ("false positives", wrong)]
 
 
 def score(recording: Recording) -> Score:
     """Compares each frame's detections with its ground truth, where the recording has one."""
-    frames = vehicles = found = wrong = 0
+    frames = vehicles = found = skipped = wrong = 0
     for frame in recording.frames():
         if frame.truth is None:
             continue
@@ -51,4 +58,7 @@ def score(recording: Recording) -> Score:
         vehicles += len(matches.found)
         found += int(matches.found.sum())
         wrong += int((~matches.hits).sum())
-    return Score(frames, vehicles, found, wrong)
+        if frame.mask is not None:
+            row, column, _ = frame.grid.cells(frame.truth[counted])
+            skipped += int((~frame.mask[row, column] & ~matches.found).sum())
+    return Score(frames, vehicles, found, skipped, wrong)
