@@ -97,6 +97,13 @@ def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(case: tupl
     assert any("max_points" in warning for warning in result.warnings) == (stride > 1)
 
 
+def test_a_packed_cloud_beyond_the_limit_is_thinned_like_any_other() -> None:
+    msg = cloud(200)
+    result = decode(msg, max_points=70)
+    np.testing.assert_array_equal(result.points, decode(msg).points[::3])
+    assert any("max_points" in warning for warning in result.warnings)
+
+
 def test_encode_and_decode_return_the_same_points() -> None:
     points = np.random.default_rng(3).uniform(-1, 1, (500, 4)).astype(np.float32)
     msg = point_cloud2(points, "lidar", 5_000_000_007)

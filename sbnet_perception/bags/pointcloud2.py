@@ -185,8 +185,9 @@ def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
     assert dtype.fields is not None
     native = [(np.dtype("<f4"), 4 * i) for i in range(4)]
     layout = [dtype.fields[name][:2] for name in dtype.names]
-    if dtype.itemsize == 16 and layout == native and table.ndim == 1 and sys.byteorder == "little":
-        rows: npt.NDArray[np.float32] = np.ndarray((count, 4), np.float32, buffer=table, strides=(table.strides[0], 4))
+    packed = dtype.itemsize == 16 and layout == native and table.flags.c_contiguous
+    if packed and sys.byteorder == "little":
+        rows: npt.NDArray[np.float32] = np.ndarray((count, 4), np.float32, buffer=table)
         return rows.copy()
 
     points = np.zeros((count, 4), np.float32)
