@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import Voxelizer
+from sbnet_perception.bev.voxelize import CHANNELS, Voxelizer
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import OUTPUT_STRIDE
@@ -58,6 +58,9 @@ class Pipeline:
             torch.set_num_threads(config.threads)
         self.network = load_network(config)
         self._voxelize = Voxelizer(self.grid)
+        # The first inference allocates and plans for long; the first frame shall not pay for it.
+        with torch.inference_mode():
+            self.network(torch.zeros(1, CHANNELS, *self.grid.shape), torch.ones(1, *self.grid.shape, dtype=torch.bool))
 
     @torch.inference_mode()
     def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | None = None) -> PipelineResult:
