@@ -42,7 +42,9 @@ template <typename T>
 void mark(const T* mask, int64_t images, int64_t height, int64_t width, Axis vertical, Axis horizontal, Pooling pooling,
           std::vector<uint8_t>& active, std::vector<int64_t>& active_in_row) {
   const int64_t area = vertical.size * horizontal.size;
-  const int64_t grain = std::max<int64_t>(1, kPixelsPerThread / (area * std::max<int64_t>(1, horizontal.count)));
+  // In floating point: the product of three sizes need not fit 64 bits.
+  const double pixels_per_row = static_cast<double>(area) * static_cast<double>(std::max<int64_t>(1, horizontal.count));
+  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kPixelsPerThread / pixels_per_row));
   torch::stable::parallel_for(0, images * vertical.count, grain, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const T* image = mask + row / vertical.count * height * width;

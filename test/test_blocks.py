@@ -23,7 +23,7 @@ from sbnet_perception.blocks import (
 )
 
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
-offsets = st.tuples(st.integers(-6, 6), st.integers(-6, 6))
+offsets = st.tuples(st.integers(-15, 15), st.integers(-15, 15))
 sizes = st.tuples(st.integers(1, 2), st.integers(1, 12), st.integers(1, 12))
 
 
@@ -55,8 +55,10 @@ def test_a_block_is_active_exactly_when_its_pooled_mask_exceeds_the_tolerance(
                 if pooled > 0.3:
                     expected.append((n, by, bx))
     found = reduce_mask(mask, count, block, stride, offset, tol=0.3, mode=mode)
-    assert found.dtype == torch.int32
+    plain = ops.reference.reduce_mask(mask, count, block, stride, offset, 0.3, mode == "avg")
+    assert found.dtype == plain.dtype == torch.int32
     assert [tuple(row) for row in found.tolist()] == expected
+    assert torch.equal(plain, found)
 
 
 @settings(deadline=None, max_examples=60)
@@ -105,11 +107,17 @@ def test_the_compiled_reduce_mask_is_in_use_and_equals_the_reference():
     assert not ops.UNAVAILABLE, ops.UNAVAILABLE
     for shape, stride in (((3, 57, 91), (5, 7)), ((1, 800, 1408), (16, 16))):
         mask, block = random_mask(shape, 1, 0.01), (6, 9)
-        for mode in ("max", "avg"):
-            arguments = ((60, 60), block, stride, (-3, -2), 0.01, mode == "avg")
-            assert torch.equal(
-                torch.ops.sbnet.reduce_mask(mask, *arguments), ops.reference.reduce_mask(mask, *arguments)
-            )
+        # The second mask holds, in float32, the tolerance itself: a little more than 0.1.
+        for values in (mask, mask * 0.1):
+            for mode in ("max", "avg"):
+                arguments = ((60, 60), block, stride, (-3, -2), 0.1, mode == "avg")
+                compiled = torch.ops.sbnet.reduce_mask(values, *arguments)
+                assert torch.equal(compiled, ops.reference.reduce_mask(values, *arguments))
+
+
+def test_blocks_larger_than_any_image_are_pooled_like_others():
+    found = reduce_mask(torch.ones(1, 3, 3, dtype=torch.bool), (1, 2**20), (2**22, 2**22), (1, 1))
+    assert found.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
 
 
 @pytest.mark.parametrize(

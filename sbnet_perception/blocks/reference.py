@@ -26,10 +26,12 @@ def reduce_mask(
     """Indices int32 [B, 3] of the active blocks of ``mask`` [N, H, W], in raster order."""
     height, width = mask.shape[-2:]
     (rows, columns), (h, w), (sh, sw), (oh, ow) = block_count, block_size, block_stride, block_offset
-    # Cut or extend the mask to exactly the span of the blocks; -inf never wins a maximum.
+    # Lay the part of the mask that blocks cover on a canvas of exactly their span; -inf never wins a maximum.
     span_h, span_w = (rows - 1) * sh + h, (columns - 1) * sw + w
-    padding = (-ow, ow + span_w - width, -oh, oh + span_h - height)
-    canvas = F.pad(mask.to(torch.float32)[:, None], padding, value=0.0 if average else -torch.inf)
+    canvas = mask.new_full((len(mask), 1, span_h, span_w), 0.0 if average else -torch.inf, dtype=torch.float64)
+    top, bottom, left, right = max(oh, 0), min(oh + span_h, height), max(ow, 0), min(ow + span_w, width)
+    if top < bottom and left < right:
+        canvas[:, 0, top - oh : bottom - oh, left - ow : right - ow] = mask[:, top:bottom, left:right]
     pool = F.avg_pool2d if average else F.max_pool2d
     return torch.nonzero(pool(canvas, (h, w), (sh, sw))[:, 0] > tol).to(torch.int32)
 
