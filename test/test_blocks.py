@@ -204,6 +204,21 @@ def test_a_sparse_layer_equals_the_dense_one_on_active_tiles_at_every_border(mak
         torch.testing.assert_close(sparse, layer(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("size", [(1, 16, 16), (2, 12, 16), (2, 8, 8)])
+@pytest.mark.parametrize("make", [lambda: ConvUnit(4, 4), lambda: ResidualUnit(4, 4), lambda: UpsampleUnit(4, 4, 4)])
+def test_tiles_of_another_map_are_refused_instead_of_dropping_images_or_pixels(size, make):
+    x = torch.randn(2, 4, 16, 16)
+    inputs = (x[:, :, ::2, ::2], x) if isinstance(layer := make().eval(), UpsampleUnit) else (x,)
+    with pytest.raises(ValueError, match="tiles are for"):
+        layer(*inputs, Tiles.from_mask(torch.ones(size, dtype=torch.bool), (4, 4)))
+
+
+def test_upsampling_names_tiles_of_odd_sides():
+    tiles = Tiles.from_mask(torch.ones(1, 12, 12, dtype=torch.bool), (4, 3))
+    with pytest.raises(ValueError, match=r"even sides, got \(4, 3\)"):
+        UpsampleUnit(4, 4, 4).eval()(torch.ones(1, 4, 6, 6), torch.ones(1, 4, 12, 12), tiles)
+
+
 def test_sparse_upsampling_equals_the_dense_one_cropped_to_the_skip():
     torch.manual_seed(0)
     layer = randomize(UpsampleUnit(4, 3, 5))

@@ -7,6 +7,8 @@ which is the definition of the sparse result and differentiates with stock opera
 
 Zero padding happens at every convolution's own input, so blocks at the image border set the part of
 their intermediate features that lies outside the image to zero.
+
+Tiles that do not lie on a layer's output map raise ValueError.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.ops import sparse_gather, sparse_scatter_
-from sbnet_perception.blocks.reference import block_pixels, inside_image
+from sbnet_perception.blocks.reference import Pair, block_pixels, inside_image
 from sbnet_perception.blocks.tiles import Tiles
 
 
@@ -33,6 +35,15 @@ def scatter_tiles(blocks: Tensor, tiles: Tiles) -> Tensor:
     return sparse_scatter_(blocks, tiles.indices, base, tiles.tile, tiles.tile)
 
 
+def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
+    """Raises ValueError unless the tiles lie on a map of ``images`` images of ``size`` (H, W)."""
+    if tiles is not None and (tiles.batch, *tiles.size) != (images, *size):
+        raise ValueError(
+            f"tiles are for {tiles.batch} images of {tuple(tiles.size)} pixels, the layer's output has {images} of "
+            f"{tuple(size)}; make them from the mask of the same images with the stride of this map"
+        )
+
+
 class ConvUnit(nn.Module):
     """Convolution, batch normalization, ReLU; stride 1, same size."""
 
@@ -44,6 +55,7 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
+        _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
         if tiles is None:
             return self.norm(self.conv(x)).relu_()
         if self.training:
@@ -69,6 +81,9 @@ class UpsampleUnit(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]; ``tiles`` have even sides."""
+        _check_tiles(tiles, skip.shape[0], (skip.shape[2], skip.shape[3]))
+        if tiles is not None and (tiles.tile[0] % 2 or tiles.tile[1] % 2):
+            raise ValueError(f"tiles of an upsampling must have even sides, got {tiles.tile}")
         if tiles is None or self.training:
             up = self.up(x)[:, :, : skip.shape[2], : skip.shape[3]]
             y = self.norm(up + self.lateral(skip), tiles).relu()
@@ -101,6 +116,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, ceil(H/stride), ceil(W/stride)]; ``tiles`` lie on the output map."""
+        _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)))
         if tiles is None or self.training:
             return self._dense(x, tiles)
         blocks = self._blocks(x, tiles)
