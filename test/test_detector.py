@@ -213,6 +213,25 @@ def test_unusable_weights_are_refused_naming_the_file_and_both_sides(weights, ne
     assert str(weights) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("units", [2, 2]),
+        ("widths", [-8, 8, 12, 16]),
+        ("widths", [8, 8, 12, 160_000]),
+        ("initial_width", "8"),
+        ("tiles", [0, 8, 4, 4, 2]),
+        ("tiles", [8, 8, 3, 4, 2]),
+    ],
+)
+def test_weights_that_describe_an_impossible_network_are_refused_before_it_is_built(weights, network, field, value):
+    about = read_metadata(weights)
+    about["network"][field] = value
+    save_file(network.state_dict(), weights, metadata={"sbnet_perception": json.dumps(about)})
+    with pytest.raises(WeightsError, match=f"does not know.*{field} is"):
+        Pipeline(DetectorConfig(weights=str(weights)))
+
+
 @pytest.mark.parametrize("values", [{"grid": "huge"}, {"score_threshold": 1.5}, {"max_detections": 0}, {"classes": ()}])
 def test_a_configuration_out_of_range_names_the_field(values):
     with pytest.raises(ValueError, match=next(iter(values))):

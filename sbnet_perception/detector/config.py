@@ -16,6 +16,10 @@ class NetworkConfig:
 
     ``tiles`` are the tile sides in pixels of each stage's own output. They are part of what the
     network computes (features outside active tiles are zero), so weights are tied to them too.
+
+    Raises:
+        ValueError: a field is not of positive whole numbers, has another length, or tiles do not suit
+            the upsampling; the message names it.
     """
 
     initial_width: int = 32
@@ -25,6 +29,18 @@ class NetworkConfig:
     upsample_widths: tuple[int, ...] = (128, 96)
     header_convolutions: int = 4
     tiles: tuple[int, ...] = (8, 8, 4, 4, 2)
+
+    def __post_init__(self) -> None:
+        lengths = {"widths": 4, "units": 4, "upsample_widths": 2, "tiles": len(STRIDES)}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            numbers = value if name in lengths else (value,)
+            # Weights files carry these values: a bound keeps a damaged one from asking for all memory.
+            right = isinstance(numbers, tuple) and all(type(n) is int and 1 <= n <= 4096 for n in numbers)
+            if not right or len(numbers) != lengths.get(name, 1):
+                raise ValueError(f"{name} is {value!r}; it must be {lengths.get(name, 1)} whole numbers in [1, 4096]")
+        if self.tiles[2] % 2 or self.tiles[3] % 2:
+            raise ValueError(f"tiles is {self.tiles}; those of conv-3 and conv-4 must be even, for upsampling by 2")
 
     def tile(self, stage: str) -> tuple[int, int]:
         """Tile (rows, columns) of a stage, in pixels of its output."""
