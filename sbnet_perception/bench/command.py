@@ -18,6 +18,7 @@ from sbnet_perception.bench.measure import alternate, with_steady_memory
 from sbnet_perception.bev.voxelize import voxelize
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, real_frames
 from sbnet_perception.masks.computation import MaskConfig, computation_mask
 
@@ -63,9 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.rounds < 1:
+        raise UserError(f"--rounds is {arguments.rounds}; it must be at least 1")
+    try:
+        config = DetectorConfig(weights=arguments.weights, threads=arguments.threads)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     with_steady_memory()
     console = Console()
-    pipeline = Pipeline(DetectorConfig(weights=arguments.weights, threads=arguments.threads))
+    pipeline = Pipeline(config)
     frames = list(drive_frames(9_100_001, pipeline.grid, seconds=8.0, rate_hz=0.5, sensor="hdl64"))
     if arguments.real:
         frames += real_frames(arguments.real, pipeline.grid)

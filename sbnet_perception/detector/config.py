@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.masks.computation import MaskConfig
 
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
@@ -96,8 +97,7 @@ class DetectorConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.grid not in ("compact", "paper"):
-            raise ValueError(f"grid is {self.grid!r}; use 'compact' or 'paper'")
+        Grid.named(self.grid)
         if not self.classes or not all(self.classes):
             raise ValueError(f"classes is {self.classes!r}; give at least one name, none of them empty")
         for name, spec in self.__dataclass_fields__.items():

@@ -26,7 +26,7 @@ class Prediction:
 
     Attributes:
         logits: [N, classes, h, w].
-        size: [N, 6, h, w] log length, log width, height, dx, dy, z (metres; dx, dy from the pixel's centre).
+        size: [N, 6, h, w] log length, log width, log height, dx, dy, z (metres; dx, dy from the pixel's centre).
         orientation: [N, 2, h, w] cos yaw, sin yaw.
         computed: bool [N, h, w], the pixels of active tiles; None when all were computed.
         tiles: stage -> its tiles; empty when dense.

@@ -17,6 +17,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid, real_frames
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.targets import LEAST_POINTS
@@ -83,7 +84,8 @@ def evaluate_simulated(pipeline: Pipeline, threshold: float, frames: Iterable[La
 def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> RealResult:
     """Compare what was found in a real frame with its labels.
 
-    A detection counts as false when no labelled vehicle, however few its points, overlaps it by 0.3.
+    A detection counts as false when no labelled vehicle, however few its points, overlaps it by 0.3, or
+    only one that a better detection found already.
     Detections outside the view that was labelled cannot be judged and are counted apart.
     """
     judged = np.abs(np.arctan2(detections.boxes[:, 1], detections.boxes[:, 0])) <= frame.half_view
@@ -125,7 +127,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = DetectorConfig(grid=arguments.grid, weights=arguments.weights)
+    try:
+        config = DetectorConfig(grid=arguments.grid, weights=arguments.weights)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     console = Console()
     pipeline = Pipeline(replace(config, score_threshold=LOWEST_SCORE))
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")

@@ -100,8 +100,8 @@ def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
 def crop(frame: LabelledFrame, grid: Grid, columns: int, rng: np.random.Generator) -> tuple[LabelledFrame, Grid]:
     """A window of the frame and its grid; the network sees no difference between near and far windows.
 
-    The window starts at a multiple of the largest stride, so that tiles stay aligned, and usually holds
-    the centre of a vehicle.
+    The window starts at a multiple of the largest stride, so that the pixels of every stage stay aligned
+    (the larger tiles need not), and usually holds the centre of a vehicle.
     """
     stride = max(STRIDES.values())
     starts = np.arange(0, grid.width - columns + 1, stride)

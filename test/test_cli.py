@@ -1,0 +1,30 @@
+"""The program ``sbnet``: what a user gets wrong is answered in one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from sbnet_perception.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("evaluate --grid huge", "--grid must be one of"),
+        ("evaluate --weights nowhere.safetensors", "no file nowhere.safetensors"),
+        ("bench network --rounds 0", "--rounds is 0"),
+        ("bench network --threads -1", "--threads is -1"),
+    ],
+)
+def test_an_impossible_option_is_named_without_a_traceback(capsys, line, says):
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sbnet {line.split()[0]}: ") and says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: sbnet {command}" in capsys.readouterr().out
