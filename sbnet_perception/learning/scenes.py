@@ -67,9 +67,14 @@ class Scenes:
         with Progress() as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
             bar = progress.add_task(f"simulating {len(missing) * SHARD} scenes", total=len(missing))
             jobs = [pool.submit(_make_shard, self._path(s), self.grid, self.seed + s * SHARD) for s in missing]
-            for job in jobs:
-                job.result()
-                progress.advance(bar)
+            try:
+                for job in jobs:
+                    job.result()
+                    progress.advance(bar)
+            except BaseException:
+                # Leaving the pool waits for its jobs: drop those that have not begun (Ctrl-C, a full disk).
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
