@@ -205,7 +205,7 @@ def _at(mask: np.ndarray, x: float, y: float) -> bool:
 
 @pytest.mark.parametrize("lift", [0.0, -1.73, 0.5])
 def test_occupancy_keeps_what_stands_on_the_ground_at_any_sensor_height(lift: float) -> None:
-    mask = occupancy_mask(_scene(lift), COMPACT)
+    mask = _mask(_scene(lift), None, "occupancy")
     assert _at(mask, 20, 3)
     assert _at(mask, 30, -15)
     assert not _at(mask, 40.2, 0)
@@ -241,7 +241,7 @@ def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
     assert (result.used, result.missing_road) == (used, missing)
     assert (result.mask is None) == (used == ())
     if used == ("occupancy",):
-        np.testing.assert_array_equal(result.mask, occupancy_mask(_scene(), COMPACT))
+        np.testing.assert_array_equal(result.mask, occupancy_mask(_scene(), COMPACT, 0.35, 3.2, 0.5))
     if used == ("road",):
         np.testing.assert_array_equal(result.mask, dilate(ROAD, 0.5, 0.2))
 

@@ -13,11 +13,11 @@ from sbnet_perception.masks.dilate import dilate
 def occupancy_mask(
     points: NDArray[np.float32],
     grid: Grid,
-    min_height: float = 0.35,
-    max_height: float = 3.2,
-    dilation: float = 0.5,
+    min_height: float,
+    max_height: float,
+    dilation: float,
 ) -> NDArray[np.bool_]:
-    """Cells near points between two heights above the ground.
+    """Cells near points between two heights above the ground; `MaskConfig` has the defaults.
 
     Args:
         points: float32 [P, >= 3], columns x, y, z in metres in the grid frame.
