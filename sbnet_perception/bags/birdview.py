@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
 
+from sbnet_perception.detector.boxes import corners_bev
+
 BACKGROUND = "#0b0f15"
 QUIET = "#66788c"
 TEXT = "#dce6f0"
@@ -81,7 +83,7 @@ def draw_frame(
     _draw_mask(ax, mask, grid)
     _draw_points(ax, points, grid, point_size)
     if truth is not None and len(truth):
-        outlines = list(_closed(_corners(truth)))
+        outlines = list(_closed(corners_bev(truth)))
         dashes = (0, (4, 2))
         ax.add_collection(LineCollection(outlines, colors=TRUTH, linewidths=0.9 * scale, linestyles=dashes, zorder=4))
     _draw_detections(ax, detections, grid, scale)
@@ -138,7 +140,7 @@ def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) 
     boxes, scores = np.asarray(detections.boxes, dtype=np.float64), detections.scores
     if not len(boxes):
         return
-    corners = _corners(boxes)
+    corners = corners_bev(boxes)
     # Heading: from the centre through the front, a little beyond it.
     front = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) * (boxes[:, 3:4] / 2 + 0.9)
     ticks = np.stack([boxes[:, :2], boxes[:, :2] + front], axis=1)
@@ -183,16 +185,6 @@ def _write(ax: Axes, x: float, y: float, text: str, color: str, size: float, cen
     align = "center" if centred else "left"
     label = ax.text(x, y, text, color=color, fontsize=size, ha=align, va="bottom", zorder=6, clip_on=True)
     label.set_path_effects([withStroke(linewidth=2.2, foreground=BACKGROUND)])
-
-
-def _corners(boxes: np.ndarray) -> np.ndarray:
-    """[M, 4, 2] corners seen from above."""
-    boxes = np.asarray(boxes, dtype=np.float64)
-    half = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) / 2
-    local = half[None] * boxes[:, None, 3:5]
-    cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
-    rotation = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], axis=1)
-    return np.einsum("mij,mkj->mki", rotation, local) + boxes[:, None, :2]
 
 
 def _closed(corners: np.ndarray) -> np.ndarray:
