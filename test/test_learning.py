@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import pytest
 import torch
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.voxelize import voxelize
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
 from sbnet_perception.learning.evaluate import evaluate_real
 from sbnet_perception.learning.frames import LabelledFrame, points_inside, real_frames
-from sbnet_perception.learning.losses import focal_loss
+from sbnet_perception.learning.losses import detection_loss, focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes, augment, crop
 from sbnet_perception.learning.targets import make_targets
@@ -69,7 +72,7 @@ def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
     assert targets.label[0, 0] == 0 and set(np.unique(targets.label)) == {-1, 0, 1}
 
 
-def test_focal_loss_is_cross_entropy_where_gamma_and_alpha_would_not_matter():
+def test_focal_loss_weighs_cross_entropy_by_class_and_by_how_wrong_the_score_is():
     logits = torch.tensor([0.0])
     # p = 1/2: (1 - p)^2 * log 2, weighted by alpha or 1 - alpha.
     assert focal_loss(logits, torch.tensor([True])).item() == pytest.approx(0.25 * 0.25 * np.log(2))
@@ -97,12 +100,17 @@ def test_a_crop_keeps_points_boxes_and_road_aligned(scenes):
         part, window = crop(scenes[index], GRID, 176, rng)
         assert window.shape == (200, 176) and part.road.shape == window.shape
         assert round((window.x_min - GRID.x_min) / GRID.resolution) % 16 == 0
-        inside = window.cells(part.points)[2]
-        assert inside.all()
-        assert points_inside(part.points, part.boxes).sum() <= points_inside(scenes[index].points, part.boxes).sum()
+        assert window.cells(part.points)[2].all()
+        first = round((window.x_min - GRID.x_min) / GRID.resolution)
+        columns = slice(first, first + 176)
+        assert np.array_equal(part.road, scenes[index].road[:, columns])
+        # The window shows what the whole shows there; points on the border of two cells may round either way.
+        seen, expected = voxelize(part.points, window), voxelize(scenes[index].points, GRID)[..., columns]
+        assert (seen != expected).sum() < 0.1 * expected.count_nonzero()
 
 
 def test_mirroring_moves_points_boxes_and_road_together(scenes):
+    mirrored_roads = 0
     for seed in range(20):
         frame = next(scenes[i] for i in range(6) if scenes[i].point_counts.sum() > 500)
         changed = augment(frame, np.random.default_rng(seed))
@@ -112,38 +120,37 @@ def test_mirroring_moves_points_boxes_and_road_together(scenes):
             points_inside(changed.points, changed.boxes).sum(),
         )
         assert after == pytest.approx(before * share, rel=0.1)
+        mirrored = not np.array_equal(changed.boxes[:, 1], frame.boxes[:, 1])
+        if changed.road is not None:
+            assert np.array_equal(changed.road, frame.road[::-1] if mirrored else frame.road)
+            mirrored_roads += mirrored
+    assert mirrored_roads > 0
 
 
-def test_training_learns_and_resumes_to_the_same_weights_bit_for_bit(scenes, tmp_path, monkeypatch):
+def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(scenes, tmp_path, monkeypatch):
     torch.set_num_threads(2)
     config = TrainConfig(scenes=6, steps=4, batch=1, crop=80)
     whole = train(config, scenes.folder.parent, tmp_path / "whole", checkpoint_every=100)
-    # The same training, cut off after two steps.
-    from sbnet_perception.learning.train import Trainer
+    # The same training, with Ctrl-C in the middle of its third step.
+    steps = itertools.count()
 
-    original = Trainer.train_on
+    def with_ctrl_c(*arguments):
+        if next(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return detection_loss(*arguments)
 
-    def cut_off(self, batch):
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "train_on", cut_off)
+    monkeypatch.setattr("sbnet_perception.learning.train.detection_loss", with_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        train(_same(config), scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
-    monkeypatch.undo()
+        train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
     resumed = train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
+    assert next(steps) == 4, "no step may be done twice"
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, resumed.network.state_dict()[name]), name
     with pytest.raises(UserError, match="same options"):
         train(replace(config, seed=9), scenes.folder.parent, tmp_path / "cut")
 
 
-def _same(config):
-    return replace(config)
-
-
-@pytest.mark.parametrize("options", [{"steps": 0}, {"crop": 100}, {"crop": 400}])
+@pytest.mark.parametrize("options", [{"steps": 0}, {"crop": 100}, {"crop": 400}, {"grid": "huge"}])
 def test_a_training_that_cannot_be_is_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         TrainConfig(**options)

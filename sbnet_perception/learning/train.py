@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -54,10 +57,12 @@ class TrainConfig:
         for name in ("scenes", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        if not 16 <= self.crop <= Grid.named(self.grid).width or self.crop % 16:
-            raise UserError(
-                f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {Grid.named(self.grid).width}"
-            )
+        try:
+            width = Grid.named(self.grid).width
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+        if not 16 <= self.crop <= width or self.crop % 16:
+            raise UserError(f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {width}")
 
 
 class _Batches(Dataset[Batch]):
@@ -162,8 +167,21 @@ def one_cycle(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back to the end of the block: half a step must not get into a checkpoint."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
+
+
 def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
-    """Train, going on from ``checkpoint`` where it exists; an interrupt saves it first."""
+    """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
     batches = _Batches(Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed), config)
     trainer = Trainer(config)
     if checkpoint.exists():
@@ -183,7 +201,9 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
         bar = progress.add_task("training", total=config.steps, completed=trainer.step)
         try:
             for batch in loader:
-                for name, value in trainer.train_on(batch).items():
+                with _uninterrupted():
+                    losses = trainer.train_on(batch)
+                for name, value in losses.items():
                     mean[name] = 0.98 * mean.get(name, value) + 0.02 * value
                 progress.update(bar, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
                 if trainer.step % checkpoint_every == 0:
@@ -220,6 +240,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = TrainConfig(**{name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__})
+    if arguments.threads < 0:
+        raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
