@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,6 +207,21 @@ def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights
     assert "'mask.sauce' is not known (did you mean 'mask.source'?)" in line
     assert "'nms_iou' is 'low': a number is needed" in line
     assert "Traceback" not in output
+
+
+def test_26_sigint_while_the_node_still_imports_ends_it_at_once() -> None:
+    command = [sys.executable, "-m", "sbnet_perception.ros.node"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        about = Path(f"/proc/{process.pid}")
+        # From its first lines on the program catches SIGTERM, which Python itself leaves alone.
+        caught = re.compile(r"^SigCgt:\s*(\w+)", re.MULTILINE)
+        while not int(caught.search((about / "status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+            assert process.poll() is None
+            time.sleep(0.002)
+        assert "libtorch" not in (about / "maps").read_text()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+    assert (process.returncode, output) == (0, "")
 
 
 def test_14_26_simulated_time_may_begin_anew_and_sigint_twice_ends_the_node_under_load(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":
+    from sbnet_perception.ros import start
+
+    sys.exit(start.main())
+
 import functools
 import re
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -279,7 +285,3 @@ class SbnetNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM; exit code 1 when it cannot start."""
     return run(SbnetNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
