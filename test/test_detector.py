@@ -118,6 +118,19 @@ def test_suppression_keeps_the_better_of_two_overlapping_boxes_and_the_limit():
     assert len(nms(Detections.empty(), 0.1, 2)) == 0
 
 
+def test_suppression_follows_its_definition_pair_by_pair():
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform([0, -10, 0, 3, 1.5, 1, -3], [30, 10, 1, 8, 2.5, 2, 3], (80, 7)).astype(np.float32)
+    found = Detections(boxes, np.linspace(1, 0.5, 80, dtype=np.float32), np.arange(80))
+    kept: list[int] = []
+    for index in range(80):
+        if all(bev_iou(boxes[[other]], boxes[[index]])[0, 0] <= 0.1 for other in kept):
+            kept.append(index)
+    assert 5 < len(kept) < 75
+    assert nms(found, 0.1, 100).classes.tolist() == kept
+    assert nms(found, 0.1, 7).classes.tolist() == kept[:7]
+
+
 def test_decoding_puts_a_box_where_its_targets_say():
     from sbnet_perception.learning.targets import make_targets
 

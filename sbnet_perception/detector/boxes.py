@@ -70,13 +70,13 @@ def decode(prediction: Prediction, grid: Grid, score_threshold: float) -> Detect
 
 def nms(detections: Detections, iou: float, limit: int) -> Detections:
     """Greedy rotated non-maximum suppression over all classes; ``detections`` are best first."""
-    overlaps = bev_iou(detections.boxes, detections.boxes) > iou
-    suppressed = np.zeros(len(detections), bool)
     kept: list[int] = []
-    for index in range(len(detections)):
-        if not suppressed[index] and len(kept) < limit:
-            kept.append(index)
-            suppressed |= overlaps[index]
+    left: NDArray[np.intp] = np.arange(len(detections))
+    while len(left) and len(kept) < limit:
+        # The best of those left stays, and those that it overlaps go; most pairs are never compared.
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[bev_iou(detections.boxes[best, None], detections.boxes[left])[0] <= iou]
     return detections[np.array(kept, np.int64)]
 
 
