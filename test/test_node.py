@@ -215,12 +215,14 @@ def test_26_sigint_while_the_node_still_imports_ends_it_at_once() -> None:
         about = Path(f"/proc/{process.pid}")
         # From its first lines on the program catches SIGTERM, which Python itself leaves alone.
         caught = re.compile(r"^SigCgt:\s*(\w+)", re.MULTILINE)
-        while not int(caught.search((about / "status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
-            assert process.poll() is None
-            time.sleep(0.002)
-        assert "libtorch" not in (about / "maps").read_text()
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        try:
+            while not int(caught.search((about / "status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+                time.sleep(0.002)
+            assert "libtorch" not in (about / "maps").read_text()
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert (process.returncode, output) == (0, "")
 
 
