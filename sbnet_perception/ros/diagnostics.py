@@ -36,17 +36,25 @@ class Diagnostics:
         self.weights = ""
         self.input_timeout_s = 2.0
         self._before = Counts()
+        self._active_since = 0.0
         self._overloaded_since: float | None = None
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Wall time: the state is told also while simulated time stands still.
         node.create_timer(PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
+    def activated(self) -> None:
+        """Clouds are expected from now on; what was counted before is no complaint of today."""
+        self.state, self.active = "active", True
+        self._active_since = time.monotonic()
+        self._before, self._overloaded_since = self._status.snapshot(), None
+
     def publish(self) -> None:
-        message = DiagnosticArray(status=[self._message()])
+        message = DiagnosticArray(status=[self.message()])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def _message(self) -> DiagnosticStatus:
+    def message(self) -> DiagnosticStatus:
+        """The state now; what is counted in it is what has happened since the message before."""
         counts = self._status.snapshot()
         errors, warnings = self._problems(counts) if self.active else ([], [])
         self._before = counts
@@ -70,10 +78,11 @@ class Diagnostics:
         """Errors and warnings of the last period."""
         status, before = self._status, self._before
         errors, warnings = [], []
-        if status.last_received is None:
-            warnings.append("no cloud received yet")
-        elif (silent := time.monotonic() - status.last_received) > self.input_timeout_s:
+        last = status.last_received or 0.0
+        if (silent := time.monotonic() - max(last, self._active_since)) > self.input_timeout_s:
             errors.append(f"no cloud for {silent:.1f} s")
+        elif last < self._active_since:
+            warnings.append("no cloud received yet")
         if status.last_was_rejected:
             errors.append(f"rejected: {status.last_reject}")
         if counts.failed > before.failed:

@@ -121,7 +121,7 @@ class SbnetNode(LifecycleNode):
             self.get_logger().error("the inference from before is still under way: activate again in a moment")
             return FAILURE
         self._gate, self._inbox = Gate(), self._new_inbox()
-        self._diagnostics.state, self._diagnostics.active = "active", True
+        self._diagnostics.activated()
         result = super().on_activate(state)
         self._inbox.start()
         self.get_logger().info(f"active: waiting for clouds on {self._clouds.topic_name}")

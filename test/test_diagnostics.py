@@ -1,0 +1,73 @@
+"""What /diagnostics says over time; a real node, no detector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from sbnet_perception.ros.diagnostics import NEWER, Diagnostics
+from sbnet_perception.ros.session import Session
+from sbnet_perception.ros.status import FrameFacts, Status
+
+FACTS = FrameFacts(
+    stamp_ns=1,
+    points=1,
+    points_in_range=1,
+    detections=0,
+    latency_ms=1.0,
+    dense=False,
+    road_problem="",
+    road_age_s=None,
+    warnings=(),
+)
+
+
+@pytest.fixture
+def diagnostics() -> Iterator[Diagnostics]:
+    with Session() as session, session.applied():
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=session.domain_id)
+        node = rclpy.create_node("sbnet", context=context)
+        yield Diagnostics(node, Status())
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def process(diagnostics: Diagnostics, count: int) -> None:
+    for _ in range(count):
+        diagnostics._status.received()
+        diagnostics._status.processed(FACTS)
+
+
+def test_a_sensor_that_never_speaks_is_a_warning_first_and_an_error_after_the_timeout(
+    diagnostics: Diagnostics,
+) -> None:
+    diagnostics.input_timeout_s = 60.0
+    diagnostics.activated()
+    assert diagnostics.message().message == "no cloud received yet"
+    assert diagnostics.message().level == DiagnosticStatus.WARN
+    diagnostics._active_since -= 61.0
+    assert diagnostics.message().level == DiagnosticStatus.ERROR
+    assert "no cloud for" in diagnostics.message().message
+
+
+def test_neither_the_silence_of_an_inactive_node_nor_counts_before_a_reconfiguration_are_a_complaint(
+    diagnostics: Diagnostics,
+) -> None:
+    diagnostics.input_timeout_s = 60.0
+    diagnostics.activated()
+    process(diagnostics, 20)
+    diagnostics._status.dropped(NEWER, 5)
+    assert "slower than the sensor" in diagnostics.message().message
+    diagnostics._status.clear()
+    diagnostics.activated()
+    process(diagnostics, 1)
+    assert diagnostics.message().message == "detecting"
+    diagnostics._status.last_received = time.monotonic() - 61.0
+    assert "no cloud for" in diagnostics.message().message
+    diagnostics.activated()
+    assert diagnostics.message().message == "no cloud received yet"
