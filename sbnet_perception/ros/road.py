@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class RoadLayer:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._last: _Received | None = None
-        self._cached: tuple[_Received, SE2, RoadAnswer] | None = None
+        self._cached: tuple[RoadMap, SE2, RoadAnswer] | None = None
         self._no_wait_before = 0.0
 
     def receive(self, msg: Any, now_ns: int) -> None:
@@ -80,6 +80,9 @@ class RoadLayer:
     ) -> RoadAnswer:
         """The road on the grid at a cloud's stamp; waits for the map's transform until `deadline` at most."""
         with self._lock:
+            # Simulated time that began, or began anew, after the mask came: its age counts from here.
+            if self._last is not None and not 0 < self._last.at_ns <= now_ns:
+                self._last = replace(self._last, at_ns=now_ns)
             last = self._last
         if last is None:
             return RoadAnswer(None, "no road mask received yet", None)
@@ -96,19 +99,22 @@ class RoadLayer:
                 self._no_wait_before = time.monotonic() + RETRY_S
             return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
         self._no_wait_before = 0.0
-        return self._resample(last, SE2.from_matrix(transform), age_s)
+        try:
+            return self._resample(last.road, SE2.from_matrix(transform), age_s)
+        except ValueError as error:
+            # The grid stands upright on the map, or a pose is beyond what can be computed.
+            return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
 
-    def _resample(self, last: _Received, map_from_grid: SE2, age_s: float) -> RoadAnswer:
-        if self._cached is not None and self._cached[0] is last and self._cached[1] == map_from_grid:
-            answer = self._cached[2]
-            return RoadAnswer(answer.mask, answer.problem, age_s)
-        if not covers(last.road, map_from_grid, self._grid):
+    def _resample(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
+        if self._cached is not None and self._cached[0] is road and self._cached[1] == map_from_grid:
+            return replace(self._cached[2], age_s=age_s)
+        if not covers(road, map_from_grid, self._grid):
             answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
         else:
-            mask = road_mask(last.road, map_from_grid, self._grid)
+            mask = road_mask(road, map_from_grid, self._grid)
             # A grid without any road would mean: compute nothing, see nothing.
             answer = (
                 RoadAnswer(mask, "", age_s) if mask.any() else RoadAnswer(None, "no road in the grid", age_s)
             )
-        self._cached = (last, map_from_grid, answer)
+        self._cached = (road, map_from_grid, answer)
         return answer
