@@ -80,7 +80,9 @@ class Processor:
         points = self._in_grid_frame(cloud.points, header, grid_frame, deadline, stop)
         road = self._road_at(header, grid_frame, deadline, stop)
         result = self._pipeline(points, None if road is None else road.mask)
-        good, invalid = split_invalid(result.detections)
+        # Whatever the network makes of an empty image where it computes densely: nothing was there.
+        found = result.detections if result.points_in_range else Detections.empty()
+        good, invalid = split_invalid(found)
         facts = FrameFacts(
             stamp_ns=stamp_ns(header.stamp),
             points=len(points),
