@@ -10,7 +10,7 @@ from sbnet_perception.cli import COMMANDS, main
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("evaluate --grid huge", "--grid must be one of"),
+        ("evaluate --grid huge", "--grid is 'huge'; use one of compact, paper"),
         ("evaluate --weights nowhere.safetensors", "no file nowhere.safetensors"),
         ("bench network --rounds 0", "--rounds is 0"),
         ("bench network --threads -1", "--threads is -1"),

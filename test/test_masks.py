@@ -261,10 +261,10 @@ def test_a_road_of_another_shape_or_type_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"source": "roads"}, "mask source must be one of .* got 'roads'"),
-        ({"road_dilation": -1.0}, "mask road_dilation"),
-        ({"occupancy_dilation": math.nan}, "mask occupancy_dilation"),
-        ({"min_height": 4.0}, "mask max_height must be above min_height"),
+        ({"source": "roads"}, "source is 'roads'; use one of road_and_occupancy, "),
+        ({"road_dilation": -1.0}, "road_dilation is -1"),
+        ({"occupancy_dilation": math.nan}, "occupancy_dilation is nan"),
+        ({"min_height": 4.0}, "max_height is 3.2; it must be above min_height, 4"),
     ],
 )
 def test_an_impossible_mask_configuration_is_refused_by_field(fields: dict[str, object], reason: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # The region both named grids cover: x_min, x_max, y_min, y_max in metres.
 _ROI = (0.0, 70.4, -20.0, 20.0)
-_NAMED_RESOLUTIONS = {"compact": 0.2, "paper": 0.05}
+NAMED_RESOLUTIONS = {"compact": 0.2, "paper": 0.05}
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Grid:
         Raises:
             ValueError: there is no grid of that name; the message lists them.
         """
-        if name not in _NAMED_RESOLUTIONS:
-            raise ValueError(f"grid must be one of {sorted(_NAMED_RESOLUTIONS)}, got {name!r}")
-        return cls(*_ROI, resolution=_NAMED_RESOLUTIONS[name])
+        if name not in NAMED_RESOLUTIONS:
+            raise ValueError(f"grid must be one of {sorted(NAMED_RESOLUTIONS)}, got {name!r}")
+        return cls(*_ROI, resolution=NAMED_RESOLUTIONS[name])
 
     @property
     def height(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
+from sbnet_perception.checks import check_fields
 from sbnet_perception.masks.computation import MaskConfig
 
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
@@ -59,7 +60,10 @@ class DetectorConfig:
 
     grid: str = field(
         default="compact",
-        metadata={"help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408)."},
+        metadata={
+            "help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408).",
+            "choices": tuple(NAMED_RESOLUTIONS),
+        },
     )
     weights: str = field(
         default="",
@@ -97,11 +101,6 @@ class DetectorConfig:
     )
 
     def __post_init__(self) -> None:
-        Grid.named(self.grid)
+        check_fields(self)
         if not self.classes or not all(self.classes):
             raise ValueError(f"classes is {self.classes!r}; give at least one name, none of them empty")
-        for name, spec in self.__dataclass_fields__.items():
-            low, high = spec.metadata.get("range", (None, None))
-            value = getattr(self, name)
-            if low is not None and not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must lie in [{low}, {high}]")

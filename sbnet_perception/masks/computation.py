@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.checks import check_fields
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.occupancy import occupancy_mask
 
@@ -30,34 +30,38 @@ class MaskConfig:
 
     source: str = field(
         default="road_and_occupancy",
-        metadata={"help": "Where to compute: road_and_occupancy, road, occupancy or none (everywhere)."},
+        metadata={"help": "Where to compute; none means everywhere.", "choices": tuple(_MASKS_OF_SOURCE)},
     )
     road_dilation: float = field(
-        default=0.5, metadata={"help": "Metres by which the road grows, for vehicles that overhang its edge."}
+        default=0.5,
+        metadata={
+            "help": "Metres by which the road grows, for vehicles that overhang its edge.",
+            "range": (0.0, 100.0),
+        },
     )
     occupancy_dilation: float = field(
-        default=0.5, metadata={"help": "Metres by which the cells of points above the ground grow."}
+        default=0.5,
+        metadata={"help": "Metres by which the cells of points above the ground grow.", "range": (0.0, 100.0)},
     )
     min_height: float = field(
         default=0.35,
-        metadata={"help": "Lowest height above ground, in metres, of a point that counts as occupancy."},
+        metadata={
+            "help": "Lowest height above ground, in metres, of a point that counts as occupancy.",
+            "range": (0.0, 100.0),
+        },
     )
     max_height: float = field(
         default=3.2,
-        metadata={"help": "Highest height above ground, in metres, of a point that counts as occupancy."},
+        metadata={
+            "help": "Highest height above ground, in metres, of a point that counts as occupancy.",
+            "range": (0.0, 100.0),
+        },
     )
 
     def __post_init__(self) -> None:
-        if self.source not in _MASKS_OF_SOURCE:
-            raise ValueError(f"mask source must be one of {list(_MASKS_OF_SOURCE)}, got {self.source!r}")
-        for name in ("road_dilation", "occupancy_dilation", "min_height", "max_height"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0.0 <= value <= 100.0):
-                raise ValueError(f"mask {name} must be between 0 and 100 m, got {value}")
+        check_fields(self)
         if self.max_height <= self.min_height:
-            raise ValueError(
-                f"mask max_height must be above min_height = {self.min_height} m, got {self.max_height}"
-            )
+            raise ValueError(f"max_height is {self.max_height}; it must be above min_height, {self.min_height}")
 
 
 @dataclass(frozen=True, eq=False)

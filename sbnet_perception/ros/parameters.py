@@ -56,7 +56,7 @@ class NodeConfig:
     )
     missing_intensity: str = field(
         default="reject",
-        metadata={"help": "Cloud without intensity: reject it, or take zero.", "choices": ("reject", "zero")},
+        metadata={"help": "What becomes of a cloud without intensity.", "choices": ("reject", "zero")},
     )
     road_mask_timeout: float = field(
         default=0.0,
@@ -68,7 +68,7 @@ class NodeConfig:
     without_road_mask: str = field(
         default="continue",
         metadata={
-            "help": "Road mask wanted but missing: continue (road is everywhere) or refuse the cloud.",
+            "help": "Road mask wanted but missing: the road is everywhere, or the cloud is refused.",
             "choices": ("continue", "refuse"),
         },
     )
@@ -132,10 +132,14 @@ class Specification:
             raise self._error(value, f"use one of {', '.join(self.choices)}")
         return value
 
+    @property
+    def description(self) -> str:
+        """The help, and the choices where there are some."""
+        return self.help if self.choices is None else f"{self.help} One of: {', '.join(self.choices)}."
+
     def descriptor(self) -> ParameterDescriptor:
-        """Name, help and range for `ros2 param describe`."""
-        text = self.help if self.choices is None else f"{self.help} One of: {', '.join(self.choices)}."
-        described = ParameterDescriptor(name=self.name, description=text)
+        """Name, description and range for `ros2 param describe`."""
+        described = ParameterDescriptor(name=self.name, description=self.description)
         if self.range is not None:
             low, high = self.range
             if isinstance(self.default, int):
@@ -273,7 +277,7 @@ def _yaml_lines(tree: dict[str, Any], indent: int) -> list[str]:
         if isinstance(entry, dict):
             lines += [f"{pad}{name}:", *_yaml_lines(entry, indent + 2)]
         else:
-            lines += [f"{pad}# {entry.help}", f"{pad}{name}: {_yaml_value(entry.default)}"]
+            lines += [f"{pad}# {entry.description}", f"{pad}{name}: {_yaml_value(entry.default)}"]
     return lines
 
 
