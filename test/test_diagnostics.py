@@ -67,6 +67,7 @@ def test_neither_the_silence_of_an_inactive_node_nor_counts_before_a_reconfigura
     diagnostics.activated()
     process(diagnostics, 1)
     assert diagnostics.message().message == "detecting"
+    diagnostics._active_since -= 120.0
     diagnostics._status.last_received = time.monotonic() - 61.0
     assert "no cloud for" in diagnostics.message().message
     diagnostics.activated()
