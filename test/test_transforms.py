@@ -115,6 +115,12 @@ def test_when_a_bag_begins_anew_the_old_lap_is_forgotten_and_static_transforms_s
         history.lookup("map", "base_link", START)
 
 
+def test_the_slash_that_ros_1_wrote_before_a_frame_is_left_out() -> None:
+    history = TransformHistory(10.0)
+    history.add("/map", "/base_link", START, along_x(1.0), False)
+    assert history.lookup("map", "base_link", START)[0, 3] == 1.0
+
+
 def test_a_new_parent_replaces_the_old_one() -> None:
     history = TransformHistory(10.0)
     history.add("map", "base_link", START, along_x(1.0), False)

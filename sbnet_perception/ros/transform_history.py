@@ -32,9 +32,12 @@ class TransformHistory:
     def add(self, parent: str, child: str, stamp_ns: int, pose: Pose, static: bool) -> None:
         """One sample of parent_from_child. A child's new parent replaces its old one.
 
+        A slash before a name, as ROS 1 wrote it, is left out, as in tf2.
+
         Raises:
             ValueError: a frame name is empty or both are the same, or the pose is not one.
         """
+        parent, child = parent.removeprefix("/"), child.removeprefix("/")
         if not parent or not child or parent == child:
             raise ValueError(f"frames {parent!r} -> {child!r}: two different names are needed")
         norm = math.sqrt(sum(q * q for q in pose[3:]))
