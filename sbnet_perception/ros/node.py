@@ -164,6 +164,7 @@ class SbnetNode(LifecycleNode):
         if self._transforms is None:
             self._transforms = create_transforms(self)
         self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout)
+        self._road_said = ""
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.ground_z)
         self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR)
@@ -227,7 +228,11 @@ class SbnetNode(LifecycleNode):
             self._refuse(error, msg.header.frame_id, is_cloud=False)
             return
         size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
-        self.get_logger().info(f"road mask: {size} in {msg.header.frame_id!r}")
+        text = f"road mask: {size} in {msg.header.frame_id!r}"
+        if text != self._road_said:
+            # A map that moves with the robot may come many times a second.
+            self.get_logger().info(text)
+            self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         now_ns = self._now_ns()
