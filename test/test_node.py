@@ -209,6 +209,13 @@ def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights
     assert "Traceback" not in output
 
 
+def test_20_an_unusable_value_of_a_parameter_of_rclpy_ends_in_one_line() -> None:
+    code, output = ended({"use_sim_time": 5})
+    assert code == 1
+    assert "sbnet: cannot start: " in output and "use_sim_time" in output
+    assert "Traceback" not in output
+
+
 def test_26_sigint_while_the_node_still_imports_ends_it_at_once() -> None:
     command = [sys.executable, "-m", "sbnet_perception.ros.node"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -32,11 +33,12 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     wake = _WakeUp()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:
-        # Unreadable arguments and parameter files; the message names them.
+        node = make_node()
+    except (RuntimeError, ParameterException) as error:
+        # Unreadable arguments and parameter files, unusable values of rclpy's own parameters; the message names them.
         print(f"sbnet: cannot start: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
         return 1
-    node = make_node()
     good = node.autostart() and _spin(node, wake)
     if not node.is_finalized:
         node.trigger_shutdown()
