@@ -213,12 +213,13 @@ def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(robot
     robot.detect(cloud(scene(), robot.now_ns))
     robot.now_ns -= 60 * SECOND
     before = len(robot.detections)
-    for _ in range(20):
+    deadline = time.monotonic() + 20
+    while len(robot.detections) <= before + 5 and time.monotonic() < deadline:
         # tf2 refuses old transforms until the node, told by the first cloud, clears it.
         robot.send_tf(transform("map", "base_link", robot.tick(), x=1.0))
         robot.send(cloud(scene(), robot.now_ns))
         time.sleep(0.1)
-    assert len(robot.detections) > before + 5
+    assert len(robot.detections) > before + 5, robot.log()
     assert sum("time jumped by -" in line for line in robot.lines) == 1
 
 
@@ -227,7 +228,8 @@ def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(robot
 
 def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_first(robot: Robot) -> None:
     before = len(robot.detections)
-    burst = [cloud(scene(60_000), robot.tick()) for _ in range(30)]
+    # All of them together fit the shared memory of Fast DDS: none is lost on the way.
+    burst = [cloud(scene(20_000), robot.tick()) for _ in range(30)]
     for msg in burst:
         robot.send(msg)
         time.sleep(0.002)
@@ -245,10 +247,11 @@ def test_27_a_sensor_that_falls_silent_is_an_error_until_it_is_back(robot: Robot
     status = robot.status()
     assert status.level == DiagnosticStatus.ERROR
     assert "no cloud for" in status.message
-    for _ in range(30):
+    deadline = time.monotonic() + 10
+    while robot.diagnostics[-1][1].level == DiagnosticStatus.ERROR and time.monotonic() < deadline:
         robot.detect()
         time.sleep(0.05)
-    assert robot.diagnostics[-1][1].level != DiagnosticStatus.ERROR
+    assert robot.diagnostics[-1][1].level != DiagnosticStatus.ERROR, robot.diagnostics[-1][1].message
 
 
 def test_29_boxes_that_are_not_finite_never_leave_the_node(

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sbnet_perception.ros.session import Session
+
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 OLD_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -84,17 +86,17 @@ print(*sizes)
 
 
 def test_with_the_shipped_profile_a_best_effort_cloud_of_4_mib_arrives():
-    dds = {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    profile = {PROFILE_VARIABLE: str(ROOT / "config" / "fastdds.xml"), "ROS_DOMAIN_ID": "92"}
-    environment = os.environ | dds | profile
     python = [sys.executable, "-c"]
-    with subprocess.Popen([*python, HEAD + SEND], env=environment) as sending:
-        try:
-            received = subprocess.run(
-                [*python, HEAD + RECEIVE], env=environment, capture_output=True, text=True, check=False
-            )
-        finally:
-            sending.kill()
+    profile = {PROFILE_VARIABLE: str(ROOT / "config" / "fastdds.xml")}
+    with Session() as session:
+        environment = session.environment | profile
+        with subprocess.Popen([*python, HEAD + SEND], env=environment) as sending:
+            try:
+                received = subprocess.run(
+                    [*python, HEAD + RECEIVE], env=environment, capture_output=True, text=True, check=False
+                )
+            finally:
+                sending.kill()
     assert received.stdout.split() == [str(4 << 20)] * 5, received.stderr
 
 
