@@ -91,7 +91,10 @@ def test_a_field_of_the_wrong_type_raises_and_does_not_end_the_process(field):
 
 
 def test_the_message_files_are_fields_only():
-    files = [*resource("interfaces/vision_msgs/msg").iterdir(), *resource("interfaces/tf2_msgs/msg").iterdir()]
+    files = [
+        *resource("interfaces/vision_msgs/msg").iterdir(),
+        *resource("interfaces/tf2_msgs/msg").iterdir(),
+    ]
     assert len(files) == 6
     for path in files:
         for line in path.read_text().splitlines():

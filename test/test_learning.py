@@ -72,6 +72,17 @@ def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
     assert targets.label[0, 0] == 0 and set(np.unique(targets.label)) == {-1, 0, 1}
 
 
+def test_a_vehicle_whose_core_is_not_computed_is_learned_from_the_part_that_is():
+    computed = np.zeros((50, 88), bool)
+    rear = int((20.0 - 1.9) / 0.8)
+    computed[:, : rear + 1] = True
+    box = np.float32([[20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.0]])
+    targets = make_targets(box, np.array([50]), GRID, computed)
+    rows, columns = np.nonzero(targets.label == 1)
+    assert len(rows) > 0 and (columns <= rear).all()
+    assert targets.regression[3, rows, columns] == pytest.approx(20.0 - (columns + 0.5) * 0.8, abs=1e-5)
+
+
 def test_focal_loss_weighs_cross_entropy_by_class_and_by_how_wrong_the_score_is():
     logits = torch.tensor([0.0])
     # p = 1/2: (1 - p)^2 * log 2, weighted by alpha or 1 - alpha.

@@ -1,7 +1,8 @@
 """What the network should say at each output pixel for a given set of boxes.
 
 A pixel is positive when its centre lies in the core of a vehicle (its footprint scaled by 0.6), or is
-the pixel of a vehicle's centre. The rim between core and a slightly grown footprint is ignored, as
+the pixel of a vehicle's centre. Where the mask leaves out the whole core, as of a vehicle seen only from
+behind, the computed pixels of the footprint are positive instead. The rim around them is ignored, as
 are vehicles with too few points to be seen and those whose centre lies outside the grid.
 """
 
@@ -32,8 +33,13 @@ class Targets:
     regression: NDArray[np.float32]
 
 
-def make_targets(boxes: NDArray[np.float32], point_counts: NDArray[np.int64], grid: Grid) -> Targets:
-    """Targets for ``boxes`` [M, 7] with ``point_counts`` [M] in the grid frame."""
+def make_targets(
+    boxes: NDArray[np.float32], point_counts: NDArray[np.int64], grid: Grid, computed: NDArray[np.bool_] | None = None
+) -> Targets:
+    """Targets for ``boxes`` [M, 7] with ``point_counts`` [M] in the grid frame.
+
+    ``computed`` bool [h, w] are the output pixels of active tiles; None means all.
+    """
     height, width = (-(-side // OUTPUT_STRIDE) for side in grid.shape)
     step = grid.resolution * OUTPUT_STRIDE
     x = grid.x_min + (np.arange(width) + 0.5) * step
@@ -53,6 +59,8 @@ def make_targets(boxes: NDArray[np.float32], point_counts: NDArray[np.int64], gr
             continue
         core = reach < CORE
         core[row, column] = True
+        if computed is not None:
+            core = core & computed if (core & computed).any() else (reach < 1) & computed
         label[core] = 1
         values = np.log([length, breadth, tall]), (-dx, -dy), (cz, np.cos(yaw), np.sin(yaw))
         flat = [*values[0], *values[1], *values[2]]

@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from sbnet_perception import __version__
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxelize
-from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.blocks import Tiles
+from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
+from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, initialize
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.losses import detection_loss
@@ -70,7 +71,7 @@ class _Batches(Dataset[Batch]):
 
     def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
         self.scenes, self.config = scenes, config
-        self.mask = DetectorConfig().mask
+        self.mask, self.tile = DetectorConfig().mask, NetworkConfig().tile("conv-3")
 
     def __len__(self) -> int:
         return self.config.steps
@@ -89,10 +90,12 @@ class _Batches(Dataset[Batch]):
         # What the detector will see at this frame: input and mask; what it should say.
         where = computation_mask(frame.points, grid, frame.road, self.mask).mask
         assert where is not None, "the default mask always has the occupancy"
-        targets = make_targets(frame.boxes, frame.point_counts, grid)
+        mask = torch.from_numpy(where)[None]
+        computed = Tiles.from_mask(mask, self.tile, OUTPUT_STRIDE).mask()[0].numpy()
+        targets = make_targets(frame.boxes, frame.point_counts, grid, computed)
         return (
             voxelize(frame.points, grid),
-            torch.from_numpy(where)[None],
+            mask,
             torch.from_numpy(targets.label)[None],
             torch.from_numpy(targets.regression)[None],
         )
