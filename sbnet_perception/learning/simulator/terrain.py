@@ -26,10 +26,10 @@ class Terrain:
         direction = rng.uniform(0, 2 * np.pi, waves)
         self._wave = 2 * np.pi / length * np.stack([np.cos(direction), np.sin(direction)])
         self._phase = rng.uniform(0, 2 * np.pi, waves)
-        self._amplitude = rng.uniform(0, 0.001, waves) * length
+        self._amplitude = rng.uniform(0, 0.0016, waves) * length
         self._slope = rng.normal(0, 0.006, 2)
         self._crown = rng.uniform(0.0, 0.025)
-        self._banks = rng.normal(0, 0.018, 2) * (rng.random(2) < 0.6)
+        self._banks = rng.normal(0, 0.035, 2) * (rng.random(2) < 0.6)
         main = network.roads[0]
         self._edges = (main.left + main.pavement, main.right + main.pavement)
         self._line = main.centre.line[::2]
