@@ -45,8 +45,8 @@ class TrainConfig:
     """How weights are made. The same configuration gives the same weights on the same kind of machine."""
 
     grid: str = field(default="compact", metadata={"help": "grid to train for (compact or paper)"})
-    scenes: int = field(default=5000, metadata={"help": "simulated scenes to train on"})
-    steps: int = field(default=5000, metadata={"help": "optimizer steps"})
+    scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
+    steps: int = field(default=4000, metadata={"help": "optimizer steps"})
     batch: int = field(default=4, metadata={"help": "scenes per step"})
     crop: int = field(default=176, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
