@@ -41,11 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the user can put it right, 130: interrupted)."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in COMMANDS), None)
-    arguments = build_parser(chosen).parse_args(argv)
+    name = ""
     try:
-        return int(importlib.import_module(COMMANDS[arguments.command][0]).run(arguments))
+        arguments = build_parser(chosen).parse_args(argv)
+        name = arguments.command
+        return int(importlib.import_module(COMMANDS[name][0]).run(arguments))
     except UserError as error:
-        print(f"sbnet {arguments.command}: {error}", file=sys.stderr)
+        print(f"sbnet {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -104,8 +104,9 @@ class _Batches(Dataset[Batch]):
 class Trainer:
     """Network, optimizer and schedule at one step of the training."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, scenes: str) -> None:
+        """``scenes`` names the scenes and the version of the simulator that made them."""
+        self.made_with = json.dumps({**asdict(config), "made_from": scenes})
         self.step = 0
         self.network = initialize(Detector(), config.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.train()
@@ -131,7 +132,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only)."""
         state = {
-            "config": json.dumps(asdict(self.config)),
+            "made_with": self.made_with,
             "step": self.step,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -145,15 +146,15 @@ class Trainer:
         """Go on from a checkpoint.
 
         Raises:
-            UserError: it is unreadable or was made with another configuration.
+            UserError: it is unreadable or was made with another configuration or other scenes.
         """
         try:
             state = torch.load(path, weights_only=True)
         except Exception as error:
             raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
-        if state["config"] != json.dumps(asdict(self.config)):
+        if state.get("made_with") != self.made_with:
             raise UserError(
-                f"checkpoint {path} was made with {state['config']}, not with {json.dumps(asdict(self.config))}; "
+                f"checkpoint {path} was made with {state.get('made_with')}, not with {self.made_with}; "
                 "use the same options to resume, or delete it to start again"
             )
         self.step = state["step"]
@@ -185,8 +186,9 @@ def _uninterrupted() -> Iterator[None]:
 
 def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
-    batches = _Batches(Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed), config)
-    trainer = Trainer(config)
+    scenes = Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed)
+    batches = _Batches(scenes, config)
+    trainer = Trainer(config, scenes.folder.name)
     if checkpoint.exists():
         trainer.load(checkpoint)
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")

@@ -269,9 +269,9 @@ def _named_in(params_file: Path, parameter: str) -> str | None:
 
 def _session(options: ReplayOptions) -> Session:
     """A domain of its own; the user's where the user runs the node."""
-    if options.start_node:
+    if options.start_node or os.environ.get("ROS_DOMAIN_ID"):
         return Session()
-    return Session(int(os.environ.get("ROS_DOMAIN_ID") or 0))
+    return Session(0)
 
 
 def _say(console: Console, text: str) -> None:

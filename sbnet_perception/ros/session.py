@@ -21,7 +21,7 @@ from sbnet_perception.resources import resource
 # DDS computes its UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
 HIGHEST_DOMAIN = 101
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for its profile; the second name is Humble's."""
+"""Where Fast DDS looks for its profile; the second name is Humble's and Jazzy's."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -87,7 +87,7 @@ def dds_settings(domain_id: int) -> dict[str, str]:
 
 def profile_variable() -> str:
     """The one of PROFILE_VARIABLES that this machine's Fast DDS reads."""
-    return PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") == "humble"]
+    return PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in ("humble", "jazzy")]
 
 
 def _claim_free_domain() -> tuple[int, socket.socket]:
