@@ -67,19 +67,26 @@ class RealResult:
     outside_view: int
 
 
-def evaluate_simulated(config: DetectorConfig, frames: list[LabelledFrame]) -> list[SimulatedResult]:
-    """The figures of each protocol, at the configured score threshold where one is needed."""
+def pipelines(config: DetectorConfig) -> dict[str, Pipeline]:
+    """A pipeline for each mask of the protocols, reporting everything above `LOWEST_SCORE`."""
+    sources = dict.fromkeys(source for source, _ in PROTOCOLS)
+    masks = {source: replace(config.mask, source=source) for source in sources}
+    return {s: Pipeline(replace(config, mask=mask, score_threshold=LOWEST_SCORE)) for s, mask in masks.items()}
+
+
+def evaluate_simulated(
+    of_mask: dict[str, Pipeline], frames: list[LabelledFrame], threshold: float
+) -> list[SimulatedResult]:
+    """The figures of each protocol, those of one threshold at ``threshold``."""
     results = []
-    for source in dict.fromkeys(source for source, _ in PROTOCOLS):
-        mask = replace(config.mask, source=source)
-        pipeline = Pipeline(replace(config, mask=mask, score_threshold=LOWEST_SCORE))
+    for source, pipeline in of_mask.items():
         found = [
             pipeline(frame.points, frame.road)
             for frame in track(frames, f"mask {source}", console=Console(stderr=True))
         ]
         sparsity = {stage: float(np.mean([result.sparsity[stage] for result in found])) for stage in found[0].sparsity}
         for asked in (asked for name, asked in PROTOCOLS if name == source):
-            figures = _figures([r.detections for r in found], frames, pipeline.grid, asked, config.score_threshold)
+            figures = _figures([r.detections for r in found], frames, pipeline.grid, asked, threshold)
             results.append(SimulatedResult(source, asked, len(frames), mean_sparsity=sparsity, **figures))
     return results
 
@@ -166,10 +173,11 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
+    of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
     grid, count = Grid.named(config.grid), int(SECONDS * RATE_HZ) * len(seeds)
     frames = list(track(frames_of_drives(seeds, grid), f"{kind} drives", total=count, console=Console(stderr=True)))
-    simulated = evaluate_simulated(config, frames)
+    simulated = evaluate_simulated(of_mask, frames, config.score_threshold)
     console.print(_simulated_table(simulated, config.score_threshold, kind))
     real: list[RealResult] = []
     if arguments.real:
