@@ -17,10 +17,11 @@ from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
 from sbnet_perception.learning.evaluate import evaluate_real
-from sbnet_perception.learning.frames import LabelledFrame, points_inside, real_frames
+from sbnet_perception.learning.frames import LabelledFrame, real_frames
 from sbnet_perception.learning.losses import detection_loss, focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.learning.train import TrainConfig, train
 
@@ -128,8 +129,8 @@ def test_mirroring_moves_points_boxes_and_road_together(scenes):
         changed = augment(frame, np.random.default_rng(seed))
         share = len(changed.points) / len(frame.points)
         before, after = (
-            points_inside(frame.points, frame.boxes).sum(),
-            points_inside(changed.points, changed.boxes).sum(),
+            count_inside(frame.points, frame.boxes).sum(),
+            count_inside(changed.points, changed.boxes).sum(),
         )
         assert after == pytest.approx(before * share, rel=0.1)
         mirrored = not np.array_equal(changed.boxes[:, 1], frame.boxes[:, 1])

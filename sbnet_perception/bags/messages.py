@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from sbnet_perception.bags.fields import FLOAT32
 from sbnet_perception.bags.occupancy import ROAD
-from sbnet_perception.bags.pointcloud2 import NEEDED
+from sbnet_perception.bags.pointcloud2 import INTENSITY_SCALE, NEEDED
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.masks.road import RoadMap
 
@@ -61,7 +61,7 @@ def shift(z: float) -> npt.NDArray[np.float64]:
 
 
 def point_cloud2(
-    points: npt.NDArray[np.floating[Any]], frame_id: str, stamp_ns: int, intensity_scale: float = 255.0
+    points: npt.NDArray[np.floating[Any]], frame_id: str, stamp_ns: int, intensity_scale: float = INTENSITY_SCALE
 ) -> Any:
     """The rosbags message sensor_msgs/PointCloud2 with float32 x, y, z, intensity and point_step 16.
 

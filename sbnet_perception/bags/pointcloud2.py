@@ -17,13 +17,15 @@ import numpy.typing as npt
 
 from sbnet_perception.bags.fields import DATATYPES, FLOAT32, FLOAT64, describe
 from sbnet_perception.bags.fields import dtype_from_fields as own_dtype_from_fields
+from sbnet_perception.detector.config import DetectorConfig
 
 try:
     from sensor_msgs_py.point_cloud2 import dtype_from_fields
 except ImportError:
     dtype_from_fields = own_dtype_from_fields
 
-MAX_POINTS = 500_000
+INTENSITY_SCALE = 255.0
+"""Intensity in a driver's cloud that is 1 inside the core."""
 NEEDED = ("x", "y", "z", "intensity")
 
 
@@ -50,8 +52,8 @@ class DecodedCloud:
 def decode(
     msg: Any,
     missing_intensity: Literal["reject", "zero"] = "reject",
-    intensity_scale: float = 255.0,
-    max_points: int = MAX_POINTS,
+    intensity_scale: float = INTENSITY_SCALE,
+    max_points: int = DetectorConfig.max_points,
 ) -> DecodedCloud:
     """Points of a PointCloud2 of any layout and byte order, validated before any computation.
 

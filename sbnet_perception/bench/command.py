@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     for frame in track(frames, "measuring", console=console):
         rows += measure_frame(pipeline, frame, arguments.rounds)
     console.print(_table(rows))
+    if any(float(row["page_faults"]) > 100 for row in rows):
+        console.print("WARNING: page faults distort these times; free some memory and measure again", style="yellow")
     console.print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, float32, compact grid"
     )

@@ -21,7 +21,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid, real_frames
-from sbnet_perception.learning.metrics import Matches, average_precision, match
+from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, Matches, average_precision, match
 from sbnet_perception.learning.targets import LEAST_POINTS
 
 SENSORS = ("hdl64", "vlp32c", "hdl32")
@@ -30,7 +30,6 @@ HELD_OUT = range(9_000_001, 9_000_007)
 VALIDATION = range(8_000_001, 8_000_007)
 """Seeds of the drives that chose the score threshold."""
 SECONDS, RATE_HZ = 20.0, 0.5
-REAL_POINTS, REAL_IOU = 50, 0.3
 LOWEST_SCORE = 0.02
 
 
@@ -130,8 +129,8 @@ def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> R
     Detections outside the view that was labelled cannot be judged and are counted apart.
     """
     judged = np.abs(np.arctan2(detections.boxes[:, 1], detections.boxes[:, 0])) <= frame.half_view
-    counted = in_grid(frame.boxes, grid) & (frame.point_counts >= REAL_POINTS)
-    matches = match(detections[judged], frame.boxes, counted, REAL_IOU)
+    counted = in_grid(frame.boxes, grid) & (frame.point_counts >= SEEN_POINTS)
+    matches = match(detections[judged], frame.boxes, counted, SEEN_IOU)
     return RealResult(
         name=frame.name,
         found=int(matches.found.sum()),
@@ -213,7 +212,7 @@ def _simulated_table(results: list[SimulatedResult], threshold: float, kind: str
 
 
 def _real_table(results: list[RealResult], threshold: float) -> Table:
-    title = f"real frames, score {threshold}: vehicles with at least {REAL_POINTS} points, BEV IoU {REAL_IOU}"
+    title = f"real frames, score {threshold}: vehicles with at least {SEEN_POINTS} points, BEV IoU {SEEN_IOU}"
     table = Table("frame", "found", "vehicles", "false positives", "outside the labelled view", title=title)
     for r in results:
         table.add_row(r.name, *map(str, (r.found, r.vehicles, r.false_positives, r.outside_view)))

@@ -14,6 +14,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
+from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.masks.road import RoadMap, road_mask
 
 VEHICLES = {
@@ -116,15 +117,4 @@ def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
         # The raster is at 0.1 m with the grid's own corner.
         raster = RoadMap(road, 0.1, SE2(grid.x_min, grid.y_min, 0.0))
         road = road_mask(raster, SE2(0.0, 0.0, 0.0), grid)
-    return LabelledFrame(file.stem, points, road, boxes, points_inside(points, boxes), source.half_view)
-
-
-def points_inside(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Number of points [P, >= 3] inside each box [M, 7]."""
-    counts = np.zeros(len(boxes), np.int64)
-    for index, (x, y, z, length, width, height, yaw) in enumerate(boxes):
-        dx, dy = points[:, 0] - x, points[:, 1] - y
-        along, across = dx * np.cos(yaw) + dy * np.sin(yaw), dy * np.cos(yaw) - dx * np.sin(yaw)
-        inside = (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2)
-        counts[index] = int((inside & (np.abs(points[:, 2] - z) <= height / 2)).sum())
-    return counts
+    return LabelledFrame(file.stem, points, road, boxes, count_inside(points, boxes), source.half_view)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from sbnet_perception.detector.boxes import Detections, bev_iou
 
+SEEN_POINTS, SEEN_IOU = 50, 0.3
+"""A vehicle with this many points should be found, and is by a box with this BEV IoU: for roughly labelled frames."""
+
 
 @dataclass(frozen=True)
 class Matches:

@@ -7,7 +7,7 @@ from typing import Any
 from sbnet_perception.ros.status import Dropped, Rejected
 
 JUMP_BACK_NS = 1_000_000_000
-"""A cloud older than the last one by more than this means that time jumped; by less, that it came late."""
+"""Older than the last message by more than this: time began anew (a bag loops); by less: it came late."""
 JUMP_FORWARD_NS = 10_000_000_000
 
 
@@ -30,9 +30,7 @@ class Gate:
             Dropped: the stamp is that of an earlier cloud, or lies a little before the last one.
         """
         if not header.frame_id:
-            raise Rejected(
-                "frame_id empty", "the cloud does not say in which frame it is; set frame_id in the driver"
-            )
+            raise Rejected("frame_id empty", "the cloud does not say in which frame it is; set frame_id in the driver")
         sec, nanosec = header.stamp.sec, header.stamp.nanosec
         now_ns = stamp_ns(header.stamp)
         if sec < 0 or nanosec >= 10**9 or now_ns == 0:

@@ -17,6 +17,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sbnet_perception.bags.pointcloud2 import INTENSITY_SCALE
 from sbnet_perception.detector.config import DetectorConfig
 
 LIVE = frozenset({"score_threshold"})
@@ -52,7 +53,7 @@ class NodeConfig:
         },
     )
     intensity_scale: float = field(
-        default=255.0, metadata={"help": "Intensity in the cloud that means 1.", "range": (1e-6, 1e9)}
+        default=INTENSITY_SCALE, metadata={"help": "Intensity in the cloud that means 1.", "range": (1e-6, 1e9)}
     )
     missing_intensity: str = field(
         default="reject",

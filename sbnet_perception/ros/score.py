@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sbnet_perception.bags.recorded import Recording
-from sbnet_perception.learning.frames import in_grid, points_inside
-from sbnet_perception.learning.metrics import match
-
-ENOUGH_POINTS = 50
-IOU = 0.3
-"""Bird's-eye-view overlap that counts as found."""
+from sbnet_perception.learning.frames import in_grid
+from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, match
+from sbnet_perception.learning.simulator.geometry import count_inside
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,8 @@ class Score:
 
     Attributes:
         frames: how many.
-        vehicles: with their centre in the grid and at least ENOUGH_POINTS points, summed over frames.
-        found: those that a detection overlaps by at least IOU.
+        vehicles: with their centre in the grid and at least SEEN_POINTS points, summed over frames.
+        found: those that a detection overlaps by at least SEEN_IOU.
         skipped: those whose centre was not computed, so that no detection was possible: parked off the
             road, or too little of them seen.
         false_positives: detections that overlap no labelled vehicle.
@@ -37,9 +34,9 @@ class Score:
         if not self.frames:
             return []
         share = f" ({self.found / self.vehicles:.0%})" if self.vehicles else ""
-        found = f"{self.found} of {self.vehicles}{share}, BEV IoU {IOU}, all frames together"
+        found = f"{self.found} of {self.vehicles}{share}, BEV IoU {SEEN_IOU}, all frames together"
         wrong = f"{self.false_positives / self.frames:.2f} per frame ({self.false_positives} in {self.frames})"
-        rows = [(f"vehicles of {ENOUGH_POINTS}+ points found", found)]
+        rows = [(f"vehicles of {SEEN_POINTS}+ points found", found)]
         if self.vehicles > self.found:
             missed = self.vehicles - self.found
             rows.append(("", f"{self.skipped} of the {missed} others have their centre outside the mask"))
@@ -52,8 +49,8 @@ def score(recording: Recording) -> Score:
     for frame in recording.frames():
         if frame.truth is None:
             continue
-        counted = in_grid(frame.truth, frame.grid) & (points_inside(frame.points, frame.truth) >= ENOUGH_POINTS)
-        matches = match(frame.detections, frame.truth, counted, IOU)
+        counted = in_grid(frame.truth, frame.grid) & (count_inside(frame.points, frame.truth) >= SEEN_POINTS)
+        matches = match(frame.detections, frame.truth, counted, SEEN_IOU)
         frames += 1
         vehicles += len(matches.found)
         found += int(matches.found.sum())

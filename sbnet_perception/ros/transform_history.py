@@ -9,13 +9,11 @@ import math
 import numpy as np
 from pytransform3d.transform_manager import TemporalTransformManager, TimeVaryingTransform
 
+from sbnet_perception.ros.gate import JUMP_BACK_NS
 from sbnet_perception.ros.transforms import Matrix, TransformUnavailable, matrix_from_pose
 
 Pose = tuple[float, float, float, float, float, float, float]
 """x, y, z in metres, then the unit quaternion w, x, y, z: parent_from_child."""
-
-JUMP_BACK_NS = 1_000_000_000
-"""A sample this much older than the newest of its edge means that time began anew (a bag loops)."""
 
 
 class TransformHistory:
