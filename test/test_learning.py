@@ -153,8 +153,13 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         return detection_loss(*arguments)
 
     monkeypatch.setattr("sbnet_perception.learning.train.detection_loss", with_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
+    # Where the tests run in the background, Ctrl-C may be ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
+    finally:
+        signal.signal(signal.SIGINT, before)
     resumed = train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
     assert next(steps) == 4, "no step may be done twice"
     for name, tensor in whole.network.state_dict().items():

@@ -172,6 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
+    real_ones = list(real_frames(arguments.real, Grid.named(config.grid))) if arguments.real else []
     of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
     grid, count = Grid.named(config.grid), int(SECONDS * RATE_HZ) * len(seeds)
@@ -179,9 +180,9 @@ def run(arguments: argparse.Namespace) -> int:
     simulated = evaluate_simulated(of_mask, frames, config.score_threshold)
     console.print(_simulated_table(simulated, config.score_threshold, kind))
     real: list[RealResult] = []
-    if arguments.real:
+    if real_ones:
         pipeline = Pipeline(config)
-        for frame in real_frames(arguments.real, pipeline.grid):
+        for frame in real_ones:
             real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid))
         console.print(_real_table(real, config.score_threshold))
     if arguments.json:

@@ -122,16 +122,18 @@ class _Replay:
                 self._node = self._start_node(session)
                 stack.callback(self._node.stop)
             recorder = None
-            if options.out is not None:
-                recorder = Recorder(options.out, lambda text: _warn(console, text))
-                stack.callback(recorder.close)
-            player = Player(session, self._played, recorder)
+            player = Player(session, self._played)
             stack.callback(player.close)
 
             begin = time.monotonic()
             try:
                 with console.status("waiting for the node"):
                     player.wait_until_ready(self._check, reader.start_ns, READY_S, self._node is not None)
+                # Only now, so that a node that does not start costs no earlier recording.
+                if options.out is not None:
+                    recorder = Recorder(options.out, lambda text: _warn(console, text))
+                    stack.callback(recorder.close)
+                    player.record(recorder)
                 begin = time.monotonic()
                 with Narrator(console, reader.start_ns, reader.end_ns) as narrator:
                     self._play_rounds(player, narrator)
@@ -151,7 +153,7 @@ class _Replay:
             late_s=player.late_s,
             missing=tuple(self._missing),
             grid_frame=options.grid_frame,
-            recording=options.out,
+            recording=None if recorder is None else options.out,
             recording_complete=recorder is None or recorder.complete,
             interrupted=interrupted,
         )

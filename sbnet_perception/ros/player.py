@@ -47,13 +47,13 @@ class Player:
             wall clock.
     """
 
-    def __init__(self, session: Session, played: Played, recorder: Recorder | None) -> None:
+    def __init__(self, session: Session, played: Played) -> None:
         self.results = Results()
         self.clock_ns = 0
         self.late_now_s = 0.0
         self.late_s = 0.0
         self._played = played
-        self._recorder = recorder
+        self._recorder: Recorder | None = None
         self._context = Context()
         with session.applied():
             rclpy.init(
@@ -145,6 +145,10 @@ class Player:
         for message in messages:
             self._tick(message.stamp_ns)
             yield message
+
+    def record(self, recorder: Recorder) -> None:
+        """What is published and received from now on is recorded."""
+        self._recorder = recorder
 
     def stop_recording(self) -> None:
         """What follows is played only."""

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
+from sbnet_perception.bags.pictures import draw_pictures
 from sbnet_perception.errors import UserError
 from sbnet_perception.ros.playback import ReplayOptions, play
 from sbnet_perception.ros.report import show_table
@@ -30,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="OUT.mcap",
-        help="inputs and outputs (default: BAG's name + .out.mcap, here)",
+        help="inputs and outputs; replaced where it exists (default: BAG's name + .out.mcap, here)",
     )
+    add("--pictures", type=Path, metavar="FOLDER", help="also draw what was seen from above: stills and an animation")
     add("--no-record", action="store_true", help="record nothing")
     add("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: found by type)")
     add("--road-mask-topic", metavar="TOPIC", help="the road mask's topic in the bag (default: found by type)")
@@ -48,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plays the bag, prints the closing table; 0, 1 when frames had no result, 130 when interrupted."""
     console = Console()
+    if args.pictures is not None and args.no_record:
+        raise UserError("--pictures draws from the recording; leave out --no-record")
     out = None if args.no_record else args.out or Path(f"{args.bag.resolve().stem}.out.mcap")
     options = ReplayOptions(
         rate=args.rate,
@@ -64,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     )
     report = play(args.bag, options, console)
     show_table(console, report.rows(), "replay")
+    if args.pictures is not None and report.recording is not None and report.exit_code == 0:
+        pictures = draw_pictures(report.recording, args.pictures, console=console)
+        console.print(f"Pictures and animation: {escape(str(args.pictures))} ({len(pictures)} files)", highlight=False)
     return report.exit_code
 
 
