@@ -70,6 +70,6 @@ def closing_words(recording: Path, pictures: list[Path]) -> str:
         f"Pictures:  {stills}\nAnimation: {pictures[-1]}\n"
         f"Recording: {recording}\n"
         f"  Foxglove: open the file {recording}\n"
-        f"  RViz:     ros2 bag play {recording} --clock   and   rviz2 -d config/sbnet.rviz\n"
-        f"Your own bag: sbnet replay BAG"
+        f"  RViz, on a machine with ROS:\n    ros2 bag play {recording} --clock\n    rviz2 -d config/sbnet.rviz\n"
+        f"Your own bag: .venv/bin/sbnet replay BAG --pictures FOLDER"
     )

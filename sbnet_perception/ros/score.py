@@ -39,7 +39,8 @@ class Score:
         rows = [(f"vehicles of {SEEN_POINTS}+ points found", found)]
         if self.vehicles > self.found:
             missed = self.vehicles - self.found
-            rows.append(("", f"{self.skipped} of the {missed} others have their centre outside the mask"))
+            why = "have their centre outside the mask: off the road, or hardly seen"
+            rows.append(("", f"{self.skipped} of the {missed} others {why}"))
         return [*rows, ("false positives", wrong)]
 
 
