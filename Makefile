@@ -1,4 +1,4 @@
-# make demo | test | lint | setup | clean | help
+# make demo | test | lint | sanitize | bench | setup | clean | help
 # Every target sets up what it needs in .venv (ROS 2 included, from pinned wheels) and skips what is done already.
 # On a machine that has ROS 2, build with colcon instead: docs/vehicle.md.
 
@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 STAMPS := $(VENV)/stamps
 OPS    := sbnet_perception/_ops.so
+
+# The tests that the sanitizers watch; test_fused runs itself once per instruction set of the machine
+SANITIZED := $(wildcard test/test_ops*.py test/test_blocks.py test/test_fused*.py test/test_rows*.py)
 
 # A sourced ROS would come before the wheels of .venv: recipes do not see it, and nothing outside .venv is changed.
 SOURCED_ROS := $(if $(AMENT_PREFIX_PATH),$(or $(ROS_DISTRO),another installation))
@@ -24,13 +27,15 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test lint setup clean help check
+.PHONY: demo test lint sanitize bench setup clean help check
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
 	@echo "make lint    ruff, mypy and the order of imports"
+	@echo "make bench   the speed of sparse units beside the best dense ones: docs/bench/units.json and .png"
+	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
 	@echo "make setup   .venv, compiled ops and message packages only"
 	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
 	@echo "Variables: PYTHON=python3.12 to choose an interpreter (3.10 to 3.13). pip is used as you have configured it;"
@@ -44,6 +49,22 @@ test: setup $(STAMPS)/test-requirements
 
 lint: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -q test/test_style.py
+
+# A mistake ends the tests with its place in C++ and in Python. Leaks are left out: Python keeps memory until its end.
+# A library that does not load is an error here. Only a failing operator new cannot be tried: the sanitizer ends there.
+sanitize: export ASAN_OPTIONS = abort_on_error=1 detect_leaks=0 allocator_may_return_null=1
+sanitize: export UBSAN_OPTIONS = abort_on_error=1 print_stacktrace=1
+sanitize: setup $(STAMPS)/test-requirements
+	@echo "== build/sanitize: compiled ops with address and undefined-behaviour sanitizers"
+	@$(BIN)/python setup.py -q build_ext --sanitize --build-lib=build/sanitize --build-temp=build/sanitize/objects
+	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
+	 -W "error:block operations run in plain PyTorch:RuntimeWarning" \
+	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
+
+bench: setup
+	@mkdir -p docs/bench
+	@$(BIN)/sbnet bench units --json docs/bench/units.json --plot docs/bench/units.png
 
 setup: check $(STAMPS)/package $(STAMPS)/interfaces $(OPS)
 
@@ -82,12 +103,13 @@ $(STAMPS)/interfaces: $(shell find interfaces -type f) $(STAMPS)/requirements
 	@$(BIN)/python interfaces/generate.py
 	@touch $@
 
-$(OPS): setup.py $(wildcard ops/*) $(STAMPS)/requirements
+$(OPS): setup.py $(wildcard ops/* ops/kernels/*) $(STAMPS)/requirements
 	@echo "== $@: compiled ops"
+	@touch $(STAMPS)/ops
 	@$(BIN)/python setup.py -q build_ext --inplace
-	@touch $@
+	@touch -r $(STAMPS)/ops $@
 
-$(STAMPS)/package: setup.py pyproject.toml $(OPS)
+$(STAMPS)/package: setup.py pyproject.toml | $(OPS)
 	@echo "== the programs sbnet and sbnet_node"
 	@$(PIP) -q --no-build-isolation --no-deps -e .
 	@touch $@

@@ -1,9 +1,13 @@
 // reduce_mask: the list of active blocks of a mask (SBNet, section 3.1).
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <numeric>
+#include <type_traits>
 
 #include "blocks.h"
 #include "check.h"
@@ -11,96 +15,197 @@
 namespace sbnet {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 constexpr int64_t kPixelsPerThread = 1 << 15;
 
-struct Pooling {
-  double tol;
-  bool avg;
+struct Mask {
+  int64_t images, height, width;
 };
 
-// Whether the pooled value of the pixels rows x columns exceeds the threshold. `area` counts the pixels outside too.
-template <typename T>
-bool is_active(const T* image, int64_t width, Span rows, Span columns, int64_t area, Pooling pooling) {
-  double sum = 0;
-  for (int64_t y = rows.begin; y < rows.end; ++y) {
-    const T* row = image + y * width;
-    bool any = false;
-    if (pooling.avg)
-      for (int64_t x = columns.begin; x < columns.end; ++x) sum += static_cast<double>(row[x]);
-    else
-      for (int64_t x = columns.begin; x < columns.end; ++x) any |= static_cast<double>(row[x]) > pooling.tol;
-    if (any) return true;
-  }
-  return pooling.avg && sum / static_cast<double>(area) > pooling.tol;
+struct Grid {
+  int64_t rows, columns;
+};
+
+// The pixels of block b inside an image of `extent` pixels; blocks of a mask are not dilated.
+Span covered(const Axis& axis, int64_t b, int64_t extent) {
+  const int64_t first = axis.pixel(b, 0), begin = smaller(larger(first, 0), extent);
+  return {begin, larger(smaller(first + axis.size, extent), begin)};
 }
 
-// One byte per block and the number of active blocks of every row of blocks.
+// First column from `x` on that is not 0; `width` if there is none.
+int64_t first_set(const uint8_t* columns, int64_t x, int64_t width) {
+  uint64_t eight;
+  for (; x + 8 <= width; x += 8) {
+    std::memcpy(&eight, columns + x, sizeof eight);
+    if (eight) break;
+  }
+  while (x < width && !columns[x]) ++x;
+  return x;
+}
+
+// Largest value: a column holds 1 where one of its pixels exceeds the tolerance. NaN never does.
 template <typename T>
-void mark(const T* mask, int64_t images, int64_t height, int64_t width, Axis vertical, Axis horizontal, Pooling pooling,
-          std::vector<uint8_t>& active, std::vector<int64_t>& active_in_row) {
-  const int64_t area = vertical.size * horizontal.size;
-  // In floating point: the product of three sizes need not fit 64 bits.
-  const double pixels_per_row = static_cast<double>(area) * static_cast<double>(std::max<int64_t>(1, horizontal.count));
-  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kPixelsPerThread / pixels_per_row));
-  torch::stable::parallel_for(0, images * vertical.count, grain, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const T* image = mask + row / vertical.count * height * width;
-      const Span rows = vertical.inside(row % vertical.count, height);
-      for (int64_t bx = 0; bx < horizontal.count; ++bx) {
-        const bool is = is_active(image, width, rows, horizontal.inside(bx, width), area, pooling);
-        active[row * horizontal.count + bx] = is;
-        active_in_row[row] += is;
+struct Max {
+  using Column = uint8_t;
+  using Number = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  Number tol;
+
+  // x > tol exactly when x > the largest Number that is not above tol.
+  Max(double tol, int64_t) : tol(static_cast<Number>(tol)) {
+    if (this->tol > tol) this->tol = std::nextafter(this->tol, -std::numeric_limits<Number>::infinity());
+  }
+  void add(Column& column, T pixel) const { column |= static_cast<Number>(pixel) > tol; }
+  // Calls body(b) for every active block along a row, passing over what is empty.
+  template <typename Body>
+  void for_each_active(const Column* columns, int64_t width, int64_t count, const Axis& axis, Body body) const {
+    int64_t next = 0;  // the first set column from the block's begin on
+    for (int64_t b = 0; b < count;) {
+      const Span span = covered(axis, b, width);
+      next = first_set(columns, larger(next, span.begin), width);
+      if (next == width) return;
+      if (next < span.end) {
+        body(b++);
+      } else {
+        // on to the first block that ends beyond that column
+        const int64_t beyond = next - axis.size - axis.offset;
+        b = larger(b + 1, beyond < 0 ? 0 : beyond / axis.stride + 1);
       }
     }
-  });
+  }
+};
+
+// Bool, as bytes that are 0 or not: compared once.
+template <>
+struct Max<uint8_t> : Max<float> {
+  Column one, zero;
+
+  Max(double tol, int64_t area) : Max<float>(tol, area), one(1 > tol), zero(0 > tol) {}
+  void add(Column& column, uint8_t pixel) const { column |= pixel ? one : zero; }
+};
+
+// Mean over all pixels of the block, those outside the image counted as 0. With a NaN among them it exceeds nothing.
+template <typename T>
+struct Mean {
+  using Column = double;
+  double tol;
+  double area;
+
+  Mean(double tol, int64_t area) : tol(tol), area(static_cast<double>(area)) {}
+  void add(Column& column, T pixel) const {
+    if constexpr (std::is_same_v<T, uint8_t>)
+      column += pixel != 0;
+    else
+      column += static_cast<double>(pixel);
+  }
+  template <typename Body>
+  void for_each_active(const Column* columns, int64_t width, int64_t count, const Axis& axis, Body body) const {
+    for (int64_t b = 0; b < count; ++b) {
+      const Span span = covered(axis, b, width);
+      double sum = 0;
+      for (int64_t x = span.begin; x < span.end; ++x) sum += columns[x];
+      if (sum / area > tol) body(b);
+    }
+  }
+};
+
+struct Active {
+  std::vector<uint8_t> blocks;   // one byte per block
+  std::vector<int64_t> per_row;  // how many in every row of blocks
+};
+
+// Adds a row of the mask to the columns. Pool by value: the columns are bytes, which could be its fields.
+template <typename Pool, typename T>
+void add_row(const Pool pool, const T* __restrict row, int64_t width, typename Pool::Column* __restrict columns) {
+  for (int64_t x = 0; x < width; ++x) pool.add(columns[x], row[x]);
 }
 
-// mask [N, H, W] bool or float32 -> int32 [B, 3], the active blocks (n, by, bx) in raster order.
-Tensor reduce_mask(const Tensor& mask_argument, std::vector<int64_t> block_count, std::vector<int64_t> block_size,
-                   std::vector<int64_t> block_stride, std::vector<int64_t> block_offset, double tol, bool avg) {
-  const ScalarType dtype = mask_argument.scalar_type();
-  check(mask_argument.dim() == 3, "reduce_mask: mask must be [N, H, W], got ", mask_argument.dim(), " dimensions");
-  check(dtype == ScalarType::Bool || dtype == ScalarType::Float, "reduce_mask: mask must be bool or float32, got ",
-        torch::headeronly::toString(dtype));
-  check_pair("reduce_mask", "block_count", block_count, 0);
-  check_pair("reduce_mask", "block_size", block_size, 1);
-  check_pair("reduce_mask", "block_stride", block_stride, 1);
-  check_pair("reduce_mask", "block_offset", block_offset, std::numeric_limits<int32_t>::min());
-
-  const Tensor mask = torch::stable::contiguous(mask_argument);
-  const int64_t images = mask.size(0), height = mask.size(1), width = mask.size(2);
-  const Axis vertical{block_count[0], block_size[0], block_stride[0], block_offset[0]};
-  const Axis horizontal{block_count[1], block_size[1], block_stride[1], block_offset[1]};
-  const int64_t block_rows = images * vertical.count;
-
-  // pool every block, side by side
-  std::vector<uint8_t> active(block_rows * horizontal.count);
-  std::vector<int64_t> active_in_row(block_rows);
-  const auto run = [&]<typename T>(const T* data) {
-    mark(data, images, height, width, vertical, horizontal, {tol, avg}, active, active_in_row);
+template <template <typename> class Pool, typename T>
+void mark(const T* mask, Mask size, Grid grid, const Geometry& geometry, double tol, Active& active) {
+  const auto& [vertical, horizontal] = geometry;
+  const Pool<T> pool(tol, vertical.size * horizontal.size);
+  const auto work = [&](int64_t first, int64_t last) {
+    std::vector<typename Pool<T>::Column> columns(size.width);
+    for (int64_t row = first; row < last; ++row) {
+      const T* const image = mask + row / grid.rows * size.height * size.width;
+      const Span rows = covered(vertical, row % grid.rows, size.height);
+      // pool along the columns first: one pass over whole rows of the mask
+      std::fill(columns.begin(), columns.end(), 0);
+      for (int64_t y = rows.begin; y < rows.end; ++y)
+        add_row(pool, image + y * size.width, size.width, columns.data());
+      uint8_t* const blocks = active.blocks.data() + row * grid.columns;
+      int64_t found = 0;
+      pool.for_each_active(columns.data(), size.width, grid.columns, horizontal, [&](int64_t bx) {
+        blocks[bx] = 1;
+        ++found;
+      });
+      active.per_row[row] = found;
+    }
   };
-  if (dtype == ScalarType::Bool)
-    run(mask.const_data_ptr<bool>());
+  const int64_t pixels = size.width * smaller(vertical.size, size.height) + grid.columns;
+  torch::stable::parallel_for(0, size.images * grid.rows, larger(1, kPixelsPerThread / larger(1, pixels)), work);
+}
+
+template <typename T>
+void mark(const Tensor& mask, Grid grid, const Geometry& geometry, double tol, bool avg, Active& active) {
+  const T* const data = static_cast<const T*>(mask.const_data_ptr());
+  const Mask size{mask.size(0), mask.size(1), mask.size(2)};
+  if (avg)
+    mark<Mean>(data, size, grid, geometry, tol, active);
   else
-    run(mask.const_data_ptr<float>());
+    mark<Max>(data, size, grid, geometry, tol, active);
+}
+
+void mark(const Tensor& mask, Grid grid, const Geometry& geometry, double tol, bool avg, Active& active) {
+  switch (mask.scalar_type()) {
+    case ScalarType::Bool:
+      return mark<uint8_t>(mask, grid, geometry, tol, avg, active);
+    case ScalarType::Float:
+      return mark<float>(mask, grid, geometry, tol, avg, active);
+    case ScalarType::Double:
+      return mark<double>(mask, grid, geometry, tol, avg, active);
+    case ScalarType::BFloat16:
+      return mark<torch::headeronly::BFloat16>(mask, grid, geometry, tol, avg, active);
+    default:
+      return mark<torch::headeronly::Half>(mask, grid, geometry, tol, avg, active);
+  }
+}
+
+// mask [N, H, W] bool or floating point -> int32 [B, 3], the active blocks (n, by, bx) in raster order.
+Tensor reduce_mask(const Tensor& mask, std::vector<int64_t> block_count, std::vector<int64_t> block_size,
+                   std::vector<int64_t> block_stride, std::vector<int64_t> block_offset, double tol, bool avg) {
+  constexpr const char* op = "reduce_mask";
+  check(mask.dim() == 3 && (mask.scalar_type() == ScalarType::Bool || is_floating(mask.scalar_type())), op,
+        ": mask must be bool, float32, float64, bfloat16 or float16 [N, H, W], got ", describe(mask));
+  for (int64_t i = 0; i < 3; ++i)
+    check(mask.size(i) <= kHighest, op, ": mask must have at most ", kHighest, " images, rows and columns, got ",
+          describe(mask));
+  check_pair(op, "block_count", block_count, 0);
+  const Geometry geometry(op, block_size, block_stride, block_offset, {1, 1});
+  const Grid grid{block_count[0], block_count[1]};
+  const int64_t block_rows = mask.size(0) * grid.rows;
+
+  Active active = allocate(op, "block_count", {block_rows, grid.columns}, [&] {
+    return Active{std::vector<uint8_t>(block_rows * grid.columns), std::vector<int64_t>(block_rows)};
+  });
+  mark(torch::stable::contiguous(mask), grid, geometry, tol, avg, active);
 
   // where each row of blocks begins in the result: this makes the order independent of the threads
   std::vector<int64_t> start(block_rows + 1);
-  std::inclusive_scan(active_in_row.begin(), active_in_row.end(), start.begin() + 1);
+  std::inclusive_scan(active.per_row.begin(), active.per_row.end(), start.begin() + 1);
 
-  Tensor indices = torch::stable::new_empty(mask, {start.back(), 3}, ScalarType::Int);
+  const Tensor indices = allocate(op, "block_count", {start.back(), 3, sizeof(int32_t)}, [&] {
+    return torch::stable::new_empty(mask, {start.back(), 3}, ScalarType::Int);
+  });
   int32_t* const out = indices.mutable_data_ptr<int32_t>();
-  const int64_t grain = std::max<int64_t>(1, kPixelsPerThread / std::max<int64_t>(1, horizontal.count));
+  const int64_t grain = larger(1, kPixelsPerThread / larger(1, grid.columns));
   torch::stable::parallel_for(0, block_rows, grain, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       int32_t* next = out + 3 * start[row];
-      for (int64_t bx = 0; bx < horizontal.count; ++bx) {
-        if (!active[row * horizontal.count + bx]) continue;
-        *next++ = static_cast<int32_t>(row / vertical.count);
-        *next++ = static_cast<int32_t>(row % vertical.count);
+      const auto image = static_cast<int32_t>(row / grid.rows), by = static_cast<int32_t>(row % grid.rows);
+      const uint8_t* const blocks = active.blocks.data() + row * grid.columns;
+      for (int64_t bx = first_set(blocks, 0, grid.columns); bx < grid.columns;
+           bx = first_set(blocks, bx + 1, grid.columns)) {
+        *next++ = image;
+        *next++ = by;
         *next++ = static_cast<int32_t>(bx);
       }
     }

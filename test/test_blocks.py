@@ -1,12 +1,10 @@
-"""Block operations against their definition, pixel by pixel, and layers against the dense result."""
+"""Layers on active tiles against the dense result."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sbnet_perception.blocks import (
     ConvUnit,
@@ -15,146 +13,11 @@ from sbnet_perception.blocks import (
     Stage,
     Tiles,
     UpsampleUnit,
-    ops,
-    reduce_mask,
-    sparse_gather,
-    sparse_scatter,
-    sparse_scatter_,
 )
-
-pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
-offsets = st.tuples(st.integers(-15, 15), st.integers(-15, 15))
-sizes = st.tuples(st.integers(1, 2), st.integers(1, 12), st.integers(1, 12))
 
 
 def random_mask(size, seed, density=0.3):
     return torch.from_numpy(np.random.default_rng(seed).random(size) < density)
-
-
-def block_pixel_lists(index, size, stride, offset, dilation=(1, 1)):
-    """Rows and columns of one block, from the definition."""
-    rows = [offset[0] + stride[0] * int(index[1]) + dilation[0] * i for i in range(size[0])]
-    columns = [offset[1] + stride[1] * int(index[2]) + dilation[1] * j for j in range(size[1])]
-    return rows, columns
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes, pairs, pairs, pairs, offsets, st.integers(0, 999), st.sampled_from(["max", "avg"]))
-def test_a_block_is_active_exactly_when_its_pooled_mask_exceeds_the_tolerance(
-    size, count, block, stride, offset, seed, mode
-):
-    mask = random_mask(size, seed)
-    expected = []
-    for n in range(size[0]):
-        for by in range(count[0]):
-            for bx in range(count[1]):
-                rows, columns = block_pixel_lists((n, by, bx), block, stride, offset)
-                inside = [(r, c) for r in rows for c in columns if 0 <= r < size[1] and 0 <= c < size[2]]
-                values = [float(mask[n, r, c]) for r, c in inside]
-                pooled = max(values, default=0.0) if mode == "max" else sum(values) / (block[0] * block[1])
-                if pooled > 0.3:
-                    expected.append((n, by, bx))
-    found = reduce_mask(mask, count, block, stride, offset, tol=0.3, mode=mode)
-    plain = ops.reference.reduce_mask(mask, count, block, stride, offset, 0.3, mode == "avg")
-    assert found.dtype == plain.dtype == torch.int32
-    assert [tuple(row) for row in found.tolist()] == expected
-    assert torch.equal(plain, found)
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes, pairs, pairs, offsets, pairs, st.integers(0, 999))
-def test_gather_reads_every_pixel_of_a_block_and_zero_outside(size, block, stride, offset, dilation, seed):
-    n, height, width = size
-    x = torch.randn(n, 3, height, width)
-    rng = np.random.default_rng(seed)
-    indices = torch.from_numpy(rng.integers(0, [n, 4, 4], (7, 3)).astype(np.int32))
-    blocks = sparse_gather(x, indices, block, stride, offset, dilation)
-    for b, index in enumerate(indices):
-        rows, columns = block_pixel_lists(index, block, stride, offset, dilation)
-        for i, r in enumerate(rows):
-            for j, c in enumerate(columns):
-                inside = 0 <= r < height and 0 <= c < width
-                expected = x[index[0], :, r, c] if inside else torch.zeros(3)
-                assert torch.equal(blocks[b, :, i, j], expected)
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes, pairs, pairs, offsets, pairs, st.booleans(), st.booleans(), st.integers(0, 999))
-def test_scatter_writes_in_index_order_or_sums(size, block, stride, offset, dilation, add, channels_last, seed):
-    n, height, width = size
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    base = torch.randn(n, 2, height, width).contiguous(memory_format=layout)
-    rng = np.random.default_rng(seed)
-    indices = torch.from_numpy(rng.integers(0, [n, 4, 4], (7, 3)).astype(np.int32))
-    blocks = torch.randn(7, 2, *block)
-    expected = base.clone()
-    for b, index in enumerate(indices):
-        rows, columns = block_pixel_lists(index, block, stride, offset, dilation)
-        for i, r in enumerate(rows):
-            for j, c in enumerate(columns):
-                if 0 <= r < height and 0 <= c < width:
-                    old = expected[index[0], :, r, c] if add else 0
-                    expected[index[0], :, r, c] = old + blocks[b, :, i, j]
-    before = base.clone()
-    result = sparse_scatter(blocks, indices, base, block, stride, offset, dilation, add)
-    torch.testing.assert_close(result, expected)
-    assert torch.equal(base, before)
-    assert sparse_scatter_(blocks, indices, base, block, stride, offset, dilation, add) is base
-    torch.testing.assert_close(base, expected)
-
-
-def test_the_compiled_reduce_mask_is_in_use_and_equals_the_reference():
-    assert not ops.UNAVAILABLE, ops.UNAVAILABLE
-    for shape, stride in (((3, 57, 91), (5, 7)), ((1, 800, 1408), (16, 16))):
-        mask, block = random_mask(shape, 1, 0.01), (6, 9)
-        # The second mask holds, in float32, the tolerance itself: a little more than 0.1.
-        for values in (mask, mask * 0.1):
-            for mode in ("max", "avg"):
-                arguments = ((60, 60), block, stride, (-3, -2), 0.1, mode == "avg")
-                compiled = torch.ops.sbnet.reduce_mask(values, *arguments)
-                assert torch.equal(compiled, ops.reference.reduce_mask(values, *arguments))
-
-
-def test_blocks_larger_than_any_image_are_pooled_like_others():
-    found = reduce_mask(torch.ones(1, 3, 3, dtype=torch.bool), (1, 2**20), (2**22, 2**22), (1, 1))
-    assert found.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
-
-
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        (lambda x, i: sparse_gather(x[0], i, (2, 2), (2, 2)), "x must"),
-        (lambda x, i: sparse_gather(x, i.long(), (2, 2), (2, 2)), "indices must"),
-        (lambda x, i: sparse_gather(x, i + 5, (2, 2), (2, 2)), "outside the batch"),
-        (lambda x, i: sparse_gather(x, i, (0, 2), (2, 2)), "block_size"),
-        (lambda x, i: sparse_scatter_(torch.ones(1, 2, 3, 2), i, x, (2, 2), (2, 2)), "blocks must"),
-        (
-            lambda x, i: sparse_scatter_(torch.ones(1, 2, 2, 2), i, x[:, :1].expand(-1, 2, -1, -1), (2, 2), (2, 2)),
-            "expanded",
-        ),
-        (lambda x, i: reduce_mask(torch.ones(4, 4), (2, 2), (2, 2), (2, 2)), "mask must"),
-        (lambda x, i: reduce_mask(torch.ones(1, 4, 4), (2, 2), (2, 2), (2, 2), mode="min"), "mode"),
-    ],
-)
-def test_a_wrong_argument_is_named(call, named):
-    with pytest.raises(ValueError, match=named):
-        call(torch.ones(1, 2, 4, 4), torch.zeros(1, 3, dtype=torch.int32))
-
-
-@settings(deadline=None, max_examples=40)
-@given(sizes, pairs, st.sampled_from([1, 2, 4]), st.integers(0, 999))
-def test_tiles_are_active_where_any_grid_pixel_beneath_them_is(size, tile, stride, seed):
-    mask = random_mask(size, seed, 0.1)
-    tiles = Tiles.from_mask(mask, tile, stride)
-    active = tiles.mask()
-    assert active.shape == (size[0], -(-size[1] // stride), -(-size[2] // stride)) and tiles.size == active.shape[1:]
-    # Every masked grid pixel is computed, and every active tile holds a masked pixel.
-    n, r, c = torch.nonzero(mask, as_tuple=True)
-    assert bool(active[n, r // stride, c // stride].all())
-    assert {
-        (int(a), int(b), int(d)) for a, b, d in zip(n, r // stride // tile[0], c // stride // tile[1], strict=True)
-    } == {tuple(index) for index in tiles.indices.tolist()}
-    assert tiles.sparsity == pytest.approx(1 - len(tiles.indices) / (size[0] * tiles.count[0] * tiles.count[1]))
 
 
 def randomize(module):

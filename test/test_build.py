@@ -1,34 +1,26 @@
-"""The compiled op, and the three ways to build and install the package: make, pip, colcon."""
+"""The compiled ops, and the three ways to build and install the package: make, pip, colcon."""
 
 from __future__ import annotations
 
 import ast
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import sbnet_perception
 
 ROOT = Path(__file__).resolve().parent.parent
-OPS = ROOT / "sbnet_perception" / "_ops.so"
-DEFAULTS = {"block_count": (2, 2), "block_size": (3, 3), "block_stride": (2, 2), "block_offset": (0, 0)}
-
-
-@pytest.fixture(scope="session")
-def reduce_mask():
-    """The compiled op, as torch sees it."""
-    torch.ops.load_library(str(OPS))
-    return torch.ops.sbnet.reduce_mask
+OBJECTS = ROOT / "build" / "ops"
+KERNELS = [path.stem for path in ROOT.glob("ops/kernels/*.cpp")]
+VARIANTS = ["baseline", "avx2", "avx512", "avx512bf16"] if platform.machine() == "x86_64" else ["baseline"]
 
 
 def setup_py(*arguments: str, without_torch: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,99 +31,70 @@ def setup_py(*arguments: str, without_torch: bool = False, **environment: str) -
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-# --- the op ---
-
-
-def by_definition(mask, block_count, block_size, block_stride, block_offset, tol, avg):
-    """Active blocks (n, by, bx), one block at a time: max over the pixels inside, or mean with 0 outside."""
-    active = []
-    for n, by, bx in np.ndindex(len(mask), *block_count):
-        top, left = (o + s * b for o, s, b in zip(block_offset, block_stride, (by, bx), strict=True))
-        rows = slice(max(top, 0), max(top + block_size[0], 0))
-        pixels = mask[n, rows, max(left, 0) : max(left + block_size[1], 0)].double()
-        mean = pixels.sum() / np.prod(block_size)
-        largest = pixels.max() if pixels.numel() else -torch.inf
-        if (mean if avg else largest) > tol:
-            active.append((n, by, bx))
-    return torch.tensor(active, dtype=torch.int32).reshape(-1, 3)
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), avg=st.booleans(), as_bool=st.booleans(), tol=st.sampled_from([-0.5, 0.0, 0.3, 0.5, 1.0]))
-def test_active_blocks_are_those_of_the_definition(reduce_mask, data, avg, as_bool, tol):
-    def pair(low, high):
-        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
-
-    seed = data.draw(st.integers(0, 2**16))
-    shape = (data.draw(st.integers(0, 2)), *pair(0, 12))
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).mul(4).round().div(4)
-    mask = mask > 0.7 if as_bool else mask
-    arguments = (pair(0, 5), pair(1, 6), pair(1, 6), pair(-8, 14), tol, avg)
-    assert torch.equal(reduce_mask(mask, *arguments), by_definition(mask, *arguments))
-
-
-def test_the_order_is_the_same_with_one_thread_and_with_four(reduce_mask):
-    mask = torch.rand(3, 700, 900, generator=torch.Generator().manual_seed(1)) > 0.995
-    arguments = ((88, 113), (10, 10), (8, 8), (-1, -1), 0.5, False)
-    threads = torch.get_num_threads()
-    results = []
-    for count in (1, 4):
-        torch.set_num_threads(count)
-        results.append(reduce_mask(mask, *arguments))
-    torch.set_num_threads(threads)
-    assert torch.equal(*results)
-    assert 1000 < len(results[0]) < 3 * 88 * 113
-    raster = results[0].double() @ torch.tensor([88.0 * 113, 113, 1]).double()
-    assert (raster.diff() > 0).all()
-
-
-def test_a_mask_that_is_not_contiguous_gives_the_same_blocks(reduce_mask):
-    mask = torch.rand(2, 30, 40, generator=torch.Generator().manual_seed(2))
-    arguments = ((9, 5), (4, 6), (4, 6), (0, 0), 0.9, False)
-    view = mask.transpose(1, 2)
-    assert torch.equal(reduce_mask(view, *arguments), reduce_mask(view.contiguous(), *arguments))
-
-
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"mask": torch.zeros(4, 4)}, r"mask must be \[N, H, W\], got 2"),
-        ({"mask": torch.zeros(1, 4, 4, dtype=torch.float64)}, "mask must be bool or float32, got Double"),
-        ({"block_size": (0, 3)}, r"block_size .* got \(0, 3\)"),
-        ({"block_stride": (2, -1)}, r"block_stride .* got \(2, -1\)"),
-        ({"block_count": (-1, 2)}, r"block_count .* got \(-1, 2\)"),
-        ({"block_count": (1, 2, 3)}, "block_count must be 2 integers, got 3"),
-        ({"block_offset": (0, 2**40)}, "block_offset"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_a_bad_argument_raises_an_error_that_names_it(reduce_mask, changed, named):
-    arguments = {"mask": torch.zeros(1, 4, 4), **DEFAULTS, "tol": 0.5, "avg": False} | changed
-    with pytest.raises(RuntimeError, match=named):
-        reduce_mask(**arguments)
-
-
 # --- the build ---
 
 
-def test_the_ops_build_without_warnings_and_load_into_a_fresh_process(tmp_path):
-    built = setup_py("build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path / 'scratch'}", CXX="g++ -Werror")
-    assert built.returncode == 0, built.stderr
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A build from the objects of `make setup`, as far as they are up to date: what it said, and the library."""
+    folder = tmp_path_factory.mktemp("built")
+    done = setup_py("build_ext", f"--build-lib={folder}", f"--build-temp={OBJECTS}")
+    assert done.returncode == 0, done.stderr
+    return done.stderr, folder / "sbnet_perception" / "_ops.so"
+
+
+def symbols(*options: str | Path) -> list[tuple[str, str]]:
+    """Types and names of symbols, as nm lists them."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm here (binutils)")
+    listing = subprocess.run(["nm", "-C", *options], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"^[0-9a-f ]{17}(\w) (.*)$", listing, re.MULTILINE)
+
+
+def test_the_ops_build_without_warnings_and_load_into_a_fresh_process(built):
+    said, library = built
+    assert "warning:" not in said and "note:" not in said
     code = (
         "import sys, torch; torch.ops.load_library(sys.argv[1]); two = (2, 2);"
         "print(torch.ops.sbnet.reduce_mask(torch.ones(1, 4, 4), two, two, two, (0, 0), 0.5, True).tolist())"
     )
-    library = tmp_path / "sbnet_perception" / "_ops.so"
     used = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, check=False)
     assert used.stdout.strip() == "[[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]", used.stderr
 
 
-def test_the_library_uses_the_stable_abi_only():
-    if shutil.which("nm") is None:
-        pytest.skip("no nm here (binutils)")
-    listing = subprocess.run(["nm", "-DC", "--undefined-only", OPS], capture_output=True, text=True, check=True).stdout
-    assert "torch_parallel_for" in listing
-    assert not re.search(r"\b(at|c10|torch|torch::jit)::|\bPy[A-Z_]", listing)
+def test_the_library_uses_the_stable_abi_only(built):
+    needed = {name for _, name in symbols("-D", "--undefined-only", built[1])}
+    assert "torch_parallel_for" in needed
+    assert {name for name in needed if re.search(r"\b(at|c10|torch|torch::jit)::|\bPy[A-Z_]", name)} == set()
+
+
+def test_the_best_instruction_set_is_taken_and_a_lower_one_can_be_forced(built):
+    code = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.sbnet.isa())"
+
+    def chosen(wanted: str) -> str:
+        command = [sys.executable, "-c", code, built[1]]
+        done = subprocess.run(
+            command, env=os.environ | {"SBNET_ISA": wanted}, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() or done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        best, unknown, *forced = pool.map(chosen, ["", "mmx", *VARIANTS])
+    runs = VARIANTS[: VARIANTS.index(best) + 1]
+    assert forced[: len(runs)] == runs
+    for refused in [unknown, *forced[len(runs) :]]:
+        assert f"this machine runs {', '.join(reversed(runs))}" in refused
+
+
+def test_the_library_has_every_kernel_for_every_instruction_set(built):
+    in_library = {name for _, name in symbols("--defined-only", built[1])}
+    for variant in VARIANTS:
+        for kernel in KERNELS:
+            own = symbols("--defined-only", OBJECTS / f"{kernel}.{variant}.o")
+            entries = {name for kind, name in own if kind.isupper()}
+            assert entries and all(f"sbnet::{variant}::" in name for name in entries), "shared with other variants"
+            assert entries <= in_library
+            assert not any("_GLOBAL__sub_I" in name for _, name in own), "runs before the machine was looked at"
 
 
 def test_setup_py_needs_torch_only_to_compile():
@@ -165,6 +128,9 @@ def test_installation_puts_everything_where_ros_looks(tmp_path):
     for weights in (ROOT / "weights").glob("*.safetensors"):
         assert (share / "weights" / weights.name).is_file()
     assert (tmp_path / "share/ament_index/resource_index/packages/sbnet_perception").is_file()
+    done = setup_py("-q", "build_py", f"--build-lib={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sbnet_perception" / "bench" / "unit_masks.npz").is_file()
 
 
 def test_package_xml_declares_every_ros_package_that_the_code_imports():

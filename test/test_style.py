@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [*ROOT.glob("sbnet_perception/**/*.py"), *ROOT.glob("test/*.py"), *ROOT.glob("ops/*")]
+SOURCES = [*ROOT.glob("sbnet_perception/**/*.py"), *ROOT.glob("test/*.py"), *ROOT.glob("ops/**/*.*")]
 CHECKS = {
     "ruff": ["-m", "ruff", "check", "--output-format=concise", "--no-cache", "."],
     "mypy": ["-m", "mypy"],

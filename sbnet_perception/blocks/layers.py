@@ -1,38 +1,25 @@
 """Layers that compute all of a map, or only its active tiles, with one set of weights.
 
-Each layer has three ways to the same result. ``layer(x)`` is dense. ``layer(x, tiles)`` gathers the
-active tiles with their halo, computes them as a batch and scatters them back (paper, section 3.2);
-inactive tiles are 0 (x for a unit of unchanged shape). In training it computes densely and selects,
-which is the definition of the sparse result and differentiates with stock operations.
+``layer(x)`` is dense. ``layer(x, tiles)`` computes the active tiles with the fused kernels of ops/ (through
+`sbnet_perception.blocks.layer_ops`); inactive tiles are 0 (x for a unit of unchanged shape). In training it computes
+densely and selects, which is the definition of the sparse result, with the statistics of the active pixels.
 
-Zero padding happens at every convolution's own input, so blocks at the image border set the part of
-their intermediate features that lies outside the image to zero.
-
-Tiles that do not lie on a layer's output map raise ValueError.
+All layers raise ValueError for tiles that do not lie on their output map.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sbnet_perception.blocks import layer_ops
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
-from sbnet_perception.blocks.ops import sparse_gather, sparse_scatter_
-from sbnet_perception.blocks.reference import Pair, block_pixels, inside_image
+from sbnet_perception.blocks.reference import Pair
 from sbnet_perception.blocks.tiles import Tiles
 
 
 def keep_active(y: Tensor, tiles: Tiles) -> Tensor:
     """``y`` [N, C, H, W] on active tiles, 0 elsewhere."""
     return y * tiles.mask()[:, None].to(y.dtype)
-
-
-def scatter_tiles(blocks: Tensor, tiles: Tiles) -> Tensor:
-    """A new map that holds ``blocks`` [B, C, th, tw] on active tiles and 0 elsewhere."""
-    shape = (tiles.batch, blocks.shape[1], *tiles.size)
-    base = torch.empty(shape, dtype=blocks.dtype, device=blocks.device, memory_format=torch.channels_last).zero_()
-    return sparse_scatter_(blocks, tiles.indices, base, tiles.tile, tiles.tile)
 
 
 def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
@@ -44,13 +31,17 @@ def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
         )
 
 
+def _norm_parameters(norm: SparseBatchNorm2d) -> list[Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+
+
 class ConvUnit(nn.Module):
-    """Convolution, batch normalization, ReLU; stride 1, same size."""
+    """Convolution, batch normalization, ReLU; stride 1, same size, ``kernel`` 1 or 3."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__()
-        self.halo = kernel // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=self.halo, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
         self.norm = SparseBatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
@@ -60,10 +51,24 @@ class ConvUnit(nn.Module):
             return self.norm(self.conv(x)).relu_()
         if self.training:
             return keep_active(self.norm(self.conv(x), tiles).relu(), tiles)
-        halo, tile = self.halo, tiles.tile
-        size = (tile[0] + 2 * halo, tile[1] + 2 * halo)
-        blocks = sparse_gather(x, tiles.indices, size, tile, (-halo, -halo))
-        return scatter_tiles(self.norm(F.conv2d(blocks, self.conv.weight)).relu_(), tiles)
+        parameters = [self.conv.weight, *_norm_parameters(self.norm)]
+        return layer_ops.conv_unit(x, tiles.indices, tiles.tile, self.norm.eps, parameters)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution with a bias and nothing after it: a branch of the detector."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+        """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
+        _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
+        if tiles is None or self.training:
+            y = super().forward(x)
+            return y if tiles is None else keep_active(y, tiles)
+        assert self.bias is not None
+        return layer_ops.conv_unit(x, tiles.indices, tiles.tile, 0.0, [self.weight, self.bias])
 
 
 class UpsampleUnit(nn.Module):
@@ -88,17 +93,14 @@ class UpsampleUnit(nn.Module):
             up = self.up(x)[:, :, : skip.shape[2], : skip.shape[3]]
             y = self.norm(up + self.lateral(skip), tiles).relu()
             return y if tiles is None else keep_active(y, tiles)
-        tile = tiles.tile
-        half = (tile[0] // 2, tile[1] // 2)
-        blocks = self.up(sparse_gather(x, tiles.indices, half, half))
-        blocks = blocks + self.lateral(sparse_gather(skip, tiles.indices, tile, tile))
-        return scatter_tiles(self.norm(blocks).relu_(), tiles)
+        parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
+        return layer_ops.upsample_unit(x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
 
 class ResidualUnit(nn.Module):
     """Bottleneck residual unit, pre-activation: BN ReLU 1x1, BN ReLU 3x3, BN ReLU 1x1, plus shortcut.
 
-    The bottleneck is a quarter of ``out_channels``; ``stride`` sits in the 3x3. Where the shape
+    The bottleneck is a quarter of ``out_channels``; ``stride`` (1 or 2) sits in the 3x3. Where the shape
     changes the shortcut is a 1x1 convolution with that stride on the activated input.
     """
 
@@ -116,20 +118,16 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, ceil(H/stride), ceil(W/stride)]; ``tiles`` lie on the output map."""
-        _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)))
-        if tiles is None or self.training:
-            return self._dense(x, tiles)
-        blocks = self._blocks(x, tiles)
-        if not self.keeps_shape:
-            return scatter_tiles(blocks, tiles)
-        base = x.clone(memory_format=torch.channels_last)
-        return sparse_scatter_(blocks, tiles.indices, base, tiles.tile, tiles.tile)
+        return _residual_units([self], x, tiles)
 
-    def update_(self, x: Tensor, tiles: Tiles) -> Tensor:
-        """As ``unit(x, tiles)`` for a unit of unchanged shape, written into ``x``."""
-        return sparse_scatter_(self._blocks(x, tiles), tiles.indices, x, tiles.tile, tiles.tile)
+    def tensors(self) -> list[Tensor]:
+        """Parameters in the order of `layer_ops.residual_units`."""
+        tensors = [*_norm_parameters(self.norm1), self.reduce.weight, *_norm_parameters(self.norm2), self.conv.weight]
+        tensors += [*_norm_parameters(self.norm3), self.expand.weight]
+        return tensors if self.project is None else [*tensors, self.project.weight]
 
-    def _dense(self, x: Tensor, tiles: Tiles | None) -> Tensor:
+    def dense(self, x: Tensor, tiles: Tiles | None) -> Tensor:
+        """Computes everything, then selects the active tiles; normalizations in training count these alone."""
         active = None if tiles is None else tiles.mask()
         # Beneath an active output pixel of a strided unit lie stride x stride input pixels.
         beneath = active
@@ -145,22 +143,6 @@ class ResidualUnit(nn.Module):
         y = y if tiles is None else keep_active(y, tiles)
         return x + y if self.project is None else y
 
-    def _blocks(self, x: Tensor, tiles: Tiles) -> Tensor:
-        """Result [B, C_out, th, tw] of every active tile."""
-        stride, (th, tw) = self.stride, tiles.tile
-        size = (stride * (th - 1) + 3, stride * (tw - 1) + 3)
-        step, offset = (stride * th, stride * tw), (-1, -1)
-        blocks = sparse_gather(x, tiles.indices, size, step, offset)
-        activated = F.relu(self.norm1(blocks))
-        y = self.norm2(self.reduce(activated)).relu_()
-        # The 3x3 convolution pads with zeros outside the image.
-        inside = inside_image(*block_pixels(tiles.indices, size, step, offset), (x.shape[2], x.shape[3]))
-        y = F.conv2d(y * inside[:, None], self.conv.weight, stride=stride)
-        y = self.expand(self.norm3(y).relu_())
-        centre = blocks if self.project is None else activated
-        centre = centre[:, :, 1 : 2 + stride * (th - 1) : stride, 1 : 2 + stride * (tw - 1) : stride]
-        return y + (centre if self.project is None else F.conv2d(centre, self.project.weight))
-
 
 class Stage(nn.Module):
     """Several units one after the other; only the first may change the shape."""
@@ -172,9 +154,17 @@ class Stage(nn.Module):
         self.units = nn.ModuleList(units)
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
-        """As the units one by one; inactive tiles are copied once, not once per unit."""
-        y = self.units[0](x, tiles)
-        for unit in self.units[1:]:
-            assert isinstance(unit, ResidualUnit)
-            y = unit(y, tiles) if tiles is None or self.training else unit.update_(y, tiles)
-        return y
+        """As the units one by one; the map is copied once, and the units after the first work in place."""
+        return _residual_units([unit for unit in self.units if isinstance(unit, ResidualUnit)], x, tiles)
+
+
+def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -> Tensor:
+    stride = units[0].stride
+    _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride)))
+    if tiles is None or units[0].training:
+        for unit in units:
+            x = unit.dense(x, tiles)
+        return x
+    eps = [norm.eps for unit in units for norm in (unit.norm1, unit.norm2, unit.norm3)]
+    parameters = [tensor for unit in units for tensor in unit.tensors()]
+    return layer_ops.residual_units(x, tiles.indices, tiles.tile, stride, eps, parameters)

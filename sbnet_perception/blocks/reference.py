@@ -1,17 +1,19 @@
 """The block operations in plain PyTorch: the oracle of every test and the fallback without compiled ops.
 
-Each is one numpy-like expression over explicit pixel positions (paper, section 3.2). A block
-``(n, by, bx)`` covers rows ``oh + sh * by + dh * i`` (i < h) and columns ``ow + sw * bx + dw * j``
-(j < w) of image ``n``; positions outside the image read zeros and write nothing.
+Each takes the arguments of its namesake in ``torch.ops.sbnet`` and is differentiable. Each is one numpy-like expression
+over explicit pixel positions (paper, section 3.2). A block ``(n, by, bx)`` covers rows ``oh + sh * by + dh * i``
+(i < h) and columns ``ow + sw * bx + dw * j`` (j < w) of image ``n``; positions outside the image read zeros and write
+nothing.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def reduce_mask(
@@ -21,19 +23,26 @@ def reduce_mask(
     block_stride: Pair,
     block_offset: Pair,
     tol: float,
-    average: bool,
+    avg: bool,
 ) -> Tensor:
     """Indices int32 [B, 3] of the active blocks of ``mask`` [N, H, W], in raster order."""
-    height, width = mask.shape[-2:]
-    (rows, columns), (h, w), (sh, sw), (oh, ow) = block_count, block_size, block_stride, block_offset
-    # Lay the part of the mask that blocks cover on a canvas of exactly their span; -inf never wins a maximum.
-    span_h, span_w = (rows - 1) * sh + h, (columns - 1) * sw + w
-    canvas = mask.new_full((len(mask), 1, span_h, span_w), 0.0 if average else -torch.inf, dtype=torch.float64)
-    top, bottom, left, right = max(oh, 0), min(oh + span_h, height), max(ow, 0), min(ow + span_w, width)
-    if top < bottom and left < right:
-        canvas[:, 0, top - oh : bottom - oh, left - ow : right - ow] = mask[:, top:bottom, left:right]
-    pool = F.avg_pool2d if average else F.max_pool2d
-    return torch.nonzero(pool(canvas, (h, w), (sh, sw))[:, 0] > tol).to(torch.int32)
+    check_mask(mask, block_count, block_size, block_stride, block_offset)
+    if 0 in (*block_count, len(mask)):
+        return torch.empty((0, 3), dtype=torch.int32, device=mask.device)
+    # A block whose largest value exceeds tol holds a pixel that does; NaN does not.
+    values = mask.double() if avg else (mask.double() > tol).double()
+    for axis in (0, 1):
+        values = _sums(values, axis + 1, block_count[axis], block_size[axis], block_stride[axis], block_offset[axis])
+    active = values / (block_size[0] * block_size[1]) > tol if avg else values > 0
+    return torch.nonzero(active).to(torch.int32)
+
+
+def _sums(values: Tensor, dim: int, count: int, size: int, stride: int, offset: int) -> Tensor:
+    """Sums of ``values`` along ``dim`` over the part of each of ``count`` blocks that lies inside."""
+    extent = values.shape[dim]
+    begins = [min(max(offset + stride * b, 0), extent) for b in range(count)]
+    ends = [min(max(offset + stride * b + size, 0), extent) for b in range(count)]
+    return torch.stack([values.narrow(dim, a, b - a).sum(dim) for a, b in zip(begins, ends, strict=True)], dim)
 
 
 def block_pixels(
@@ -60,59 +69,132 @@ def sparse_gather(
     block_size: Pair,
     block_stride: Pair,
     block_offset: Pair,
-    block_dilation: Pair = (1, 1),
+    block_dilation: Pair,
+    channels_last: bool,
 ) -> Tensor:
-    """Blocks [B, C, h, w] (channels_last) of ``x`` [N, C, H, W]; pixels outside the image are 0."""
+    """Blocks [B, C, h, w] of ``x`` [N, C, H, W]; pixels outside the image are 0."""
+    check_image("x", x)
+    check_indices(indices, "x", x)
+    check_geometry(block_size, block_stride, block_offset, block_dilation)
+    _check_image_numbers(indices, len(x))
     _, channels, height, width = x.shape
+    shape = (len(indices), *block_size, channels)
     rows, columns = block_pixels(indices, block_size, block_stride, block_offset, block_dilation)
     inside = inside_image(rows, columns, (height, width))
-    # Copy whole pixels (rows of C numbers) out of the flattened image.
-    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    pixel = (indices[:, :1].long() * height + rows)[:, :, None] * width + columns[:, None, :]
-    flat = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    blocks = flat.index_select(0, pixel.reshape(-1))
-    outside = torch.nonzero(~inside.reshape(-1)).squeeze(1)
-    if len(outside):
-        blocks[outside] = 0
-    return blocks.view(*pixel.shape, channels).permute(0, 3, 1, 2)
+    if x.numel() == 0:
+        blocks = x.new_zeros(shape)
+    else:
+        # Copy whole pixels (rows of C numbers) out of the flattened image.
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        pixel = (indices[:, :1].long() * height + rows)[:, :, None] * width + columns[:, None, :]
+        flat = x.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixel.reshape(-1))
+        blocks = flat.view(shape).masked_fill(~inside[..., None], 0)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return blocks.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
 
 def sparse_scatter_(
     blocks: Tensor,
     indices: Tensor,
     base: Tensor,
+    block_size: Pair,
     block_stride: Pair,
     block_offset: Pair,
-    block_dilation: Pair = (1, 1),
-    add: bool = False,
-) -> Tensor:
-    """Write (or add) blocks [B, C, h, w] into ``base`` [N, C, H, W] in place; returns ``base``."""
-    _, _, height, width = base.shape
-    rows, columns = block_pixels(
-        indices, (blocks.shape[2], blocks.shape[3]), block_stride, block_offset, block_dilation
-    )
-    inside = inside_image(rows, columns, (height, width))
-    block, i, j = torch.nonzero(inside, as_tuple=True)
-    image, row, column = indices[block, 0].long(), rows[block, i], columns[block, j]
-    values = blocks.permute(0, 2, 3, 1)
-    values = values.reshape(-1, blocks.shape[1]) if len(block) == inside.numel() else values[block, i, j]
+    block_dilation: Pair,
+    add: bool,
+) -> None:
+    """Write (or add) blocks [B, C, h, w] into ``base`` [N, C, H, W] in place."""
+    check_image("base", base)
+    check_indices(indices, "base", base)
+    check_geometry(block_size, block_stride, block_offset, block_dilation)
+    check_blocks(blocks, base, block_size)
+    if len(blocks) != len(indices):
+        raise ValueError(f"blocks must be {len(indices)}, one for each of the indices, got {len(blocks)}")
+    if base.numel() and any(stride == 0 and size > 1 for stride, size in zip(base.stride(), base.shape, strict=True)):
+        raise ValueError("base is an expanded view: several of its pixels share memory; pass base.clone()")
+    _check_image_numbers(indices, len(base))
+    height, width = base.shape[2:]
+    rows, columns = block_pixels(indices, block_size, block_stride, block_offset, block_dilation)
+    block, i, j = torch.nonzero(inside_image(rows, columns, (height, width)), as_tuple=True)
+    pixels = torch.stack((indices[block, 0].long(), rows[block, i], columns[block, j]))
     # Where blocks overlap without add, only the last writer of each pixel may write.
-    if not add and _may_overlap(indices, (blocks.shape[2], blocks.shape[3]), block_stride, block_dilation):
-        pixel = (image * height + row) * width + column
-        order = torch.arange(len(pixel), device=pixel.device)
-        last = torch.full((base.shape[0] * height * width,), -1, dtype=torch.int64, device=pixel.device)
-        last.scatter_reduce_(0, pixel, order, "amax")
-        keep = last[pixel] == order
-        image, row, column, values = image[keep], row[keep], column[keep], values[keep]
-    base.permute(0, 2, 3, 1).index_put_((image, row, column), values, accumulate=add)
-    return base
+    if not add:
+        number = (pixels[0] * height + pixels[1]) * width + pixels[2]
+        order = torch.arange(len(number), device=number.device)
+        last = torch.full((len(base) * height * width,), -1, dtype=torch.int64, device=number.device)
+        last.scatter_reduce_(0, number, order, "amax")
+        keep = last[number] == order
+        block, i, j, pixels = block[keep], i[keep], j[keep], pixels[:, keep]
+    values = blocks.permute(0, 2, 3, 1)[block, i, j]
+    if add and base.dtype in (torch.bfloat16, torch.float16):
+        sums = base.permute(0, 2, 3, 1).float().index_put(tuple(pixels), values.float(), accumulate=True)
+        base.copy_(sums.permute(0, 3, 1, 2))
+    else:
+        base.permute(0, 2, 3, 1).index_put_(tuple(pixels), values, accumulate=add)
 
 
-def _may_overlap(indices: Tensor, block_size: Pair, block_stride: Pair, block_dilation: Pair) -> bool:
-    """True unless blocks are surely disjoint: no larger than their stride and no index given twice."""
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(block_size, block_dilation, strict=True)]
-    if spans[0] > block_stride[0] or spans[1] > block_stride[1]:
-        return True
-    # One number per index: 2**21 blocks along each axis are more than any map has.
-    number = (indices[:, 0].long() << 42) + (indices[:, 1].long() << 21) + indices[:, 2].long()
-    return len(torch.unique(number)) != len(number)
+def sparse_scatter(
+    blocks: Tensor,
+    indices: Tensor,
+    base: Tensor,
+    block_size: Pair,
+    block_stride: Pair,
+    block_offset: Pair,
+    block_dilation: Pair,
+    add: bool,
+) -> Tensor:
+    """As `sparse_scatter_`, into a copy of ``base``."""
+    copy = base.clone()
+    sparse_scatter_(blocks, indices, copy, block_size, block_stride, block_offset, block_dilation, add)
+    return copy
+
+
+def check_mask(mask: Tensor, block_count: Pair, block_size: Pair, block_stride: Pair, block_offset: Pair) -> None:
+    """Raises ValueError unless ``mask`` is bool or floating point [N, H, W] and the pairs have their sign."""
+    if mask.dim() != 3 or mask.dtype not in (torch.bool, *FLOATING):
+        raise ValueError(f"mask must be bool or floating point [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
+    _check_pair("block_count", block_count, 0)
+    check_geometry(block_size, block_stride, block_offset, (1, 1))
+
+
+def check_image(name: str, image: Tensor) -> None:
+    """Raises ValueError unless ``image`` is floating point [N, C, H, W]."""
+    if image.dim() != 4 or image.dtype not in FLOATING:
+        raise ValueError(f"{name} must be floating point [N, C, H, W], got {image.dtype} {tuple(image.shape)}")
+
+
+def check_indices(indices: Tensor, name: str, image: Tensor) -> None:
+    """Raises ValueError unless ``indices`` are int32 [B, 3] on the device of ``image``."""
+    if indices.device != image.device:
+        raise ValueError(f"indices must be on the device of {name}, {image.device}, got {indices.device}")
+    if indices.dim() != 2 or indices.shape[1] != 3 or indices.dtype != torch.int32:
+        raise ValueError(f"indices must be int32 [B, 3], got {indices.dtype} {tuple(indices.shape)}")
+
+
+def check_blocks(blocks: Tensor, base: Tensor, block_size: Pair) -> None:
+    """Raises ValueError unless ``blocks`` [B, C, h, w] suit ``base``."""
+    check_image("blocks", blocks)
+    if blocks.device != base.device:
+        raise ValueError(f"blocks must be on the device of base, {base.device}, got {blocks.device}")
+    expected = (base.shape[1], *block_size)
+    if tuple(blocks.shape[1:]) != expected or blocks.dtype != base.dtype:
+        shape = ", ".join(map(str, expected))
+        raise ValueError(f"blocks must be {base.dtype} [B, {shape}], got {blocks.dtype} {tuple(blocks.shape)}")
+
+
+def check_geometry(block_size: Pair, block_stride: Pair, block_offset: Pair, block_dilation: Pair) -> None:
+    """Raises ValueError unless each is two integers of 32 bits, positive ones save for the offset."""
+    _check_pair("block_size", block_size, 1)
+    _check_pair("block_stride", block_stride, 1)
+    _check_pair("block_offset", block_offset, -(2**31))
+    _check_pair("block_dilation", block_dilation, 1)
+
+
+def _check_pair(name: str, pair: Pair, lowest: int) -> None:
+    if len(pair) != 2 or not all(lowest <= value < 2**31 for value in pair):
+        raise ValueError(f"{name} must be 2 integers in {lowest} .. {2**31 - 1}, got {tuple(pair)}")
+
+
+def _check_image_numbers(indices: Tensor, batch: int) -> None:
+    if len(indices) and not 0 <= int(indices[:, 0].min()) <= int(indices[:, 0].max()) < batch:
+        raise ValueError(f"indices name an image outside the batch of {batch}")

@@ -35,7 +35,16 @@ class Tiles:
             mask: bool [H, W] or [N, H, W] on the grid.
             tile: (th, tw) in pixels of the feature map.
             stride: stride of the feature map on the grid; the map has ceil(H / stride) x ceil(W / stride) pixels.
+
+        Raises:
+            ValueError: an argument has the wrong rank, dtype or sign.
         """
+        if mask.dim() not in (2, 3):
+            raise ValueError(f"mask must be [H, W] or [N, H, W], got {tuple(mask.shape)}")
+        if len(tile) != 2 or min(tile) < 1:
+            raise ValueError(f"tile must be two positive numbers of pixels, got {tile!r}")
+        if stride < 1:
+            raise ValueError(f"stride must be positive, got {stride}")
         mask = mask[None] if mask.dim() == 2 else mask
         size = (-(-mask.shape[1] // stride), -(-mask.shape[2] // stride))
         count = (-(-size[0] // tile[0]), -(-size[1] // tile[1]))
@@ -49,8 +58,8 @@ class Tiles:
 
     @property
     def sparsity(self) -> float:
-        """1 - active tiles / all tiles."""
-        return 1.0 - len(self.indices) / (self.batch * self.count[0] * self.count[1])
+        """1 - active tiles / all tiles; 1 on a map without pixels."""
+        return 1.0 - len(self.indices) / max(self.batch * self.count[0] * self.count[1], 1)
 
     def mask(self) -> Tensor:
         """Bool [N, H, W]: the pixels of the active tiles."""

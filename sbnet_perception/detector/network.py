@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sbnet_perception.bev.voxelize import CHANNELS
-from sbnet_perception.blocks import ConvUnit, ResidualUnit, Stage, Tiles, UpsampleUnit
+from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, Tiles, UpsampleUnit
 from sbnet_perception.detector.config import STRIDES, NetworkConfig
 
 OUTPUT_STRIDE = STRIDES["conv-3"]
@@ -56,9 +56,9 @@ class Detector(nn.Module):
         self.up3 = UpsampleUnit(config.upsample_widths[0], widths[1], config.upsample_widths[1])
         width = config.upsample_widths[1]
         self.header = nn.ModuleList([ConvUnit(width, width) for _ in range(config.header_convolutions)])
-        self.logits = nn.Conv2d(width, classes, 1)
-        self.size = nn.Conv2d(width, 6, 1)
-        self.orientation = nn.Conv2d(width, 2, 1)
+        self.logits = PointwiseConv2d(width, classes)
+        self.size = PointwiseConv2d(width, 6)
+        self.orientation = PointwiseConv2d(width, 2)
 
     def tiles(self, mask: Tensor) -> dict[str, Tiles]:
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
@@ -80,15 +80,8 @@ class Detector(nn.Module):
         # Header and branches.
         for layer in self.header:
             x = layer(x, t3)
-        return self._branches(x, t3, tiles)
-
-    def _branches(self, x: Tensor, t3: Tiles | None, tiles: dict[str, Tiles]) -> Prediction:
         computed = None if t3 is None else t3.mask()
-        logits, size, orientation = self.logits(x), self.size(x), self.orientation(x)
-        if computed is not None:
-            active = computed[:, None]
-            logits, size, orientation = logits * active, size * active, orientation * active
-        return Prediction(logits, size, orientation, computed, tiles)
+        return Prediction(self.logits(x, t3), self.size(x, t3), self.orientation(x, t3), computed, tiles)
 
 
 def _stage(in_channels: int, out_channels: int, units: int) -> Stage:

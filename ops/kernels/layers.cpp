@@ -1,0 +1,302 @@
+// The fused layers for one instruction set. Compiled once for each (setup.py).
+#include <cstddef>
+
+#include "stream.h"
+
+namespace sbnet::SBNET_ISA {
+namespace {
+
+template <typename Storage>
+struct Types {
+  using Element = typename ElementOf<Storage>::type;
+  using Sum = typename Multiply<Element>::Sum;
+};
+
+// A matrix of `outputs` rows that multiplies windows or pixels.
+template <typename Storage>
+struct Product {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+
+  const Element* weights;
+  const Sum *scale, *shift;
+  int outputs, depth;
+
+  Product(const Weights& w, int outputs_, int depth_)
+      : weights(static_cast<const Element*>(w.packed)),
+        scale(static_cast<const Sum*>(w.scale)),
+        shift(static_cast<const Sum*>(w.shift)),
+        outputs(outputs_),
+        depth(depth_) {}
+
+  // Weights of one of several terms of the same depth.
+  const Element* term(int number) const {
+    return weights + static_cast<int64_t>(number) * padded_outputs<Element>(outputs) * depth;
+  }
+};
+
+// The three rows of the windows of a group, each read as one row of 3 pixels.
+template <typename Storage, typename Element = typename Types<Storage>::Element>
+void multiply_windows(const Emitted<Element>* pixels, int size, const Product<Storage>& conv,
+                      typename Types<Storage>::Sum* sums, int stride) {
+  const Element* rows[3][kGroup];
+  for (int p = 0; p < padded_group(size); ++p)
+    for (int i = 0; i < 3; ++i) rows[i][p] = pixels[p < size ? p : 0].window[i];
+  const Term<Element> terms[3] = {
+      {rows[0], conv.term(0), conv.depth}, {rows[1], conv.term(1), conv.depth}, {rows[2], conv.term(2), conv.depth}};
+  multiply<Element>(terms, 3, size, conv.outputs, sums, stride);
+}
+
+// Addresses of `size` rows of a buffer, for a group that is padded.
+template <typename Element>
+void row_pointers(const Element* rows, int stride, int size, const Element** pointers) {
+  for (int p = 0; p < padded_group(size); ++p) pointers[p] = rows + (p < size ? p : 0) * stride;
+}
+
+// The pixels of a group as the products read them: where they lie, if type and padding allow, else copied.
+template <typename Storage>
+class Inputs {
+ public:
+  using Element = typename Types<Storage>::Element;
+
+  Inputs(Scratch& scratch, const Map& map)
+      : map_(map), stride_(padded_channels(map.channels)), copies_(scratch.take<Element>(kGroup * stride_)) {}
+
+  void clear() { zero(copies_, kGroup * stride_); }
+  void set(int p, int64_t pixel) {
+    const auto* const from = static_cast<const Storage*>(map_.data) + pixel * map_.channels;
+    if constexpr (std::is_same_v<Storage, Element>)
+      if (stride_ == map_.channels) {
+        pointers_[p] = from;
+        return;
+      }
+    convert<typename Types<Storage>::Sum>(from, map_.channels, copies_ + p * stride_);
+    pointers_[p] = copies_ + p * stride_;
+  }
+  Term<Element> term(int size, const Element* weights) {
+    for (int p = size; p < padded_group(size); ++p) pointers_[p] = pointers_[0];
+    return {pointers_, weights, stride_};
+  }
+
+ private:
+  Map map_;
+  int stride_;
+  Element* copies_;
+  const Element* pointers_[kGroup];
+};
+
+template <typename Storage>
+int64_t unit(const Unit& u, const Band& band, void* memory) {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+  const int in = u.x.channels, out = u.y.channels, middle = u.middle;
+  const int in_pad = padded_channels(in), middle_pad = padded_channels(middle);
+  const bool projects = u.project.packed != nullptr;
+  const Product<Storage> reduce(u.reduce, middle, in_pad), conv(u.conv, middle, 3 * middle_pad);
+  const Product<Storage> expand(u.expand, out, middle_pad), project(u.project, out, in_pad);
+  const auto* const scale = static_cast<const Sum*>(u.activation.scale);
+  const auto* const shift = static_cast<const Sum*>(u.activation.shift);
+  const int stride = std::max(padded_outputs<Element>(middle), padded_outputs<Element>(out));
+
+  Scratch scratch(memory);
+  Stream<Element> stream(scratch, {u.x, u.y, u.stride, sizeof(Storage), u.needed, u.active}, middle);
+  auto* const activated = scratch.take<Element>(kGroup * in_pad);
+  auto* const narrow = scratch.take<Element>(kGroup * middle_pad);
+  auto* const sums = scratch.take<Sum>(kGroup * stride);
+  if (!memory) return scratch.used();
+  zero(activated, kGroup * in_pad);
+  zero(narrow, kGroup * middle_pad);
+  const Element* wide_pointers[kGroup];
+  const Element* narrow_pointers[kGroup];
+
+  const auto activate = [&](int p, const Storage* from) { normalize(from, in, scale, shift, activated + p * in_pad); };
+  // BN, ReLU, 1x1, BN, ReLU into the window
+  const auto fill = [&](const Filled<Element>* pixels, int size) {
+    for (int p = 0; p < size; ++p) activate(p, static_cast<const Storage*>(pixels[p].from));
+    row_pointers(activated, in_pad, size, wide_pointers);
+    const Term<Element> term{wide_pointers, reduce.weights, in_pad};
+    multiply<Element>(&term, 1, size, middle, sums, stride);
+    for (int p = 0; p < size; ++p) normalize(sums + p * stride, middle, reduce.scale, reduce.shift, pixels[p].to);
+  };
+  // 3x3, BN, ReLU, 1x1, sum
+  const auto emit = [&](const Emitted<Element>* pixels, int size) {
+    multiply_windows(pixels, size, conv, sums, stride);
+    for (int p = 0; p < size; ++p)
+      normalize(sums + p * stride, middle, conv.scale, conv.shift, narrow + p * middle_pad);
+    row_pointers(narrow, middle_pad, size, narrow_pointers);
+    const auto* const x = static_cast<const Storage*>(u.x.data);
+    if (projects) {
+      for (int p = 0; p < size; ++p) activate(p, x + pixels[p].in * in);
+      row_pointers(activated, in_pad, size, wide_pointers);
+    }
+    const Term<Element> terms[2] = {{narrow_pointers, expand.weights, middle_pad},
+                                    {wide_pointers, project.weights, in_pad}};
+    multiply<Element>(terms, projects ? 2 : 1, size, out, sums, stride);
+    for (int p = 0; p < size; ++p) {
+      auto* const to = static_cast<Storage*>(u.y.data) + pixels[p].out * out;
+      if (projects)
+        convert<Sum>(sums + p * stride, out, to);
+      else
+        add(x + pixels[p].in * in, sums + p * stride, out, to);
+    }
+  };
+  stream.run(band, fill, emit);
+  return scratch.used();
+}
+
+// Sums of a group to their output pixels, with the layer's normalization.
+template <typename Storage, typename Sum>
+void finish(const Sum* sums, const Product<Storage>& product, bool with_relu, Storage* to) {
+  if (with_relu)
+    normalize(sums, product.outputs, product.scale, product.shift, to);
+  else
+    normalize<false>(sums, product.outputs, product.scale, product.shift, to);
+}
+
+template <typename Storage>
+int64_t conv3x3(const Conv& c, const Band& band, void* memory) {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+  const int in = c.x.channels, out = c.y.channels;
+  const Product<Storage> conv(c.weights, out, 3 * padded_channels(in));
+  const int stride = padded_outputs<Element>(out);
+  Scratch scratch(memory);
+  Stream<Element> stream(scratch, {c.x, c.y, 1, sizeof(Storage), c.needed, c.active}, in);
+  auto* const sums = scratch.take<Sum>(kGroup * stride);
+  if (!memory) return scratch.used();
+
+  const auto fill = [&](const Filled<Element>* pixels, int size) {
+    for (int p = 0; p < size; ++p) convert<Sum>(static_cast<const Storage*>(pixels[p].from), in, pixels[p].to);
+  };
+  const auto emit = [&](const Emitted<Element>* pixels, int size) {
+    multiply_windows(pixels, size, conv, sums, stride);
+    for (int p = 0; p < size; ++p)
+      finish(sums + p * stride, conv, c.relu, static_cast<Storage*>(c.y.data) + pixels[p].out * out);
+  };
+  stream.run(band, fill, emit);
+  return scratch.used();
+}
+
+// Calls body(phase, pixels, n) for groups of active pixels. With 4 `phases`, the pixels of a group have the same parity
+// of row and column, 2 * row + column.
+struct Pixel {
+  int64_t row, column;  // rows of all images, one after the other
+};
+
+template <typename Body>
+void for_each_active(const Rows& active, const Band& band, const Map& map, int phases, Pixel* pixels, Body body) {
+  for (int64_t first = band.begin; first < band.end; first += kChunkRows)
+    for (int phase = 0; phase < phases; ++phase) {
+      int64_t found = 0;
+      for (int64_t row = first; row < std::min(first + kChunkRows, band.end); ++row)
+        for (int64_t i = active.start[row]; i < active.start[row + 1]; ++i)
+          for (int64_t x = active.runs[i].begin; x < active.runs[i].end; ++x)
+            if (phases == 1 || row % map.height % 2 * 2 + x % 2 == phase) pixels[found++] = {row, x};
+      for_each_group(found, [&](int64_t start, int size) { body(phase, pixels + start, size); });
+    }
+}
+
+template <typename Storage>
+int64_t conv1x1(const Conv& c, const Band& band, void* memory) {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+  const int out = c.y.channels, stride = padded_outputs<Element>(out);
+  const Product<Storage> conv(c.weights, out, padded_channels(c.x.channels));
+  Scratch scratch(memory);
+  auto* const list = scratch.take<Pixel>(kChunkRows * c.y.width);
+  Inputs<Storage> inputs(scratch, c.x);
+  auto* const sums = scratch.take<Sum>(kGroup * stride);
+  if (!memory) return scratch.used();
+  inputs.clear();
+
+  for_each_active(c.active, band, c.y, 1, list, [&](int, const Pixel* pixels, int size) {
+    const auto number = [&](int p) { return pixels[p].row * c.y.width + pixels[p].column; };
+    for (int p = 0; p < size; ++p) inputs.set(p, number(p));
+    const Term<Element> term = inputs.term(size, conv.weights);
+    multiply<Element>(&term, 1, size, out, sums, stride);
+    for (int p = 0; p < size; ++p)
+      finish(sums + p * stride, conv, c.relu, static_cast<Storage*>(c.y.data) + number(p) * out);
+  });
+  return scratch.used();
+}
+
+template <typename Storage>
+int64_t conv(const Conv& c, const Band& band, void* memory) {
+  return c.kernel == 3 ? conv3x3<Storage>(c, band, memory) : conv1x1<Storage>(c, band, memory);
+}
+
+template <typename Storage>
+int64_t upsample(const Upsample& u, const Band& band, void* memory) {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+  const int out = u.y.channels, stride = padded_outputs<Element>(out);
+  const Product<Storage> up(u.up, out, padded_channels(u.x.channels));
+  const Product<Storage> lateral(u.lateral, out, padded_channels(u.skip.channels));
+  Scratch scratch(memory);
+  auto* const list = scratch.take<Pixel>(kChunkRows * u.y.width);
+  Inputs<Storage> inputs(scratch, u.x), skips(scratch, u.skip);
+  auto* const sums = scratch.take<Sum>(kGroup * stride);
+  if (!memory) return scratch.used();
+  inputs.clear();
+  skips.clear();
+
+  for_each_active(u.active, band, u.y, 4, list, [&](int phase, const Pixel* pixels, int size) {
+    const auto number = [&](int p) { return pixels[p].row * u.y.width + pixels[p].column; };
+    for (int p = 0; p < size; ++p) {
+      const int64_t image = pixels[p].row / u.y.height, row = pixels[p].row % u.y.height / 2;
+      inputs.set(p, (image * u.x.height + row) * u.x.width + pixels[p].column / 2);
+      skips.set(p, number(p));
+    }
+    const Term<Element> terms[2] = {inputs.term(size, up.term(phase)), skips.term(size, lateral.weights)};
+    multiply<Element>(terms, 2, size, out, sums, stride);
+    for (int p = 0; p < size; ++p)
+      finish(sums + p * stride, lateral, true, static_cast<Storage*>(u.y.data) + number(p) * out);
+  });
+  return scratch.used();
+}
+
+template <typename Storage>
+int64_t pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
+  using Element = typename Types<Storage>::Element;
+  using Sum = typename Types<Storage>::Sum;
+  const int64_t size = static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
+  if (packed)
+    for (int t = 0; t < terms; ++t)
+      pack<Element>(static_cast<const Sum*>(weights) + static_cast<int64_t>(t) * outputs * depth, outputs, depth,
+                    static_cast<Element*>(packed) + t * size, [](Sum value) {
+                      Element element;
+                      write(value, &element);
+                      return element;
+                    });
+  return terms * size * static_cast<int64_t>(sizeof(Element));
+}
+
+template <typename Body>
+int64_t with_type(Type type, Body body) {
+  switch (type) {
+    case Type::kDouble: return body(double{});
+    case Type::kHalf: return body(Half{});
+    case Type::kBFloat16: return body(BFloat16{});
+    default: return body(float{});
+  }
+}
+
+}  // namespace
+
+#define SBNET_TEXT(name) #name
+#define SBNET_NAME(name) SBNET_TEXT(name)
+
+extern const Kernels kKernels;
+const Kernels kKernels = {
+    SBNET_NAME(SBNET_ISA),
+    [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
+      return with_type(type, [&]<typename T>(T) { return pack_weights<T>(weights, terms, outputs, depth, packed); });
+    },
+    [](const Unit& u, const Band& b, void* s) { return with_type(u.type, [&]<typename T>(T) { return unit<T>(u, b, s); }); },
+    [](const Conv& c, const Band& b, void* s) { return with_type(c.type, [&]<typename T>(T) { return conv<T>(c, b, s); }); },
+    [](const Upsample& u, const Band& b, void* s) {
+      return with_type(u.type, [&]<typename T>(T) { return upsample<T>(u, b, s); });
+    },
+};
+
+}  // namespace sbnet::SBNET_ISA

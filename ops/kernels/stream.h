@@ -1,0 +1,189 @@
+// Streams the rows of a map through a 3x3 window: rows are computed once, kept while the window needs them, and only
+// where an active pixel looks. Tiles are no more than the granularity of the mask; no halo is computed twice.
+#pragma once
+
+#include <algorithm>
+
+#include "../kernels.h"
+#include "elements.h"
+
+namespace sbnet::SBNET_ISA {
+
+// Hands out parts of scratch memory; with a null base it only counts.
+class Scratch {
+ public:
+  explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    char* const part = base_ + used_;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return base_ ? reinterpret_cast<T*>(part) : nullptr;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+// Output rows that are computed together: enough pixels to fill groups, few enough rows to stay in the cache.
+constexpr int kChunkRows = 4;
+constexpr int kChunkPixels = 8 * kGroup;
+
+// Splits `count` pixels into groups of nearly the same size, so that no group is left with a pixel or two.
+template <typename Body>
+void for_each_group(int64_t count, Body body) {
+  int64_t parts = (count + kGroup - 1) / kGroup;
+  for (int64_t first = 0; parts > 0; --parts) {
+    const int64_t left = count - first;
+    const int size = static_cast<int>(std::min<int64_t>(padded_group((left + parts - 1) / parts), left));
+    body(first, size);
+    first += size;
+  }
+}
+
+template <typename Element>
+void zero(Element* to, int64_t count) {
+  std::memset(static_cast<void*>(to), 0, count * sizeof(Element));
+}
+
+template <typename Element>
+struct Filled {
+  const void* from;  // channels of an input pixel
+  Element* to;       // where its window row wants it
+};
+
+template <typename Element>
+struct Emitted {
+  const Element* window[3];  // left pixel of the three rows of the window
+  int64_t in, out;           // pixel numbers of the centre in the input and of the output
+};
+
+// The window's rows: a ring of rows of `width` + 2 pixels, the outermost of which are 0 like everything outside the map.
+template <typename Element>
+class Window {
+ public:
+  Window(Scratch& scratch, int64_t width, int channels, int stride)
+      : channels_(padded_channels(channels)),
+        slots_(stride * (kChunkRows - 1) + 3),
+        row_((width + 2) * channels_),
+        data_(scratch.take<Element>((slots_ + 1) * row_)) {}
+
+  // Everything that is read without being filled: the border columns, the row of zeros, and the padding of channels.
+  void clear(bool padded) {
+    if (padded) return zero(data_, (slots_ + 1) * row_);
+    for (int64_t slot = 0; slot < slots_; ++slot) {
+      zero(data_ + slot * row_, channels_);
+      zero(data_ + (slot + 1) * row_ - channels_, channels_);
+    }
+    zero(data_ + slots_ * row_, row_);
+  }
+  int channels() const { return channels_; }
+  // Column -1 of a row; the row of zeros for one outside the map.
+  Element* row(int64_t number, int64_t height) const {
+    return data_ + (number < 0 || number >= height ? slots_ : number % slots_) * row_;
+  }
+
+ private:
+  int channels_;
+  int64_t slots_, row_;
+  Element* data_;
+};
+
+// What a layer with a 3x3 window is streamed over.
+struct Geometry {
+  Map in, out;
+  int stride;
+  int bytes;  // of one channel in memory
+  Rows needed, active;
+};
+
+inline int64_t count(const Rows& rows, int64_t row) {
+  int64_t pixels = 0;
+  for (int64_t i = rows.start[row]; i < rows.start[row + 1]; ++i) pixels += rows.runs[i].end - rows.runs[i].begin;
+  return pixels;
+}
+
+// Calls fill(pixels, n) for groups of input pixels and emit(pixels, n) for groups of output pixels whose windows are
+// filled, row by row through `band`.
+template <typename Element>
+class Stream {
+ public:
+  Stream(Scratch& scratch, const Geometry& geometry, int channels)
+      : g_(geometry),
+        padded_(channels % 2 != 0),
+        window_(scratch, geometry.in.width, channels, geometry.stride),
+        filled_(scratch.take<Filled<Element>>(kWindowRows(geometry.stride) * geometry.in.width)),
+        emitted_(scratch.take<Emitted<Element>>(kChunkRows * geometry.out.width)) {}
+
+  template <typename Fill, typename Emit>
+  void run(const Band& band, Fill fill, Emit emit) {
+    window_.clear(padded_);
+    for (int64_t begin = band.begin; begin < band.end;) {
+      // one image after the other
+      const int64_t image = begin / g_.out.height, end = std::min(band.end, (image + 1) * g_.out.height);
+      int64_t next = 0;
+      for (int64_t row = begin; row < end;) {
+        // output rows [row, last) are computed together
+        int64_t last = row, pixels = 0;
+        while (last < end && last - row < kChunkRows && pixels < kChunkPixels) pixels += count(g_.active, last++);
+        if (pixels > 0) {
+          next = fill_rows(band, image, row - image * g_.out.height, last - image * g_.out.height, next, fill);
+          emit_rows(image, row, last, emit);
+        }
+        row = last;
+      }
+      begin = end;
+    }
+  }
+
+ private:
+  static constexpr int kWindowRows(int stride) { return stride * (kChunkRows - 1) + 3; }
+
+  // Fills the input rows beneath output rows [first, last) from row `next` on; returns the row after them.
+  template <typename Fill>
+  int64_t fill_rows(const Band& band, int64_t image, int64_t first, int64_t last, int64_t next, Fill fill) {
+    const int64_t begin = std::max({next, g_.stride * first - 1, int64_t{0}});
+    const int64_t end = std::min(g_.stride * (last - 1) + 2, g_.in.height);
+    const int64_t pixel = static_cast<int64_t>(g_.in.channels) * g_.bytes;
+    int64_t pixels = 0;
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t row = image * g_.in.height + y;
+      const auto* from = static_cast<const char*>(g_.in.data) + row * g_.in.width * pixel;
+      if (band.above && row == band.begin - 1) from = static_cast<const char*>(band.above);
+      if (band.below && row == band.end) from = static_cast<const char*>(band.below);
+      Element* const to = window_.row(y, g_.in.height) + window_.channels();
+      for (int64_t i = g_.needed.start[row]; i < g_.needed.start[row + 1]; ++i)
+        for (int64_t x = g_.needed.runs[i].begin; x < g_.needed.runs[i].end; ++x)
+          filled_[pixels++] = {from + x * pixel, to + x * window_.channels()};
+    }
+    for_each_group(pixels, [&](int64_t start, int size) { fill(filled_ + start, size); });
+    return std::max(next, end);
+  }
+
+  template <typename Emit>
+  void emit_rows(int64_t image, int64_t first, int64_t last, Emit emit) {
+    int64_t pixels = 0;
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t y = g_.stride * (row - image * g_.out.height);
+      const int64_t in = (image * g_.in.height + y) * g_.in.width, out = row * g_.out.width;
+      const Element* window[3];
+      for (int i = 0; i < 3; ++i) window[i] = window_.row(y + i - 1, g_.in.height);
+      for (int64_t i = g_.active.start[row]; i < g_.active.start[row + 1]; ++i)
+        for (int64_t x = g_.active.runs[i].begin; x < g_.active.runs[i].end; ++x) {
+          const int64_t left = g_.stride * x * window_.channels();
+          emitted_[pixels++] = {{window[0] + left, window[1] + left, window[2] + left}, in + g_.stride * x, out + x};
+        }
+    }
+    for_each_group(pixels, [&](int64_t start, int size) { emit(emitted_ + start, size); });
+  }
+
+  Geometry g_;
+  bool padded_;
+  Window<Element> window_;
+  Filled<Element>* filled_;
+  Emitted<Element>* emitted_;
+};
+
+}  // namespace sbnet::SBNET_ISA

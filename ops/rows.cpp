@@ -1,0 +1,123 @@
+#include "rows.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace sbnet {
+namespace {
+
+constexpr int64_t kBits = 64;
+
+// Sets bits [begin, end) of a row of words.
+void set_bits(uint64_t* words, int64_t begin, int64_t end) {
+  for (int64_t word = begin / kBits; word * kBits < end; ++word) {
+    const int64_t low = std::max(begin - word * kBits, int64_t{0}), high = std::min(end - word * kBits, kBits);
+    const uint64_t ones = high - low == kBits ? ~uint64_t{0} : ((uint64_t{1} << (high - low)) - 1) << low;
+    words[word] |= ones;
+  }
+}
+
+// Appends the runs of ones of a row of words.
+void append_runs(const uint64_t* words, int64_t count, std::vector<Run>& runs) {
+  bool inside = false;
+  for (int64_t word = 0; word < count; ++word) {
+    // Where the row changes between zeros and ones, seen from a word whose bits are flipped while inside a run.
+    uint64_t bits = inside ? ~words[word] : words[word];
+    while (bits != 0) {
+      const int bit = std::countr_zero(bits);
+      const auto column = static_cast<int32_t>(word * kBits + bit);
+      if (inside)
+        runs.back().end = column;
+      else
+        runs.push_back({column, column});
+      inside = !inside;
+      bits = ~bits & (~uint64_t{0} << bit);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t RowList::pixels(int64_t row) const {
+  int64_t pixels = 0;
+  for (int64_t i = start[row]; i < start[row + 1]; ++i) pixels += runs[i].end - runs[i].begin;
+  return pixels;
+}
+
+void pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
+                     RowList& active) {
+  // one bit per pixel, with a zero word after each row that ends its last run
+  const int64_t rows = map.images * map.height, words = map.width / kBits + 1;
+  thread_local std::vector<uint64_t> bits;
+  bits.assign(rows * words, 0);
+  for (int64_t i = 0; i < count;) {
+    const int32_t* const first = indices + 3 * i;
+    int64_t tiles = 1;  // neighbours to the right, as they follow in raster order
+    while (i + tiles < count && first[3 * tiles] == first[0] && first[3 * tiles + 1] == first[1] &&
+           first[3 * tiles + 2] == first[2] + tiles)
+      ++tiles;
+    const int64_t left = first[2] * tile_width, right = std::min(left + tiles * tile_width, map.width);
+    const int64_t top = first[1] * tile_height, bottom = std::min(top + tile_height, map.height);
+    for (int64_t y = top; y < bottom; ++y) set_bits(bits.data() + (first[0] * map.height + y) * words, left, right);
+    i += tiles;
+  }
+
+  active.runs.clear();
+  active.start.assign(1, 0);
+  for (int64_t row = 0; row < rows; ++row) {
+    append_runs(bits.data() + row * words, words, active.runs);
+    active.start.push_back(static_cast<int64_t>(active.runs.size()));
+  }
+}
+
+void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t stride, RowList& needed) {
+  needed.runs.clear();
+  needed.start.assign(1, 0);
+  for (int64_t image = 0; image < input.images; ++image)
+    for (int64_t y = 0; y < input.height; ++y) {
+      // the runs of up to three output rows whose windows reach this row
+      const int64_t first = std::max<int64_t>(0, (y - 1 + stride - 1) / stride);
+      const int64_t last = std::min(output.height - 1, (y + 1) / stride);
+      int64_t next[3], end[3];
+      const int64_t sources = std::max<int64_t>(0, last - first + 1);
+      for (int64_t s = 0; s < sources; ++s) {
+        next[s] = active.start[image * output.height + first + s];
+        end[s] = active.start[image * output.height + first + s + 1];
+      }
+      // merge them from left to right
+      const auto row_begin = static_cast<int64_t>(needed.runs.size());
+      for (;;) {
+        int64_t leftmost = -1;
+        for (int64_t s = 0; s < sources; ++s)
+          if (next[s] < end[s] &&
+              (leftmost < 0 || active.runs[next[s]].begin < active.runs[next[leftmost]].begin))
+            leftmost = s;
+        if (leftmost < 0) break;
+        const Run run = active.runs[next[leftmost]++];
+        const auto begin = static_cast<int32_t>(std::max<int64_t>(0, stride * run.begin - 1));
+        const auto stop = static_cast<int32_t>(std::min(input.width, stride * (run.end - 1) + 2));
+        if (static_cast<int64_t>(needed.runs.size()) > row_begin && begin <= needed.runs.back().end)
+          needed.runs.back().end = std::max(needed.runs.back().end, stop);
+        else
+          needed.runs.push_back({begin, stop});
+      }
+      needed.start.push_back(static_cast<int64_t>(needed.runs.size()));
+    }
+}
+
+std::vector<Band> split(const RowList& active, int64_t parts) {
+  const auto rows = static_cast<int64_t>(active.start.size()) - 1;
+  int64_t total = 0;
+  for (const Run& run : active.runs) total += run.end - run.begin;
+  std::vector<Band> bands;
+  int64_t begin = 0, done = 0;
+  for (int64_t part = 1; part <= parts && begin < rows; ++part) {
+    int64_t end = begin;
+    while (end < rows && (part == parts || done * parts < total * part)) done += active.pixels(end++);
+    if (end > begin) bands.push_back({begin, end, nullptr, nullptr});
+    begin = end;
+  }
+  return bands;
+}
+
+}  // namespace sbnet

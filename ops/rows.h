@@ -1,0 +1,36 @@
+// Which pixels a layer computes and reads, as runs per row, and how they are shared between threads.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+
+namespace sbnet {
+
+// A batch of maps, or of tiles.
+struct Extent {
+  int64_t images, height, width;
+};
+
+// Rows of runs that own their memory; `fill` uses it again.
+struct RowList {
+  std::vector<int64_t> start;
+  std::vector<Run> runs;
+
+  Rows rows() const { return {start.data(), runs.data()}; }
+  int64_t pixels(int64_t row) const;
+};
+
+// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map. Indices must lie
+// within the map.
+void pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
+                     RowList& active);
+
+// The input pixels beneath the 3x3 windows (padding 1, the given stride) of the output pixels `active`.
+void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t stride, RowList& needed);
+
+// Splits the rows into at most `parts` bands with about as many active pixels each.
+std::vector<Band> split(const RowList& active, int64_t parts);
+
+}  // namespace sbnet

@@ -1,0 +1,131 @@
+"""The sparse layers as operations of torch: each is one opaque node for torch.compile and torch.export.
+
+``torch.ops.sbnet.residual_units``, ``conv_unit`` and ``upsample_unit`` take maps [N, C, H, W], the active tiles and the
+layer's own parameters, and return a new map in channels_last. On the CPU they run the fused kernels of ops/; on other
+devices, and where those are not built, the plain form. Gradients are those of the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbnet_perception.blocks import packing, reference_layers
+from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.reference_layers import UNIT
+
+Ints = Sequence[int]
+Floats = Sequence[float]
+Form = Callable[..., Tensor]
+
+_library = torch.library.Library("sbnet", "FRAGMENT")
+_library.define(
+    "residual_units(Tensor x, Tensor indices, int[2] tile, int stride, float[] eps, Tensor[] parameters) -> Tensor"
+)
+_library.define("conv_unit(Tensor x, Tensor indices, int[2] tile, float eps, Tensor[] parameters) -> Tensor")
+_library.define(
+    "upsample_unit(Tensor x, Tensor skip, Tensor indices, int[2] tile, float eps, Tensor[] parameters) -> Tensor"
+)
+
+
+# --- CPU: the fused kernels
+
+
+def _pixels_last(x: Tensor) -> Tensor:
+    """[N, C, H, W] as contiguous [N, H, W, C]."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _residual_units(
+    x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
+) -> Tensor:
+    weights = packing.remember(parameters, x, eps, lambda: packing.pack_units(parameters, x, eps))
+    channels = parameters[UNIT - 1].shape[0]
+    y = torch.ops.sbnet.residual_units_packed(_pixels_last(x), indices.contiguous(), tile, stride, channels, weights)
+    return y.permute(0, 3, 1, 2)
+
+
+def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
+    weights = packing.remember(parameters, x, [eps], lambda: packing.pack_conv(parameters, x, eps))
+    kernel, relu = parameters[0].shape[2], len(parameters) > 2
+    y = torch.ops.sbnet.conv_unit_packed(_pixels_last(x), indices.contiguous(), tile, kernel, relu, *weights)
+    return y.permute(0, 3, 1, 2)
+
+
+def _upsample_unit(
+    x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
+) -> Tensor:
+    weights = packing.remember(parameters, x, [eps], lambda: packing.pack_upsample(parameters, x, eps))
+    y = torch.ops.sbnet.upsample_unit_packed(_pixels_last(x), _pixels_last(skip), indices.contiguous(), tile, *weights)
+    return y.permute(0, 3, 1, 2)
+
+
+# --- shapes, for tracing
+
+
+def _new_map(like: Tensor, size: tuple[int, int, int, int]) -> Tensor:
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _residual_units_shape(
+    x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
+) -> Tensor:
+    height, width = -(-x.shape[2] // stride), -(-x.shape[3] // stride)
+    return _new_map(x, (x.shape[0], parameters[UNIT - 1].shape[0], height, width))
+
+
+def _conv_unit_shape(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
+    return _new_map(x, (x.shape[0], parameters[0].shape[0], x.shape[2], x.shape[3]))
+
+
+def _upsample_unit_shape(
+    x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
+) -> Tensor:
+    return _new_map(skip, (skip.shape[0], parameters[1].shape[0], skip.shape[2], skip.shape[3]))
+
+
+# --- gradients: those of the plain form, which is computed again
+
+
+def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *others, parameters = inputs
+    tensors = [value for value in others if isinstance(value, Tensor)]
+    ctx.others = [None if isinstance(value, Tensor) else value for value in others]
+    ctx.save_for_backward(*tensors, *parameters)
+
+
+def _differentiate(plain: Form) -> Callable[..., tuple[Any, ...]]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        saved = iter([t.detach().requires_grad_(t.requires_grad) for t in ctx.saved_tensors])
+        others = [next(saved) if value is None else value for value in ctx.others]
+        parameters = list(saved)
+        wanted = [t for t in (*others, *parameters) if isinstance(t, Tensor) and t.requires_grad]
+        with torch.enable_grad():
+            y = plain(*others, parameters)
+        found = dict(zip(map(id, wanted), torch.autograd.grad(y, wanted, gradient, allow_unused=True), strict=True))
+        return (*(found.get(id(value)) for value in others), [found.get(id(p)) for p in parameters])
+
+    return backward
+
+
+def _register(name: str, fused: Form, shape: Form, plain: Form) -> None:
+    # Without the library the plain form serves the CPU too.
+    _library.impl(name, plain, "CompositeExplicitAutograd")
+    if not UNAVAILABLE:
+        _library.impl(name, fused, "CPU")
+    torch.library.register_fake(f"sbnet::{name}", shape, lib=_library)
+    torch.library.register_autograd(
+        f"sbnet::{name}", _differentiate(plain), setup_context=_keep_arguments, lib=_library
+    )
+
+
+_register("residual_units", _residual_units, _residual_units_shape, reference_layers.residual_units)
+_register("conv_unit", _conv_unit, _conv_unit_shape, reference_layers.conv_unit)
+_register("upsample_unit", _upsample_unit, _upsample_unit_shape, reference_layers.upsample_unit)
+
+residual_units = torch.ops.sbnet.residual_units.default
+conv_unit = torch.ops.sbnet.conv_unit.default
+upsample_unit = torch.ops.sbnet.upsample_unit.default
