@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sbnet_perception.blocks import packing, reference_layers
 from sbnet_perception.blocks.ops import UNAVAILABLE
-from sbnet_perception.blocks.reference_layers import UNIT
+from sbnet_perception.blocks.reference_layers import UNIT, split_units
 
 Ints = Sequence[int]
 Floats = Sequence[float]
@@ -42,14 +42,16 @@ def _pixels_last(x: Tensor) -> Tensor:
 def _residual_units(
     x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
 ) -> Tensor:
-    weights = packing.remember(parameters, x, eps, lambda: packing.pack_units(parameters, x, eps))
+    weights: list[Tensor] = []
+    for number, unit in enumerate(split_units(parameters)):
+        weights += packing.remember(packing.pack_unit, unit, x, eps[3 * number : 3 * number + 3])
     channels = parameters[UNIT - 1].shape[0]
     y = torch.ops.sbnet.residual_units_packed(_pixels_last(x), indices.contiguous(), tile, stride, channels, weights)
     return y.permute(0, 3, 1, 2)
 
 
 def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
-    weights = packing.remember(parameters, x, [eps], lambda: packing.pack_conv(parameters, x, eps))
+    weights = packing.remember(packing.pack_conv, parameters, x, [eps])
     kernel, relu = parameters[0].shape[2], len(parameters) > 2
     y = torch.ops.sbnet.conv_unit_packed(_pixels_last(x), indices.contiguous(), tile, kernel, relu, *weights)
     return y.permute(0, 3, 1, 2)
@@ -58,7 +60,7 @@ def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: l
 def _upsample_unit(
     x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
 ) -> Tensor:
-    weights = packing.remember(parameters, x, [eps], lambda: packing.pack_upsample(parameters, x, eps))
+    weights = packing.remember(packing.pack_upsample, parameters, x, [eps])
     y = torch.ops.sbnet.upsample_unit_packed(_pixels_last(x), _pixels_last(skip), indices.contiguous(), tile, *weights)
     return y.permute(0, 3, 1, 2)
 

@@ -9,6 +9,8 @@ All layers raise ValueError for tiles that do not lie on their output map.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from sbnet_perception.blocks import layer_ops
@@ -31,9 +33,10 @@ def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
         )
 
 
-def _norm_parameters(norm: SparseBatchNorm2d) -> list[Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
-    return [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+def _norm_parameters(norm: Any) -> list[Tensor]:
+    # Past Module.__getattr__, which would take as long as a small layer for all the tensors of a stage.
+    parameters, buffers = norm._parameters, norm._buffers
+    return [parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]]
 
 
 class ConvUnit(nn.Module):
@@ -122,9 +125,18 @@ class ResidualUnit(nn.Module):
 
     def tensors(self) -> list[Tensor]:
         """Parameters in the order of `layer_ops.residual_units`."""
-        tensors = [*_norm_parameters(self.norm1), self.reduce.weight, *_norm_parameters(self.norm2), self.conv.weight]
-        tensors += [*_norm_parameters(self.norm3), self.expand.weight]
-        return tensors if self.project is None else [*tensors, self.project.weight]
+        parts: Any = self._modules
+        tensors = _norm_parameters(parts["norm1"])
+        for convolution, norm in (("reduce", "norm2"), ("conv", "norm3")):
+            tensors.append(parts[convolution]._parameters["weight"])
+            tensors += _norm_parameters(parts[norm])
+        tensors.append(parts["expand"]._parameters["weight"])
+        return tensors if self.keeps_shape else [*tensors, parts["project"]._parameters["weight"]]
+
+    def eps(self) -> list[float]:
+        """Of the three normalizations."""
+        parts: Any = self._modules
+        return [parts["norm1"].eps, parts["norm2"].eps, parts["norm3"].eps]
 
     def dense(self, x: Tensor, tiles: Tiles | None) -> Tensor:
         """Computes everything, then selects the active tiles; normalizations in training count these alone."""
@@ -165,6 +177,6 @@ def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -
         for unit in units:
             x = unit.dense(x, tiles)
         return x
-    eps = [norm.eps for unit in units for norm in (unit.norm1, unit.norm2, unit.norm3)]
+    eps = [eps for unit in units for eps in unit.eps()]
     parameters = [tensor for unit in units for tensor in unit.tensors()]
     return layer_ops.residual_units(x, tiles.indices, tiles.tile, stride, eps, parameters)

@@ -14,52 +14,64 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sbnet_perception.blocks.reference_layers import NORM, split_units
+from sbnet_perception.blocks.reference_layers import NORM, UNIT
 
-Key = tuple[object, ...]
+Eps = Sequence[float]
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def remember(
-    parameters: Sequence[Tensor], like: Tensor, eps: Sequence[float], pack: Callable[[], list[Tensor]]
+    pack: Callable[[Sequence[Tensor], Tensor, Eps], list[Tensor]],
+    parameters: Sequence[Tensor],
+    like: Tensor,
+    eps: Eps,
 ) -> list[Tensor]:
-    """What ``pack`` returned for these parameters and the dtype of ``like``, as long as the parameters are the same."""
-    if any(p.is_inference() for p in parameters):
-        return pack()  # nothing counts changes of tensors that were made in inference mode
-    key: Key = (tuple((p.data_ptr(), p._version) for p in parameters), tuple(eps))
-    kept = _kept.setdefault(parameters[0], {})
-    if kept.get(like.dtype, (None,))[0] != key:
-        kept[like.dtype] = key, pack()
-    result: list[Tensor] = kept[like.dtype][1]
-    return result
+    """``pack(parameters, like, eps)``, or what it returned last if nothing has changed since.
 
-
-def pack_units(parameters: Sequence[Tensor], like: Tensor, eps: Sequence[float]) -> list[Tensor]:
-    """Seven tensors per residual unit, as ``torch.ops.sbnet.residual_units_packed`` takes them."""
-    packed: list[Tensor] = []
-    for number, unit in enumerate(split_units(parameters)):
-        eps1, eps2, eps3 = eps[3 * number : 3 * number + 3]
-        packed += [scale_and_shift(unit[0:4], eps1, like), _pack(_pointwise(unit[4]), like)]
-        packed += [scale_and_shift(unit[5:9], eps2, like), _pack(_rows(unit[9]), like)]
-        packed += [scale_and_shift(unit[10:14], eps3, like), _pack(_pointwise(unit[14]), like)]
-        packed.append(_pack(_pointwise(unit[15]), like) if len(unit) > 15 else like.new_empty(0, dtype=torch.uint8))
+    It is kept with the first parameter, for each dtype of ``like``.
+    """
+    try:
+        state = eps, [(p.data_ptr(), p._version) for p in parameters]
+    except RuntimeError:
+        return pack(parameters, like, eps)  # nothing counts changes of tensors that were made in inference mode
+    kept = _kept.get(parameters[0])
+    if kept is None:
+        kept = _kept[parameters[0]] = {}
+    found = kept.get(like.dtype)
+    if found is None or found[0] != state:
+        found = kept[like.dtype] = state, pack(parameters, like, eps)
+    packed: list[Tensor] = found[1]
     return packed
 
 
-def pack_conv(parameters: Sequence[Tensor], like: Tensor, eps: float) -> list[Tensor]:
+def pack_unit(parameters: Sequence[Tensor], like: Tensor, eps: Eps) -> list[Tensor]:
+    """Seven tensors of a residual unit, as ``torch.ops.sbnet.residual_units_packed`` takes them."""
+    project = _pointwise(parameters[15]) if len(parameters) > UNIT else None
+    return [
+        scale_and_shift(parameters[0:4], eps[0], like),
+        _pack(_pointwise(parameters[4]), like),
+        scale_and_shift(parameters[5:9], eps[1], like),
+        _pack(_rows(parameters[9]), like),
+        scale_and_shift(parameters[10:14], eps[2], like),
+        _pack(_pointwise(parameters[14]), like),
+        like.new_empty(0, dtype=torch.uint8) if project is None else _pack(project, like),
+    ]
+
+
+def pack_conv(parameters: Sequence[Tensor], like: Tensor, eps: Eps) -> list[Tensor]:
     """Weights, scale and shift of a convolution with a normalization, or with a bias."""
     weight, *rest = parameters
     matrix = _pack(_rows(weight) if weight.shape[2] == 3 else _pointwise(weight), like)
     if len(rest) == NORM:
-        return [matrix, scale_and_shift(rest, eps, like)]
+        return [matrix, scale_and_shift(rest, eps[0], like)]
     return [matrix, torch.stack([torch.ones_like(rest[0]), rest[0]]).to(_sum_dtype(like)).contiguous()]
 
 
-def pack_upsample(parameters: Sequence[Tensor], like: Tensor, eps: float) -> list[Tensor]:
+def pack_upsample(parameters: Sequence[Tensor], like: Tensor, eps: Eps) -> list[Tensor]:
     """Weights of the four phases, of the lateral convolution, scale and shift."""
     up, lateral, *norm = parameters
     phases = up.permute(2, 3, 1, 0).reshape(4, up.shape[1], up.shape[0])
-    return [_pack(phases, like), _pack(_pointwise(lateral), like), scale_and_shift(norm, eps, like)]
+    return [_pack(phases, like), _pack(_pointwise(lateral), like), scale_and_shift(norm, eps[0], like)]
 
 
 def scale_and_shift(norm: Sequence[Tensor], eps: float, like: Tensor) -> Tensor:
