@@ -68,9 +68,11 @@ void* scratch(int64_t bytes) {
   thread_local std::unique_ptr<void, Free> memory;
   thread_local int64_t size = 0;
   if (bytes > size) {
-    size = (bytes + 4095) / 4096 * 4096;
-    memory.reset(std::aligned_alloc(4096, size));
-    check(memory != nullptr, "out of memory: ", size, " bytes of scratch memory");
+    const int64_t wanted = (bytes + 4095) / 4096 * 4096;
+    size = 0;
+    memory.reset(std::aligned_alloc(4096, wanted));
+    check(memory != nullptr, "out of memory: ", wanted, " bytes of scratch memory");
+    size = wanted;
   }
   return memory.get();
 }

@@ -168,6 +168,16 @@ def test_parameters_that_change_in_place_change_the_result():
             torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_parameter_that_is_replaced_changes_the_result():
+    torch.manual_seed(0)
+    unit = randomized(ResidualUnit(96, 96))
+    x, tiles = torch.randn(1, 96, 12, 12), random_tiles((1, 12, 12), (2, 2), 1.0)
+    with torch.no_grad():
+        for _ in range(4):
+            unit.conv.weight = torch.nn.Parameter(torch.randn_like(unit.conv.weight))
+            torch.testing.assert_close(unit(x, tiles), unit(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_network_made_and_changed_in_inference_mode_is_not_remembered_wrongly():
     with torch.inference_mode():
         layer = randomized(PointwiseConv2d(4, 3))

@@ -173,7 +173,7 @@ class Stage(nn.Module):
 def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -> Tensor:
     stride = units[0].stride
     _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride)))
-    if tiles is None or units[0].training:
+    if tiles is None or any(unit.training for unit in units):
         for unit in units:
             x = unit.dense(x, tiles)
         return x

@@ -7,6 +7,7 @@ parameter that is changed in place (by an optimizer, load_state_dict, copy_) is 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -38,10 +39,12 @@ def remember(
     if kept is None:
         kept = _kept[parameters[0]] = {}
     found = kept.get(like.dtype)
-    if found is None or found[0] != state:
-        found = kept[like.dtype] = state, pack(parameters, like, eps)
-    packed: list[Tensor] = found[1]
-    return packed
+    # Another tensor may lie where a parameter lay, with the same count of changes: the tensors must be the same too.
+    if found is None or found[0] != state or any(ref() is not p for ref, p in zip(found[1], parameters, strict=True)):
+        packed = pack(parameters, like, eps)
+        found = kept[like.dtype] = state, [weakref.ref(p) for p in parameters], packed
+    result: list[Tensor] = found[2]
+    return result
 
 
 def pack_unit(parameters: Sequence[Tensor], like: Tensor, eps: Eps) -> list[Tensor]:
