@@ -286,6 +286,15 @@ def test_a_network_exports_for_any_number_of_tiles_each_stage_one_node():
 # --- bad input
 
 
+@pytest.mark.parametrize("layer", [PointwiseConv2d(3, 5), ConvUnit(3, 5), ConvUnit(4, 5), ResidualUnit(4, 8)])
+def test_an_input_with_other_channels_than_the_weights_is_refused(layer):
+    channels = next(p for p in layer.parameters() if p.dim() == 4).shape[1]
+    tiles = random_tiles((1, 6, 6), (2, 2), 1.0)
+    for wrong in (channels - 1, channels + 1):
+        with pytest.raises(ValueError, match=f"x must have {channels} channels"):
+            layer.eval()(torch.randn(1, wrong, 6, 6), tiles)
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [

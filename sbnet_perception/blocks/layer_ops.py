@@ -31,6 +31,11 @@ _library.define(
 )
 
 
+def _check_channels(name: str, x: Tensor, channels: int) -> None:
+    if x.shape[1] != channels:
+        raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {tuple(x.shape)}")
+
+
 # --- CPU: the fused kernels
 
 
@@ -42,6 +47,7 @@ def _pixels_last(x: Tensor) -> Tensor:
 def _residual_units(
     x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
 ) -> Tensor:
+    _check_channels("x", x, parameters[0].shape[0])
     weights: list[Tensor] = []
     for number, unit in enumerate(split_units(parameters)):
         weights += packing.remember(packing.pack_unit, unit, x, eps[3 * number : 3 * number + 3])
@@ -51,6 +57,7 @@ def _residual_units(
 
 
 def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
+    _check_channels("x", x, parameters[0].shape[1])
     weights = packing.remember(packing.pack_conv, parameters, x, [eps])
     kernel, relu = parameters[0].shape[2], len(parameters) > 2
     y = torch.ops.sbnet.conv_unit_packed(_pixels_last(x), indices.contiguous(), tile, kernel, relu, *weights)
@@ -60,6 +67,8 @@ def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: l
 def _upsample_unit(
     x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
 ) -> Tensor:
+    _check_channels("x", x, parameters[0].shape[0])
+    _check_channels("skip", skip, parameters[1].shape[1])
     weights = packing.remember(packing.pack_upsample, parameters, x, [eps])
     y = torch.ops.sbnet.upsample_unit_packed(_pixels_last(x), _pixels_last(skip), indices.contiguous(), tile, *weights)
     return y.permute(0, 3, 1, 2)
