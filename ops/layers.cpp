@@ -96,6 +96,7 @@ std::vector<Band> bands_of(const RowList& active, int64_t multiplications_per_pi
 // A new map that is 0 between the active pixels.
 Tensor new_map(const Tensor& like, Extent extent, int64_t channels, const RowList& active) {
   Tensor y = torch::stable::new_empty(like, {extent.images, extent.height, extent.width, channels});
+  if (y.numel() == 0) return y;
   const int64_t pixel = channels * y.element_size(), row_bytes = extent.width * pixel;
   auto* const data = static_cast<char*>(y.mutable_data_ptr());
   const int64_t grain = kCopyGrain / std::max<int64_t>(1, row_bytes) + 1;

@@ -230,6 +230,19 @@ def operations(requires_grad):
 
 
 @pytest.mark.parametrize("case", range(3))
+def test_second_derivatives_are_those_of_the_dense_layer(case):
+    layer = randomized([ConvUnit(3, 4), ResidualUnit(4, 8), ResidualUnit(8, 8)][case], torch.float64)
+    channels = next(p for p in layer.parameters() if p.dim() == 4).shape[1]
+    x = torch.randn(1, channels, 6, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for tiles in (None, random_tiles((1, 6, 6), (2, 2), 1.0)):
+        (slope,) = torch.autograd.grad(layer(x, tiles).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, *layer.parameters()], allow_unused=True))
+    for dense, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense)
+
+
+@pytest.mark.parametrize("case", range(3))
 def test_layers_have_the_gradients_of_their_definition_and_pass_opcheck(case):
     name, arguments, parameters = list(operations(requires_grad=True))[case]
     operation = getattr(torch.ops.sbnet, name).default

@@ -110,13 +110,15 @@ def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(plain: Form) -> Callable[..., tuple[Any, ...]]:
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        saved = iter([t.detach().requires_grad_(t.requires_grad) for t in ctx.saved_tensors])
+        saved = iter(ctx.saved_tensors)
         others = [next(saved) if value is None else value for value in ctx.others]
         parameters = list(saved)
         wanted = [t for t in (*others, *parameters) if isinstance(t, Tensor) and t.requires_grad]
+        again = torch.is_grad_enabled()  # somebody will differentiate the gradient too
         with torch.enable_grad():
             y = plain(*others, parameters)
-        found = dict(zip(map(id, wanted), torch.autograd.grad(y, wanted, gradient, allow_unused=True), strict=True))
+        gradients = torch.autograd.grad(y, wanted, gradient, allow_unused=True, create_graph=again)
+        found = dict(zip(map(id, wanted), gradients, strict=True))
         return (*(found.get(id(value)) for value in others), [found.get(id(p)) for p in parameters])
 
     return backward

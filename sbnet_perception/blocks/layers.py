@@ -21,7 +21,7 @@ from sbnet_perception.blocks.tiles import Tiles
 
 def keep_active(y: Tensor, tiles: Tiles) -> Tensor:
     """``y`` [N, C, H, W] on active tiles, 0 elsewhere."""
-    return y * tiles.mask()[:, None].to(y.dtype)
+    return y.masked_fill(~tiles.mask()[:, None], 0)
 
 
 def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
