@@ -34,7 +34,7 @@ help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
 	@echo "make lint    ruff, mypy and the order of imports"
-	@echo "make bench   the speed of sparse units beside the best dense ones: docs/bench/units.json and .png"
+	@echo "make bench   the speed of sparse layers beside the best dense ones: docs/bench (an hour on a quiet machine)"
 	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
 	@echo "make setup   .venv, compiled ops and message packages only"
 	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
@@ -62,9 +62,12 @@ sanitize: setup $(STAMPS)/test-requirements
 	 -W "error:block operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
 
+bench: export SBNET_TUNING = docs/bench/tuning.json
 bench: setup
 	@mkdir -p docs/bench
-	@$(BIN)/sbnet bench units --json docs/bench/units.json --plot docs/bench/units.png
+	@$(BIN)/sbnet bench tune
+	@$(BIN)/sbnet bench units --json docs/bench/units.json
+	@$(BIN)/sbnet bench units --sweep --json docs/bench/sweep.json --plot docs/bench/sweep.png
 
 setup: check $(STAMPS)/package $(STAMPS)/interfaces $(OPS)
 

@@ -37,12 +37,18 @@ inline void check_pair(const char* op, const char* name, const std::vector<int64
           pair[0], ", ", pair[1], ")");
 }
 
-inline std::string describe(const Tensor& tensor) {
-  std::ostringstream text;
+// A tensor's dtype and shape in a message; costs nothing where the check holds.
+struct Described {
+  const Tensor& tensor;
+};
+
+inline Described describe(const Tensor& tensor) { return {tensor}; }
+
+inline std::ostream& operator<<(std::ostream& text, const Described& described) {
+  const Tensor& tensor = described.tensor;
   text << torch::headeronly::toString(tensor.scalar_type()) << " [";
   for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << "]";
-  return text.str();
+  return text << "]";
 }
 
 inline bool is_floating(ScalarType type) {

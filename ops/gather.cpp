@@ -3,6 +3,7 @@
 
 #include "blocks.h"
 #include "check.h"
+#include "parallel.h"
 #include "strided.h"
 
 namespace sbnet {
@@ -35,7 +36,7 @@ void gather(const T* x, Image image, const int32_t* indices, int64_t count, Geom
   const Step to_step{to.pixel, to.channel};
   const Step from_step{image.layout.pixel * horizontal.dilation, image.layout.channel};
   const int64_t grain = larger(1, kElementsPerThread / elements);
-  torch::stable::parallel_for(0, count * vertical.size, grain, [&](int64_t first, int64_t last) {
+  parallel_for(count * vertical.size, grain, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
       const int64_t b = part / vertical.size, i = part % vertical.size;
       const int32_t* const index = indices + 3 * b;

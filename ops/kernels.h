@@ -19,6 +19,16 @@ struct Rows {
   const Run* runs;
 };
 
+// Pixels of rows [first, last).
+inline int64_t count_pixels(const Rows& rows, int64_t first, int64_t last) {
+  int64_t pixels = 0;
+  for (int64_t i = rows.start[first]; i < rows.start[last]; ++i) pixels += rows.runs[i].end - rows.runs[i].begin;
+  return pixels;
+}
+
+// Rows of packed weights are padded to an even number of channels: bfloat16 is multiplied in pairs.
+constexpr int padded_channels(int channels) { return (channels + 1) / 2 * 2; }
+
 // A batch of maps in memory, pixel by pixel with all channels (channels_last).
 struct Map {
   void* data;
@@ -68,15 +78,26 @@ struct Upsample {
   Weights up{}, lateral{};  // scale and shift are those of `lateral`
 };
 
-// The kernels of one instruction set. Those of a layer return the bytes of scratch memory they need if `scratch` is
-// null, and compute one band otherwise; scratch memory is aligned to 64 bytes and belongs to one thread.
+// One layer. Scratch memory is aligned to 64 bytes and belongs to one thread.
+template <typename Layer>
+struct LayerKernel {
+  int64_t (*scratch_bytes)(const Layer&);
+  void (*compute)(const Layer&, const Band&, void* scratch);
+};
+
+// Weights [terms, outputs, depth] (float, or double for kDouble), as the kernels read them.
+struct PackKernel {
+  int64_t (*bytes)(Type type, int terms, int outputs, int depth);
+  void (*pack)(Type type, const void* weights, int terms, int outputs, int depth, void* packed);
+};
+
+// The kernels of one instruction set.
 struct Kernels {
   const char* isa;
-  // Weights [terms, outputs, depth] (float, or double for kDouble) as the kernels read them; returns the bytes.
-  int64_t (*pack)(Type type, const void* weights, int terms, int outputs, int depth, void* packed);
-  int64_t (*unit)(const Unit&, const Band&, void* scratch);
-  int64_t (*conv)(const Conv&, const Band&, void* scratch);
-  int64_t (*upsample)(const Upsample&, const Band&, void* scratch);
+  PackKernel weights;
+  LayerKernel<Unit> unit;
+  LayerKernel<Conv> conv;
+  LayerKernel<Upsample> upsample;
 };
 
 // The best that this machine can run, or the one that the environment variable SBNET_ISA names.

@@ -4,6 +4,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -11,6 +12,7 @@
 
 #include "blocks.h"
 #include "check.h"
+#include "parallel.h"
 
 namespace sbnet {
 namespace {
@@ -31,12 +33,12 @@ Span covered(const Axis& axis, int64_t b, int64_t extent) {
   return {begin, larger(smaller(first + axis.size, extent), begin)};
 }
 
-// First column from `x` on that is not 0; `width` if there is none.
+// First column from `x` on that is 1, not 0; `width` if there is none.
 int64_t first_set(const uint8_t* columns, int64_t x, int64_t width) {
   uint64_t eight;
   for (; x + 8 <= width; x += 8) {
     std::memcpy(&eight, columns + x, sizeof eight);
-    if (eight) break;
+    if (eight) return x + std::countr_zero(eight) / 8;
   }
   while (x < width && !columns[x]) ++x;
   return x;
@@ -54,16 +56,19 @@ struct Max {
     if (this->tol > tol) this->tol = std::nextafter(this->tol, -std::numeric_limits<Number>::infinity());
   }
   void add(Column& column, T pixel) const { column |= static_cast<Number>(pixel) > tol; }
-  // Calls body(b) for every active block along a row, passing over what is empty.
-  template <typename Body>
-  void for_each_active(const Column* columns, int64_t width, int64_t count, const Axis& axis, Body body) const {
+  // Sets blocks[b] for every active block along a row, passing over what is empty.
+  void mark(const Column* columns, int64_t width, int64_t count, const Axis& axis, uint8_t* blocks) const {
+    if (axis.size == 1 && axis.stride == 1 && axis.offset == 0) {
+      std::copy_n(columns, smaller(count, width), blocks);
+      return;
+    }
     int64_t next = 0;  // the first set column from the block's begin on
     for (int64_t b = 0; b < count;) {
       const Span span = covered(axis, b, width);
       next = first_set(columns, larger(next, span.begin), width);
       if (next == width) return;
       if (next < span.end) {
-        body(b++);
+        blocks[b++] = 1;
       } else {
         // on to the first block that ends beyond that column
         const int64_t beyond = next - axis.size - axis.offset;
@@ -96,13 +101,12 @@ struct Mean {
     else
       column += static_cast<double>(pixel);
   }
-  template <typename Body>
-  void for_each_active(const Column* columns, int64_t width, int64_t count, const Axis& axis, Body body) const {
+  void mark(const Column* columns, int64_t width, int64_t count, const Axis& axis, uint8_t* blocks) const {
     for (int64_t b = 0; b < count; ++b) {
       const Span span = covered(axis, b, width);
       double sum = 0;
       for (int64_t x = span.begin; x < span.end; ++x) sum += columns[x];
-      if (sum / area > tol) body(b);
+      blocks[b] = sum / area > tol;
     }
   }
 };
@@ -132,16 +136,12 @@ void mark(const T* mask, Mask size, Grid grid, const Geometry& geometry, double 
       for (int64_t y = rows.begin; y < rows.end; ++y)
         add_row(pool, image + y * size.width, size.width, columns.data());
       uint8_t* const blocks = active.blocks.data() + row * grid.columns;
-      int64_t found = 0;
-      pool.for_each_active(columns.data(), size.width, grid.columns, horizontal, [&](int64_t bx) {
-        blocks[bx] = 1;
-        ++found;
-      });
-      active.per_row[row] = found;
+      pool.mark(columns.data(), size.width, grid.columns, horizontal, blocks);
+      active.per_row[row] = std::accumulate(blocks, blocks + grid.columns, int32_t{0});
     }
   };
   const int64_t pixels = size.width * smaller(vertical.size, size.height) + grid.columns;
-  torch::stable::parallel_for(0, size.images * grid.rows, larger(1, kPixelsPerThread / larger(1, pixels)), work);
+  parallel_for(size.images * grid.rows, larger(1, kPixelsPerThread / larger(1, pixels)), work);
 }
 
 template <typename T>
@@ -197,17 +197,17 @@ Tensor reduce_mask(const Tensor& mask, std::vector<int64_t> block_count, std::ve
   });
   int32_t* const out = indices.mutable_data_ptr<int32_t>();
   const int64_t grain = larger(1, kPixelsPerThread / larger(1, grid.columns));
-  torch::stable::parallel_for(0, block_rows, grain, [&](int64_t first, int64_t last) {
+  parallel_for(block_rows, grain, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       int32_t* next = out + 3 * start[row];
       const auto image = static_cast<int32_t>(row / grid.rows), by = static_cast<int32_t>(row % grid.rows);
       const uint8_t* const blocks = active.blocks.data() + row * grid.columns;
-      for (int64_t bx = first_set(blocks, 0, grid.columns); bx < grid.columns;
-           bx = first_set(blocks, bx + 1, grid.columns)) {
-        *next++ = image;
-        *next++ = by;
-        *next++ = static_cast<int32_t>(bx);
-      }
+      for (int64_t bx = first_set(blocks, 0, grid.columns); bx < grid.columns; bx = first_set(blocks, bx, grid.columns))
+        for (; bx < grid.columns && blocks[bx]; ++bx) {
+          *next++ = image;
+          *next++ = by;
+          *next++ = static_cast<int32_t>(bx);
+        }
     }
   });
   return indices;

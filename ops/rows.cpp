@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "blocks.h"
+
 namespace sbnet {
 namespace {
 
@@ -36,30 +38,32 @@ void append_runs(const uint64_t* words, int64_t count, std::vector<Run>& runs) {
   }
 }
 
-}  // namespace
-
-int64_t RowList::pixels(int64_t row) const {
-  int64_t pixels = 0;
-  for (int64_t i = start[row]; i < start[row + 1]; ++i) pixels += runs[i].end - runs[i].begin;
-  return pixels;
+// How many of `count` tiles lie side by side, from left to right, as they do in raster order.
+int64_t neighbours(const int32_t* first, int64_t count) {
+  int64_t tiles = 1;
+  for (const int32_t* next = first + 3; tiles < count; ++tiles, next += 3)
+    if (next[2] != first[2] + tiles || next[1] != first[1] || next[0] != first[0]) break;
+  return tiles;
 }
 
-void pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
+}  // namespace
+
+bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active) {
   // one bit per pixel, with a zero word after each row that ends its last run
   const int64_t rows = map.images * map.height, words = map.width / kBits + 1;
+  const Extent tiles{map.images, divide_up(map.height, tile_height), divide_up(map.width, tile_width)};
   thread_local std::vector<uint64_t> bits;
   bits.assign(rows * words, 0);
-  for (int64_t i = 0; i < count;) {
-    const int32_t* const first = indices + 3 * i;
-    int64_t tiles = 1;  // neighbours to the right, as they follow in raster order
-    while (i + tiles < count && first[3 * tiles] == first[0] && first[3 * tiles + 1] == first[1] &&
-           first[3 * tiles + 2] == first[2] + tiles)
-      ++tiles;
-    const int64_t left = first[2] * tile_width, right = std::min(left + tiles * tile_width, map.width);
-    const int64_t top = first[1] * tile_height, bottom = std::min(top + tile_height, map.height);
-    for (int64_t y = top; y < bottom; ++y) set_bits(bits.data() + (first[0] * map.height + y) * words, left, right);
-    i += tiles;
+  for (int64_t i = 0, together; i < count; i += together) {
+    const int32_t* const tile = indices + 3 * i;
+    together = neighbours(tile, count - i);
+    if (tile[0] < 0 || tile[0] >= tiles.images || tile[1] < 0 || tile[1] >= tiles.height || tile[2] < 0 ||
+        tile[2] + together > tiles.width)
+      return false;
+    const int64_t left = tile[2] * tile_width, right = std::min(left + together * tile_width, map.width);
+    const int64_t top = tile[1] * tile_height, bottom = std::min(top + tile_height, map.height);
+    for (int64_t y = top; y < bottom; ++y) set_bits(bits.data() + (tile[0] * map.height + y) * words, left, right);
   }
 
   active.runs.clear();
@@ -68,6 +72,7 @@ void pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t 
     append_runs(bits.data() + row * words, words, active.runs);
     active.start.push_back(static_cast<int64_t>(active.runs.size()));
   }
+  return true;
 }
 
 void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t stride, RowList& needed) {
@@ -107,13 +112,13 @@ void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t 
 
 std::vector<Band> split(const RowList& active, int64_t parts) {
   const auto rows = static_cast<int64_t>(active.start.size()) - 1;
-  int64_t total = 0;
-  for (const Run& run : active.runs) total += run.end - run.begin;
+  const int64_t total = active.pixels();
   std::vector<Band> bands;
   int64_t begin = 0, done = 0;
   for (int64_t part = 1; part <= parts && begin < rows; ++part) {
     int64_t end = begin;
-    while (end < rows && (part == parts || done * parts < total * part)) done += active.pixels(end++);
+    for (; end < rows && (part == parts || done * parts < total * part); ++end)
+      done += count_pixels(active.rows(), end, end + 1);
     if (end > begin) bands.push_back({begin, end, nullptr, nullptr});
     begin = end;
   }

@@ -19,12 +19,12 @@ struct RowList {
   std::vector<Run> runs;
 
   Rows rows() const { return {start.data(), runs.data()}; }
-  int64_t pixels(int64_t row) const;
+  int64_t pixels() const { return count_pixels(rows(), 0, static_cast<int64_t>(start.size()) - 1); }
 };
 
-// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map. Indices must lie
-// within the map.
-void pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
+// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map. Returns false if
+// one of them lies outside the map.
+bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active);
 
 // The input pixels beneath the 3x3 windows (padding 1, the given stride) of the output pixels `active`.

@@ -9,6 +9,7 @@
 
 #include "blocks.h"
 #include "check.h"
+#include "parallel.h"
 #include "strided.h"
 
 namespace sbnet {
@@ -137,7 +138,7 @@ void scatter(const T* blocks, T* base, const Job& job) {
       into.finish(line);
     }
   };
-  torch::stable::parallel_for(0, static_cast<int64_t>(parts.size()), grain, work);
+  parallel_for(static_cast<int64_t>(parts.size()), grain, work);
 }
 
 // Number is what the elements are, Bits any type of their size.

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from sbnet_perception.bench import cases, contest, units
-from sbnet_perception.bench.cases import CONVOLUTIONS, MASKS, STAGES, TILES, UNITS, Case, top_left
+from sbnet_perception.bench.cases import CONVOLUTIONS, MASKS, STAGES, UNITS, Case, top_left
 from sbnet_perception.bench.contest import Contest
-from sbnet_perception.bench.dense import Folded, compiled, eager, has_onednn, onednn
+from sbnet_perception.bench.dense import Folded, compiled, eager, onednn
 from sbnet_perception.bench.measure import alternate, median_interval
+from sbnet_perception.blocks import dense_layers
 from sbnet_perception.cli import main
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 FIELDS = {"layer", "dtype", "mask", "pixel_sparsity", "tile_sparsity", "tile", "dense_ms", "dense_best", "sparse_ms"}
-FIELDS |= {"all_tiles_ms", "speedup", "stage_copy_ms", "lone_ms", "mask_ms", "rounds", "page_faults"}
+FIELDS |= {"all_tiles_ms", "runs", "speedup", "stage_copy_ms", "lone_ms", "mask_ms", "rounds", "page_faults"}
 FIELDS |= {"ratio", "ratio_low", "ratio_high"}
 
 
@@ -54,7 +55,7 @@ def test_dense_baselines_compute_the_layers_and_leave_their_input_alone(uncompil
     case = tiny(layer, dtype)
     folded = [Folded(one) for one in case.layers()]
     assert_computes(case, eager(folded))
-    if has_onednn(case.input().dtype):
+    if dense_layers.is_fast(case.input().dtype):
         assert_computes(case, onednn(folded, case.input()))
 
 
@@ -75,7 +76,6 @@ def test_the_shipped_masks_leave_out_90_percent_of_every_layer(layer):
     for mask in case.masks(MASKS).values():
         assert mask.shape == (1, *case.size)
         assert 1 - float(mask.double().mean()) == pytest.approx(0.9, abs=0.002)
-    assert min(TILES[layer]) >= 1
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9, 1.0])

@@ -8,11 +8,13 @@ import torch
 
 from sbnet_perception.blocks import (
     ConvUnit,
+    PointwiseConv2d,
     ResidualUnit,
     SparseBatchNorm2d,
     Stage,
     Tiles,
     UpsampleUnit,
+    reference_layers,
 )
 
 
@@ -128,3 +130,141 @@ def test_a_unit_in_training_computes_what_it_computes_in_evaluation(stride):
     sparse = unit(x, tiles)
     unit.training = True  # the path of training, with the normalizations still in evaluation
     torch.testing.assert_close(unit(x, tiles), sparse, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("make", [SparseBatchNorm2d, lambda c: ConvUnit(c, 4), lambda c: ResidualUnit(c, 8)])
+def test_training_on_an_empty_mask_computes_what_evaluation_does_and_changes_no_statistic(make, dtype):
+    torch.manual_seed(0)
+    layer = randomize(make(4)).to(dtype).train()
+    x = (50 * torch.randn(2, 4, 6, 6)).to(dtype).requires_grad_()
+    tiles = Tiles.from_mask(torch.zeros(2, 6, 6, dtype=torch.bool), (2, 2))
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    y = layer(x, tiles)
+    y.sum().backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in layer.named_buffers())
+    assert all(tensor.grad.isfinite().all() for tensor in (x, *layer.parameters()))
+    assert torch.equal(y, layer.eval()(x, tiles))
+
+
+def small_maps(layer, dtype=torch.float64):
+    """Inputs of one image, 13 x 12 pixels, for a layer of 8 channels, and the stride of its output."""
+    x = torch.randn(1, 8, 13, 12, dtype=dtype, requires_grad=True)
+    half = torch.randn(1, 8, 7, 6, dtype=dtype, requires_grad=True)
+    stride = layer.stride if isinstance(layer, ResidualUnit) else 1
+    return ((half, x) if isinstance(layer, UpsampleUnit) else (x,)), stride
+
+
+SMALL_LAYERS = [
+    lambda: ConvUnit(8, 4),
+    lambda: PointwiseConv2d(8, 4),
+    lambda: UpsampleUnit(8, 8, 4),
+    lambda: ResidualUnit(8, 8),
+    lambda: ResidualUnit(8, 16, 2),
+]
+
+
+@pytest.mark.parametrize("make", SMALL_LAYERS)
+def test_tiles_larger_than_the_map_compute_and_differentiate_in_the_memory_of_the_map(make):
+    torch.manual_seed(0)
+    layer = randomize(make())
+    inputs, stride = small_maps(layer)
+    mask = torch.ones(1, 13, 12, dtype=torch.bool)
+    results = []
+    for side in (2, 2**22):  # no memory holds blocks of the latter
+        tiles = Tiles.from_mask(mask, (side, side), stride)
+        assert tiles.mask().all()
+        y = layer(*inputs, tiles)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [*inputs, *layer.parameters()])))
+    assert tiles.tile == ((14, 12) if stride == 1 else (8, 6))  # even, as upsampling needs it
+    for small, large in zip(*results, strict=True):
+        torch.testing.assert_close(large, small)
+
+
+@pytest.mark.parametrize("make", SMALL_LAYERS)
+def test_the_plain_form_returns_the_layout_and_dtype_that_tracing_promises(make, monkeypatch):
+    layer = randomize(make()).float()
+    inputs, stride = small_maps(layer, torch.float32)
+    tiles = Tiles.from_mask(torch.ones(1, 13, 12, dtype=torch.bool), (2, 2), stride)
+    found = {}
+    for name in ("conv_unit", "upsample_unit", "residual_units"):
+        monkeypatch.setattr(f"sbnet_perception.blocks.layers.layer_ops.{name}", lambda *a, n=name: found.update({n: a}))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(*inputs, tiles)
+    ((name, arguments),) = found.items()
+    promised = getattr(torch.ops.sbnet, name)(*on_meta(arguments))
+    result = getattr(reference_layers, name)(*arguments)
+    assert (result.stride(), result.dtype) == (promised.stride(), promised.dtype)
+    assert result.dtype == torch.bfloat16
+
+
+def on_meta(value):
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    return [on_meta(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+# --- dtypes
+
+
+@pytest.mark.parametrize("make", SMALL_LAYERS)
+def test_under_autocast_every_form_of_a_layer_computes_and_differentiates_in_its_dtype(make):
+    torch.manual_seed(0)
+    layer = randomize(make()).float()
+    state = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    inputs, stride = small_maps(layer, torch.float32)
+    tiles = Tiles.from_mask(torch.ones(1, 13, 12, dtype=torch.bool), (2, 2), stride)
+    results = []
+    for given in (None, tiles):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer.eval()(*inputs, given)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), [*inputs, *layer.parameters()])))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert y.dtype == layer.train()(*inputs, given).dtype == torch.bfloat16
+        layer.load_state_dict(state)  # training has changed the statistics
+    for dense, sparse in zip(*results, strict=True):
+        assert sparse.dtype == dense.dtype
+        assert (sparse - dense).norm() <= 3e-2 * dense.norm()
+
+
+def test_normalizations_in_float32_serve_convolutions_in_bfloat16():
+    torch.manual_seed(0)
+    unit = randomize(ResidualUnit(8, 8)).bfloat16()
+    for norm in (unit.norm1, unit.norm2, unit.norm3):
+        norm.float()
+    x, tiles = torch.randn(1, 8, 6, 6).bfloat16(), Tiles.from_mask(torch.ones(6, 6, dtype=torch.bool), (2, 2))
+    torch.testing.assert_close(unit(x, tiles), unit(x), rtol=3e-2, atol=3e-2)
+
+
+# --- weights that are kept for the next call
+
+
+def assert_sparse_is_dense(unit, x, tolerance=1e-5):
+    tiles = Tiles.from_mask(torch.ones(x.shape[2:], dtype=torch.bool), (2, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(unit(x, tiles), unit(x), rtol=tolerance, atol=tolerance)
+
+
+def test_another_eps_changes_the_result():
+    unit, x = randomize(ResidualUnit(8, 8)).float(), torch.randn(1, 8, 6, 6)
+    for norm in (unit.norm1, unit.norm2, unit.norm3):
+        assert_sparse_is_dense(unit, x)
+        norm.eps = 0.5
+    assert_sparse_is_dense(unit, x)
+
+
+def test_maps_of_two_dtypes_have_each_their_own_weights():
+    unit, x = randomize(ResidualUnit(8, 8)).float(), torch.randn(1, 8, 6, 6)
+    for _ in range(2):
+        assert_sparse_is_dense(unit, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_sparse_is_dense(unit, x, 5e-2)
+
+
+def test_a_parameter_replaced_by_another_view_of_its_memory_changes_the_result():
+    unit, x = randomize(ResidualUnit(16, 16)).float(), torch.randn(1, 16, 6, 6)
+    assert_sparse_is_dense(unit, x)
+    old = unit.conv.weight
+    unit.conv.weight = torch.nn.Parameter(old.detach().transpose(0, 1))
+    assert (old.data_ptr(), old._version) == (unit.conv.weight.data_ptr(), unit.conv.weight._version)
+    assert_sparse_is_dense(unit, x)

@@ -19,9 +19,6 @@ struct ElementOf<BFloat16> {
 };
 #endif
 
-// Channels in memory are padded to an even number: bfloat16 is multiplied in pairs.
-constexpr int padded_channels(int channels) { return (channels + 1) / 2 * 2; }
-
 inline float number_of(uint32_t bits) {
   float number;
   std::memcpy(&number, &bits, sizeof number);

@@ -86,7 +86,7 @@ class Inputs {
 };
 
 template <typename Storage>
-int64_t unit(const Unit& u, const Band& band, void* memory) {
+void compute(const Unit& u, const Band& band, Scratch& scratch) {
   using Element = typename Types<Storage>::Element;
   using Sum = typename Types<Storage>::Sum;
   const int in = u.x.channels, out = u.y.channels, middle = u.middle;
@@ -98,12 +98,11 @@ int64_t unit(const Unit& u, const Band& band, void* memory) {
   const auto* const shift = static_cast<const Sum*>(u.activation.shift);
   const int stride = std::max(padded_outputs<Element>(middle), padded_outputs<Element>(out));
 
-  Scratch scratch(memory);
   Stream<Element> stream(scratch, {u.x, u.y, u.stride, sizeof(Storage), u.needed, u.active}, middle);
   auto* const activated = scratch.take<Element>(kGroup * in_pad);
   auto* const narrow = scratch.take<Element>(kGroup * middle_pad);
   auto* const sums = scratch.take<Sum>(kGroup * stride);
-  if (!memory) return scratch.used();
+  if (scratch.counts()) return;
   zero(activated, kGroup * in_pad);
   zero(narrow, kGroup * middle_pad);
   const Element* wide_pointers[kGroup];
@@ -141,48 +140,49 @@ int64_t unit(const Unit& u, const Band& band, void* memory) {
     }
   };
   stream.run(band, fill, emit);
-  return scratch.used();
 }
 
-// Sums of a group to their output pixels, with the layer's normalization.
-template <typename Storage, typename Sum>
-void finish(const Sum* sums, const Product<Storage>& product, bool with_relu, Storage* to) {
-  if (with_relu)
-    normalize(sums, product.outputs, product.scale, product.shift, to);
-  else
-    normalize<false>(sums, product.outputs, product.scale, product.shift, to);
+// Sums of a group to their pixels of the output, with the layer's normalization.
+template <typename Storage, typename Pixel, typename Sum>
+void finish(const Pixel* pixels, int size, const Sum* sums, int stride, const Product<Storage>& product, bool with_relu,
+            const Map& y) {
+  for (int p = 0; p < size; ++p) {
+    auto* const to = static_cast<Storage*>(y.data) + pixels[p].out * y.channels;
+    if (with_relu)
+      normalize(sums + p * stride, y.channels, product.scale, product.shift, to);
+    else
+      normalize<false>(sums + p * stride, y.channels, product.scale, product.shift, to);
+  }
 }
 
 template <typename Storage>
-int64_t conv3x3(const Conv& c, const Band& band, void* memory) {
+void conv3x3(const Conv& c, const Band& band, Scratch& scratch) {
   using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
   const int in = c.x.channels, out = c.y.channels;
   const Product<Storage> conv(c.weights, out, 3 * padded_channels(in));
   const int stride = padded_outputs<Element>(out);
-  Scratch scratch(memory);
   Stream<Element> stream(scratch, {c.x, c.y, 1, sizeof(Storage), c.needed, c.active}, in);
-  auto* const sums = scratch.take<Sum>(kGroup * stride);
-  if (!memory) return scratch.used();
+  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  if (scratch.counts()) return;
 
   const auto fill = [&](const Filled<Element>* pixels, int size) {
-    for (int p = 0; p < size; ++p) convert<Sum>(static_cast<const Storage*>(pixels[p].from), in, pixels[p].to);
+    for (int p = 0; p < size; ++p)
+      convert<typename Types<Storage>::Sum>(static_cast<const Storage*>(pixels[p].from), in, pixels[p].to);
   };
   const auto emit = [&](const Emitted<Element>* pixels, int size) {
     multiply_windows(pixels, size, conv, sums, stride);
-    for (int p = 0; p < size; ++p)
-      finish(sums + p * stride, conv, c.relu, static_cast<Storage*>(c.y.data) + pixels[p].out * out);
+    finish(pixels, size, sums, stride, conv, c.relu, c.y);
   };
   stream.run(band, fill, emit);
-  return scratch.used();
 }
+
+struct Pixel {
+  int64_t row, column;  // rows of all images, one after the other
+  int64_t out;          // its number
+};
 
 // Calls body(phase, pixels, n) for groups of active pixels. With 4 `phases`, the pixels of a group have the same parity
 // of row and column, 2 * row + column.
-struct Pixel {
-  int64_t row, column;  // rows of all images, one after the other
-};
-
 template <typename Body>
 void for_each_active(const Rows& active, const Band& band, const Map& map, int phases, Pixel* pixels, Body body) {
   for (int64_t first = band.begin; first < band.end; first += kChunkRows)
@@ -191,88 +191,81 @@ void for_each_active(const Rows& active, const Band& band, const Map& map, int p
       for (int64_t row = first; row < std::min(first + kChunkRows, band.end); ++row)
         for (int64_t i = active.start[row]; i < active.start[row + 1]; ++i)
           for (int64_t x = active.runs[i].begin; x < active.runs[i].end; ++x)
-            if (phases == 1 || row % map.height % 2 * 2 + x % 2 == phase) pixels[found++] = {row, x};
+            if (phases == 1 || row % map.height % 2 * 2 + x % 2 == phase)
+              pixels[found++] = {row, x, row * map.width + x};
       for_each_group(found, [&](int64_t start, int size) { body(phase, pixels + start, size); });
     }
 }
 
 template <typename Storage>
-int64_t conv1x1(const Conv& c, const Band& band, void* memory) {
+void conv1x1(const Conv& c, const Band& band, Scratch& scratch) {
   using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
   const int out = c.y.channels, stride = padded_outputs<Element>(out);
   const Product<Storage> conv(c.weights, out, padded_channels(c.x.channels));
-  Scratch scratch(memory);
   auto* const list = scratch.take<Pixel>(kChunkRows * c.y.width);
   Inputs<Storage> inputs(scratch, c.x);
-  auto* const sums = scratch.take<Sum>(kGroup * stride);
-  if (!memory) return scratch.used();
+  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  if (scratch.counts()) return;
   inputs.clear();
 
   for_each_active(c.active, band, c.y, 1, list, [&](int, const Pixel* pixels, int size) {
-    const auto number = [&](int p) { return pixels[p].row * c.y.width + pixels[p].column; };
-    for (int p = 0; p < size; ++p) inputs.set(p, number(p));
+    for (int p = 0; p < size; ++p) inputs.set(p, pixels[p].out);
     const Term<Element> term = inputs.term(size, conv.weights);
     multiply<Element>(&term, 1, size, out, sums, stride);
-    for (int p = 0; p < size; ++p)
-      finish(sums + p * stride, conv, c.relu, static_cast<Storage*>(c.y.data) + number(p) * out);
+    finish(pixels, size, sums, stride, conv, c.relu, c.y);
   });
-  return scratch.used();
 }
 
 template <typename Storage>
-int64_t conv(const Conv& c, const Band& band, void* memory) {
-  return c.kernel == 3 ? conv3x3<Storage>(c, band, memory) : conv1x1<Storage>(c, band, memory);
+void compute(const Conv& c, const Band& band, Scratch& scratch) {
+  c.kernel == 3 ? conv3x3<Storage>(c, band, scratch) : conv1x1<Storage>(c, band, scratch);
 }
 
 template <typename Storage>
-int64_t upsample(const Upsample& u, const Band& band, void* memory) {
+void compute(const Upsample& u, const Band& band, Scratch& scratch) {
   using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
   const int out = u.y.channels, stride = padded_outputs<Element>(out);
   const Product<Storage> up(u.up, out, padded_channels(u.x.channels));
   const Product<Storage> lateral(u.lateral, out, padded_channels(u.skip.channels));
-  Scratch scratch(memory);
   auto* const list = scratch.take<Pixel>(kChunkRows * u.y.width);
   Inputs<Storage> inputs(scratch, u.x), skips(scratch, u.skip);
-  auto* const sums = scratch.take<Sum>(kGroup * stride);
-  if (!memory) return scratch.used();
+  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  if (scratch.counts()) return;
   inputs.clear();
   skips.clear();
 
   for_each_active(u.active, band, u.y, 4, list, [&](int phase, const Pixel* pixels, int size) {
-    const auto number = [&](int p) { return pixels[p].row * u.y.width + pixels[p].column; };
     for (int p = 0; p < size; ++p) {
       const int64_t image = pixels[p].row / u.y.height, row = pixels[p].row % u.y.height / 2;
       inputs.set(p, (image * u.x.height + row) * u.x.width + pixels[p].column / 2);
-      skips.set(p, number(p));
+      skips.set(p, pixels[p].out);
     }
     const Term<Element> terms[2] = {inputs.term(size, up.term(phase)), skips.term(size, lateral.weights)};
     multiply<Element>(terms, 2, size, out, sums, stride);
-    for (int p = 0; p < size; ++p)
-      finish(sums + p * stride, lateral, true, static_cast<Storage*>(u.y.data) + number(p) * out);
+    finish(pixels, size, sums, stride, lateral, true, u.y);
   });
-  return scratch.used();
 }
 
 template <typename Storage>
-int64_t pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
+int64_t packed_matrix(int outputs, int depth) {
+  return static_cast<int64_t>(padded_outputs<typename Types<Storage>::Element>(outputs)) * depth;
+}
+
+template <typename Storage>
+void pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
   using Element = typename Types<Storage>::Element;
   using Sum = typename Types<Storage>::Sum;
-  const int64_t size = static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
-  if (packed)
-    for (int t = 0; t < terms; ++t)
-      pack<Element>(static_cast<const Sum*>(weights) + static_cast<int64_t>(t) * outputs * depth, outputs, depth,
-                    static_cast<Element*>(packed) + t * size, [](Sum value) {
-                      Element element;
-                      write(value, &element);
-                      return element;
-                    });
-  return terms * size * static_cast<int64_t>(sizeof(Element));
+  for (int64_t t = 0; t < terms; ++t)
+    pack<Element>(static_cast<const Sum*>(weights) + t * outputs * depth, outputs, depth,
+                  static_cast<Element*>(packed) + t * packed_matrix<Storage>(outputs, depth), [](Sum value) {
+                    Element element;
+                    write(value, &element);
+                    return element;
+                  });
 }
 
 template <typename Body>
-int64_t with_type(Type type, Body body) {
+auto with_type(Type type, Body body) {
   switch (type) {
     case Type::kDouble: return body(double{});
     case Type::kHalf: return body(Half{});
@@ -281,22 +274,37 @@ int64_t with_type(Type type, Body body) {
   }
 }
 
+constexpr PackKernel kPackKernel = {
+    [](Type type, int terms, int outputs, int depth) {
+      return with_type(type, [&]<typename T>(T) {
+        return terms * packed_matrix<T>(outputs, depth) * static_cast<int64_t>(sizeof(typename Types<T>::Element));
+      });
+    },
+    [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
+      with_type(type, [&]<typename T>(T) { pack_weights<T>(weights, terms, outputs, depth, packed); });
+    },
+};
+
+template <typename Layer>
+constexpr LayerKernel<Layer> kLayerKernel = {
+    [](const Layer& layer) {
+      Scratch scratch;
+      with_type(layer.type, [&]<typename T>(T) { compute<T>(layer, {}, scratch); });
+      return scratch.used();
+    },
+    [](const Layer& layer, const Band& band, void* memory) {
+      Scratch scratch(memory);
+      with_type(layer.type, [&]<typename T>(T) { compute<T>(layer, band, scratch); });
+    },
+};
+
 }  // namespace
 
 #define SBNET_TEXT(name) #name
 #define SBNET_NAME(name) SBNET_TEXT(name)
 
 extern const Kernels kKernels;
-const Kernels kKernels = {
-    SBNET_NAME(SBNET_ISA),
-    [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
-      return with_type(type, [&]<typename T>(T) { return pack_weights<T>(weights, terms, outputs, depth, packed); });
-    },
-    [](const Unit& u, const Band& b, void* s) { return with_type(u.type, [&]<typename T>(T) { return unit<T>(u, b, s); }); },
-    [](const Conv& c, const Band& b, void* s) { return with_type(c.type, [&]<typename T>(T) { return conv<T>(c, b, s); }); },
-    [](const Upsample& u, const Band& b, void* s) {
-      return with_type(u.type, [&]<typename T>(T) { return upsample<T>(u, b, s); });
-    },
-};
+const Kernels kKernels = {SBNET_NAME(SBNET_ISA), kPackKernel, kLayerKernel<Unit>, kLayerKernel<Conv>,
+                          kLayerKernel<Upsample>};
 
 }  // namespace sbnet::SBNET_ISA

@@ -9,27 +9,32 @@
 
 namespace sbnet::SBNET_ISA {
 
-// Hands out parts of scratch memory; with a null base it only counts.
+// Hands out parts of scratch memory; without memory it only counts how much a layer takes.
 class Scratch {
  public:
+  Scratch() = default;
   explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
 
   template <typename T>
   T* take(int64_t count) {
-    char* const part = base_ + used_;
+    const int64_t begin = used_;
     used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return base_ ? reinterpret_cast<T*>(part) : nullptr;
+    return counts() ? nullptr : reinterpret_cast<T*>(base_ + begin);
   }
+  bool counts() const { return !base_; }
   int64_t used() const { return used_; }
 
  private:
-  char* base_;
+  char* base_ = nullptr;
   int64_t used_ = 0;
 };
 
 // Output rows that are computed together: enough pixels to fill groups, few enough rows to stay in the cache.
 constexpr int kChunkRows = 4;
 constexpr int kChunkPixels = 8 * kGroup;
+
+// Input rows beneath them.
+constexpr int window_rows(int stride) { return stride * (kChunkRows - 1) + 3; }
 
 // Splits `count` pixels into groups of nearly the same size, so that no group is left with a pixel or two.
 template <typename Body>
@@ -66,7 +71,7 @@ class Window {
  public:
   Window(Scratch& scratch, int64_t width, int channels, int stride)
       : channels_(padded_channels(channels)),
-        slots_(stride * (kChunkRows - 1) + 3),
+        slots_(window_rows(stride)),
         row_((width + 2) * channels_),
         data_(scratch.take<Element>((slots_ + 1) * row_)) {}
 
@@ -92,44 +97,38 @@ class Window {
 };
 
 // What a layer with a 3x3 window is streamed over.
-struct Geometry {
+struct Streamed {
   Map in, out;
   int stride;
   int bytes;  // of one channel in memory
   Rows needed, active;
 };
 
-inline int64_t count(const Rows& rows, int64_t row) {
-  int64_t pixels = 0;
-  for (int64_t i = rows.start[row]; i < rows.start[row + 1]; ++i) pixels += rows.runs[i].end - rows.runs[i].begin;
-  return pixels;
-}
-
 // Calls fill(pixels, n) for groups of input pixels and emit(pixels, n) for groups of output pixels whose windows are
 // filled, row by row through `band`.
 template <typename Element>
 class Stream {
  public:
-  Stream(Scratch& scratch, const Geometry& geometry, int channels)
-      : g_(geometry),
+  Stream(Scratch& scratch, const Streamed& maps, int channels)
+      : maps_(maps),
         padded_(channels % 2 != 0),
-        window_(scratch, geometry.in.width, channels, geometry.stride),
-        filled_(scratch.take<Filled<Element>>(kWindowRows(geometry.stride) * geometry.in.width)),
-        emitted_(scratch.take<Emitted<Element>>(kChunkRows * geometry.out.width)) {}
+        window_(scratch, maps.in.width, channels, maps.stride),
+        filled_(scratch.take<Filled<Element>>(window_rows(maps.stride) * maps.in.width)),
+        emitted_(scratch.take<Emitted<Element>>(kChunkRows * maps.out.width)) {}
 
   template <typename Fill, typename Emit>
   void run(const Band& band, Fill fill, Emit emit) {
     window_.clear(padded_);
     for (int64_t begin = band.begin; begin < band.end;) {
       // one image after the other
-      const int64_t image = begin / g_.out.height, end = std::min(band.end, (image + 1) * g_.out.height);
+      const int64_t image = begin / maps_.out.height, end = std::min(band.end, (image + 1) * maps_.out.height);
       int64_t next = 0;
       for (int64_t row = begin; row < end;) {
         // output rows [row, last) are computed together
         int64_t last = row, pixels = 0;
-        while (last < end && last - row < kChunkRows && pixels < kChunkPixels) pixels += count(g_.active, last++);
+        while (last < end && last - row < kChunkRows && pixels < kChunkPixels) pixels += count_pixels(maps_.active, last, last + 1), ++last;
         if (pixels > 0) {
-          next = fill_rows(band, image, row - image * g_.out.height, last - image * g_.out.height, next, fill);
+          next = fill_rows(band, image, row - image * maps_.out.height, last - image * maps_.out.height, next, fill);
           emit_rows(image, row, last, emit);
         }
         row = last;
@@ -139,23 +138,21 @@ class Stream {
   }
 
  private:
-  static constexpr int kWindowRows(int stride) { return stride * (kChunkRows - 1) + 3; }
-
   // Fills the input rows beneath output rows [first, last) from row `next` on; returns the row after them.
   template <typename Fill>
   int64_t fill_rows(const Band& band, int64_t image, int64_t first, int64_t last, int64_t next, Fill fill) {
-    const int64_t begin = std::max({next, g_.stride * first - 1, int64_t{0}});
-    const int64_t end = std::min(g_.stride * (last - 1) + 2, g_.in.height);
-    const int64_t pixel = static_cast<int64_t>(g_.in.channels) * g_.bytes;
+    const int64_t begin = std::max({next, maps_.stride * first - 1, int64_t{0}});
+    const int64_t end = std::min(maps_.stride * (last - 1) + 2, maps_.in.height);
+    const int64_t pixel = static_cast<int64_t>(maps_.in.channels) * maps_.bytes;
     int64_t pixels = 0;
     for (int64_t y = begin; y < end; ++y) {
-      const int64_t row = image * g_.in.height + y;
-      const auto* from = static_cast<const char*>(g_.in.data) + row * g_.in.width * pixel;
+      const int64_t row = image * maps_.in.height + y;
+      const auto* from = static_cast<const char*>(maps_.in.data) + row * maps_.in.width * pixel;
       if (band.above && row == band.begin - 1) from = static_cast<const char*>(band.above);
       if (band.below && row == band.end) from = static_cast<const char*>(band.below);
-      Element* const to = window_.row(y, g_.in.height) + window_.channels();
-      for (int64_t i = g_.needed.start[row]; i < g_.needed.start[row + 1]; ++i)
-        for (int64_t x = g_.needed.runs[i].begin; x < g_.needed.runs[i].end; ++x)
+      Element* const to = window_.row(y, maps_.in.height) + window_.channels();
+      for (int64_t i = maps_.needed.start[row]; i < maps_.needed.start[row + 1]; ++i)
+        for (int64_t x = maps_.needed.runs[i].begin; x < maps_.needed.runs[i].end; ++x)
           filled_[pixels++] = {from + x * pixel, to + x * window_.channels()};
     }
     for_each_group(pixels, [&](int64_t start, int size) { fill(filled_ + start, size); });
@@ -166,20 +163,20 @@ class Stream {
   void emit_rows(int64_t image, int64_t first, int64_t last, Emit emit) {
     int64_t pixels = 0;
     for (int64_t row = first; row < last; ++row) {
-      const int64_t y = g_.stride * (row - image * g_.out.height);
-      const int64_t in = (image * g_.in.height + y) * g_.in.width, out = row * g_.out.width;
+      const int64_t y = maps_.stride * (row - image * maps_.out.height);
+      const int64_t in = (image * maps_.in.height + y) * maps_.in.width, out = row * maps_.out.width;
       const Element* window[3];
-      for (int i = 0; i < 3; ++i) window[i] = window_.row(y + i - 1, g_.in.height);
-      for (int64_t i = g_.active.start[row]; i < g_.active.start[row + 1]; ++i)
-        for (int64_t x = g_.active.runs[i].begin; x < g_.active.runs[i].end; ++x) {
-          const int64_t left = g_.stride * x * window_.channels();
-          emitted_[pixels++] = {{window[0] + left, window[1] + left, window[2] + left}, in + g_.stride * x, out + x};
+      for (int i = 0; i < 3; ++i) window[i] = window_.row(y + i - 1, maps_.in.height);
+      for (int64_t i = maps_.active.start[row]; i < maps_.active.start[row + 1]; ++i)
+        for (int64_t x = maps_.active.runs[i].begin; x < maps_.active.runs[i].end; ++x) {
+          const int64_t left = maps_.stride * x * window_.channels();
+          emitted_[pixels++] = {{window[0] + left, window[1] + left, window[2] + left}, in + maps_.stride * x, out + x};
         }
     }
     for_each_group(pixels, [&](int64_t start, int size) { emit(emitted_ + start, size); });
   }
 
-  Geometry g_;
+  Streamed maps_;
   bool padded_;
   Window<Element> window_;
   Filled<Element>* filled_;

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sbnet_perception.blocks import ConvUnit, ResidualUnit
+from sbnet_perception.blocks import ConvUnit, ResidualUnit, tuning
 
 Pair = tuple[int, int]
 
@@ -25,12 +26,10 @@ STAGES: dict[str, tuple[Pair, int]] = {
 SINGLE = "-3x3"
 """Ends the name of a stage's single 3x3 convolution, which has the bottleneck's channels (the paper's Table 1)."""
 UNITS, CONVOLUTIONS = tuple(STAGES), tuple(stage + SINGLE for stage in STAGES)
-TILES: dict[str, Pair] = dict.fromkeys(UNITS + CONVOLUTIONS, (1, 1))
-"""The tile of each layer unless another is asked for. The fused kernels stream rows of pixels."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MASKS = ("topleft", "road")
-SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-DEPTH = 5
+SPARSITIES = (0.0, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+DEPTH = 3
 """Units of the longer of the two stages whose difference is the time of one unit."""
 
 
@@ -46,8 +45,16 @@ class Case:
 
     @staticmethod
     def named(layer: str, dtype: str, tile: Pair | None = None) -> Case:
+        """The layer on the paper grid, with the tile that was measured to be best on this machine, or the default."""
         size, channels = STAGES[layer.removesuffix(SINGLE)]
-        return Case(layer, dtype, size, channels // 4 if layer.endswith(SINGLE) else channels, tile or TILES[layer])
+        case = Case(layer, dtype, size, channels // 4 if layer.endswith(SINGLE) else channels, tile or (1, 1))
+        return case if tile else replace(case, tile=tuning.choice(case.shape).tile)
+
+    @property
+    def shape(self) -> tuning.Shape:
+        """What is looked up to decide whether the layer runs densely."""
+        kind = "conv3x3" if self.layer.endswith(SINGLE) else "residual"
+        return tuning.Shape(kind, self.channels, self.channels, 1, (1, *self.size), DTYPES[self.dtype])
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -76,9 +83,7 @@ class Case:
 
     def masks(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The shipped masks at this layer's resolution, bool [1, H, W]."""
-        with np.load(Path(__file__).with_name("unit_masks.npz")) as stored:
-            stage = self.layer.removesuffix(SINGLE)
-            return {name: torch.from_numpy(stored[f"{name}_{stage}"] > 0)[None] for name in names}
+        return {name: _shipped(f"{name}_{self.layer.removesuffix(SINGLE)}") for name in names}
 
 
 def top_left(size: Pair, sparsity: float) -> Tensor:
@@ -87,6 +92,16 @@ def top_left(size: Pair, sparsity: float) -> Tensor:
     side = math.sqrt(1.0 - sparsity)
     mask[:, : round(size[0] * side), : round(size[1] * side)] = True
     return mask
+
+
+def road_like(size: Pair) -> Tensor:
+    """Bool [1, H, W]: the shipped road of conv-2, which leaves out 90 %, resampled to ``size``."""
+    return F.interpolate(_shipped("road_conv-2")[None].float(), size)[0] > 0
+
+
+def _shipped(name: str) -> Tensor:
+    with np.load(Path(__file__).with_name("unit_masks.npz")) as stored:
+        return torch.from_numpy(stored[name] > 0)[None]
 
 
 def _randomize(norm: nn.BatchNorm2d) -> None:

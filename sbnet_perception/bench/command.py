@@ -10,6 +10,7 @@ from sbnet_perception.errors import UserError
 
 KINDS = {
     "network": "the network of the shipped weights, dense and under each mask",
+    "tune": "the best tile of every layer on this machine, kept for later runs",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
 
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if kind == "network":
             command.add_argument("--real", type=Path, metavar="FOLDER", help="measure on FOLDER/frames/*.npz too")
             command.add_argument("--weights", default="", help="weights file (default: the shipped ones)")
+        elif kind == "tune":
+            command.add_argument("--dtype", metavar="DTYPE", help="float32 or bfloat16 (default: both)")
+            command.epilog = "Kept in SBNET_TUNING if set, else in sbnet_perception/tuning.json of the cache folder."
         else:
             _add_unit_arguments(command)
 

@@ -17,10 +17,14 @@ from torch import Tensor
 from sbnet_perception.bench.cases import Case
 from sbnet_perception.bench.dense import baselines
 from sbnet_perception.bench.measure import Row, Samples, Times, alternate, median_interval
-from sbnet_perception.blocks import ResidualUnit, Stage, Tiles
+from sbnet_perception.blocks import ResidualUnit, Stage, Tiles, tuning
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Relative error (2-norm) up to which two ways to compute a chain of layers are the same."""
+
+
+ALL_TILES = "all tiles"
+"""The mask under which our kernels run on all tiles, although a layer would rather run densely there."""
 
 
 class Contest:
@@ -44,7 +48,9 @@ class Contest:
         for depth in self.case.depths:
             expected = self._chain(depth)(self.x)
             results = {name: chain[depth](self.x) for name, chain in self.dense.items()}
-            results["sparse on all tiles"] = self._chain(depth)(self.x, everywhere)
+            results["ours on all tiles"] = by_tiles(self._chain(depth), self.x, everywhere)
+            with tuning.dense_from(0.0):
+                results["ours run densely"] = self._chain(depth)(self.x, everywhere)
             for name, result in results.items():
                 error = float((result - expected).float().norm() / expected.float().norm())
                 if not error < TOLERANCE[self.case.dtype]:
@@ -61,7 +67,10 @@ class Contest:
         dense: Iterable[str] | None = None,
         after_round: Callable[[], object] = lambda: None,
     ) -> dict[str, Times]:
-        """Times of ours under each mask and of the dense candidates (all, unless named), all in one run."""
+        """Times of ours under each mask and of the dense candidates (all, unless named), all in one run.
+
+        Under a mask named `ALL_TILES` ours never runs densely.
+        """
         candidates: dict[str, Callable[[], object]] = {}
         for name in self.dense if dense is None else dense:
             for depth, chain in self.dense[name].items():
@@ -69,9 +78,9 @@ class Contest:
         for name, mask in masks.items():
             tiles = Tiles.from_mask(mask, self.case.tile)
             candidates[f"{name} mask"] = partial(Tiles.from_mask, mask, self.case.tile)
-            candidates[f"{name} lone"] = partial(self.layers[0], self.x, tiles)
+            run = by_tiles if name == ALL_TILES else _call
             for depth in self.case.depths:
-                candidates[f"{name} {depth}"] = partial(self._chain(depth), self.x, tiles)
+                candidates[f"{name} {depth}"] = partial(run, self._chain(depth), self.x, tiles)
         with torch.inference_mode():
             return alternate(candidates, rounds, after_round=after_round)
 
@@ -101,14 +110,15 @@ class Contest:
         best = min(entered, key=lambda one: float(np.median(chained[one])))
         lone_best = min(entered, key=lambda one: times[f"{one} 1"].median)
         used = [time for key, time in times.items() if key.rsplit(" ", 1)[0] in (best, lone_best, name)]
-        sparse = self.sparse(times, name)
+        sparse, tile_sparsity = self.sparse(times, name), Tiles.from_mask(mask, self.case.tile).sparsity
         return {
             "layer": self.case.layer,
             "dtype": self.case.dtype,
             "mask": name,
             "pixel_sparsity": 1.0 - float(mask.double().mean()),
-            "tile_sparsity": Tiles.from_mask(mask, self.case.tile).sparsity,
+            "tile_sparsity": tile_sparsity,
             "tile": f"{self.case.tile[0]}x{self.case.tile[1]}",
+            "runs": "dense" if 1.0 - tile_sparsity >= tuning.dense_above(self.case.shape) else "tiles",
             "dense_ms": float(np.median(chained[best])),
             "dense_best": best,
             "sparse_ms": float(np.median(sparse)),
@@ -128,14 +138,24 @@ class Contest:
 
     def _alone(self, times: Mapping[str, Times], name: str, dense: str) -> Row:
         """What does not show in the time of a unit inside a stage: its copy, and the layer on its own."""
-        reduce_mask, lone, copied = times[f"{name} mask"], times[f"{name} lone"], len(self.case.depths) > 1
+        reduce_mask, lone, copied = times[f"{name} mask"], times[f"{name} 1"], len(self.case.depths) > 1
         return {
-            "stage_copy_ms": float(np.median(times[f"{name} 1"].ms - self.per_layer(times, name))) if copied else None,
+            "stage_copy_ms": float(np.median(lone.ms - self.per_layer(times, name))) if copied else None,
             "mask_ms": reduce_mask.median,
             "lone_ms": lone.median,
             "dense_lone_ms": times[f"{dense} 1"].median,
             **_interval("lone_ratio", (lone.ms + reduce_mask.ms) / times[f"{dense} 1"].ms),
         }
+
+
+def by_tiles(layer: Callable[..., Tensor], x: Tensor, tiles: Tiles) -> Tensor:
+    """The layer by our kernels, however full the mask is."""
+    with tuning.dense_from(tuning.NEVER):
+        return layer(x, tiles)
+
+
+def _call(layer: Callable[..., Tensor], x: Tensor, tiles: Tiles) -> Tensor:
+    return layer(x, tiles)
 
 
 def _interval(name: str, samples: Samples) -> Row:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sbnet_perception.blocks import ConvUnit, ResidualUnit
+from sbnet_perception.blocks import ConvUnit, ResidualUnit, dense_layers
 
 Dense = Callable[[Tensor], Tensor]
 
@@ -62,7 +62,7 @@ def baselines(layers: Sequence[ConvUnit | ResidualUnit], x: Tensor) -> dict[str,
     """The dense candidates, by name, for a chain of ``layers`` applied to maps like ``x``."""
     folded = [Folded(layer) for layer in layers]
     candidates = {"eager": eager(folded), "compile": compiled(folded)}
-    if has_onednn(x.dtype):
+    if dense_layers.is_fast(x.dtype):
         candidates["onednn"] = onednn(folded, x)
     return candidates
 
@@ -86,13 +86,6 @@ def eager(layers: Sequence[Folded]) -> Dense:
 def compiled(layers: Sequence[Folded]) -> Dense:
     """torch.compile with freezing, which packs the weights for oneDNN and fuses what follows a convolution."""
     return torch.compile(nn.Sequential(*layers).eval(), dynamic=False, options={"freezing": True})
-
-
-def has_onednn(dtype: torch.dtype) -> bool:
-    """Whether this CPU and this PyTorch run oneDNN convolutions in ``dtype``."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def onednn(layers: Sequence[Folded], x: Tensor) -> Dense:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import re
 import resource
 import sys
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from sbnet_perception.blocks import tuning
 from sbnet_perception.errors import UserError
 
 Row = dict[str, float | str | None]
@@ -109,17 +109,15 @@ def median_interval(samples: Samples) -> tuple[float, float, float]:
 def machine() -> Row:
     """What a figure depends on: CPU, its vector instructions, threads, PyTorch; and the day."""
     try:
-        cpu = dict(re.findall(r"^(.*?)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+        cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
-        cpu = {}
-    name = cpu.get("model name") or platform.processor() or platform.machine()
-    if "cpu family" in cpu:
-        name += f" (family {cpu['cpu family']}, model {cpu['model']})"
-    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
+        cpuinfo = ""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    names = set(flags[1].split()) if flags else set()
     return {
-        "cpu": name,
+        "cpu": tuning.cpu_name(),
         "cores": os.cpu_count(),
-        "flags": " ".join(flag for flag in _CPU_FLAGS if flag in flags),
+        "flags": " ".join(flag for flag in _CPU_FLAGS if flag in names),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),

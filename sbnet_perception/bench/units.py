@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sbnet_perception.bench.cases import CONVOLUTIONS, DTYPES, MASKS, SPARSITIES, UNITS, Case, Pair, top_left
-from sbnet_perception.bench.contest import Contest
+from sbnet_perception.bench.contest import ALL_TILES, Contest
 from sbnet_perception.bench.measure import Row, check_writable, machine, warnings, with_steady_memory, write_rows
 from sbnet_perception.errors import UserError
 
@@ -28,8 +28,8 @@ def measure_masks(case: Case, names: Sequence[str], rounds: int, after_round: Ca
     """A row for each of the shipped masks ``names``, measured in one run with an all-active mask."""
     contest = Contest(case)
     masks = case.masks(names)
-    times = contest.run({**masks, "all": torch.ones((1, *case.size), dtype=torch.bool)}, rounds, None, after_round)
-    all_tiles = contest.sparse(times, "all")
+    times = contest.run({**masks, ALL_TILES: top_left(case.size, 0.0)}, rounds, None, after_round)
+    all_tiles = contest.sparse(times, ALL_TILES)
     rows = [contest.row(times, name, mask) for name, mask in masks.items()]
     return [{**row, "all_tiles_ms": float(np.median(all_tiles))} for row in rows]
 
@@ -41,10 +41,15 @@ def measure_sweep(
     contest = Contest(case)
     contenders = contest.contenders()
     rows: list[Row] = []
-    for mask in (top_left(case.size, sparsity) for sparsity in sparsities):
-        times = contest.run({"topleft": mask}, rounds, contenders, after_round)
+    all_tiles = None
+    for sparsity in sparsities:
+        mask = top_left(case.size, sparsity)
+        masks = {"topleft": mask, ALL_TILES: mask} if sparsity == 0.0 else {"topleft": mask}
+        times = contest.run(masks, rounds, contenders, after_round)
         rows.append(contest.row(times, "topleft", mask))
-    return [{**row, "all_tiles_ms": rows[0]["sparse_ms"]} for row in rows]
+        if ALL_TILES in masks:
+            all_tiles = float(np.median(contest.sparse(times, ALL_TILES)))
+    return [{**row, "all_tiles_ms": all_tiles} for row in rows]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,12 +96,12 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace, console: Cons
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
-    """The cases asked for; the sweep is of units unless a convolution is named."""
+    """The cases asked for."""
     _choose("--only", arguments.only, UNITS + CONVOLUTIONS)
     _choose("--dtype", arguments.dtype, DTYPES)
     _choose("--mask", arguments.mask, MASKS)
     tile = None if arguments.tile is None else _tile(arguments.tile)
-    layers = [arguments.only] if arguments.only else [*UNITS, *(() if arguments.sweep else CONVOLUTIONS)]
+    layers = [arguments.only] if arguments.only else UNITS + CONVOLUTIONS
     dtypes = [arguments.dtype] if arguments.dtype else list(DTYPES)
     return [Case.named(layer, dtype, tile) for layer in layers for dtype in dtypes]
 
@@ -148,11 +153,13 @@ def _table(dtype: str, rows: Sequence[Row]) -> Table:
 
 def _sweep_table(dtype: str, rows: Sequence[Row]) -> Table:
     """Speed-up and ours over dense with its 95 % interval, inside a stage and alone."""
-    headings = ("skipped %", "dense", "sparse", "speed\nup", "ours / dense", "ours / dense alone")
-    table = _empty_table(f"{dtype}, ms; ours / dense: median of pairs [95 % interval]", (), headings)
+    headings = ("skipped %", "runs", "dense", "ours", "speed\nup", "in a stage", "alone")
+    title = f"{dtype}, ms; right: ours / dense, median of pairs [95 % interval]"
+    table = _empty_table(title, (), headings)
     for row in rows:
         ratios = [f"{row[key]:.2f} [{row[f'{key}_low']:.2f}, {row[f'{key}_high']:.2f}]" for key in RATIOS]
-        figures = [f"{100 * float(row['pixel_sparsity'] or 0):.1f}", _ms(row["dense_ms"]), _ms(row["sparse_ms"])]
+        skipped = f"{100 * float(row['pixel_sparsity'] or 0):.1f}"
+        figures = [skipped, str(row["runs"]), _ms(row["dense_ms"]), _ms(row["sparse_ms"])]
         table.add_row(str(row["layer"]), *figures, f"{row['speedup']:.1f}", *ratios)
     return table
 

@@ -2,7 +2,9 @@
 
 ``torch.ops.sbnet.residual_units``, ``conv_unit`` and ``upsample_unit`` take maps [N, C, H, W], the active tiles and the
 layer's own parameters, and return a new map in channels_last. On the CPU they run the fused kernels of ops/; on other
-devices, and where those are not built, the plain form. Gradients are those of the plain form.
+devices, and where those are not built, the plain form. Where the mask is so full that a dense convolution is faster
+(`sbnet_perception.blocks.tuning`), they run that and then undo it outside the tiles. Gradients are those of the plain
+form.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks import packing, reference_layers
+from sbnet_perception.blocks import dense_layers, packing, reference_layers, tuning
 from sbnet_perception.blocks.ops import UNAVAILABLE
 from sbnet_perception.blocks.reference_layers import UNIT, split_units
 
@@ -36,8 +38,26 @@ def _check_channels(name: str, x: Tensor, channels: int) -> None:
         raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {tuple(x.shape)}")
 
 
-# --- CPU: the fused kernels
+# --- CPU: the fused kernels, or dense convolutions
 
+
+def _is_too_full(
+    kind: str, x: Tensor, indices: Tensor, tile: Ints, channels: int, size: tuple[int, int], stride: int = 1
+) -> bool:
+    """Whether so many tiles of an output map of ``size`` are active that a dense layer is faster."""
+    images, inputs, height, width = x.shape
+    if not dense_layers.is_fast(x.dtype):
+        return False
+    tiles = images * -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+    shape = tuning.Shape(kind, inputs, channels, stride, (images, height, width), x.dtype)
+    return len(indices) >= tuning.dense_above(shape) * max(tiles, 1)
+
+
+def _restore_inactive(y: Tensor, x: Tensor | None, indices: Tensor, tile: Ints) -> Tensor:
+    """``y`` in channels_last, outside the tiles as ``x``, or 0."""
+    rows = _pixels_last(y)
+    torch.ops.sbnet.restore_inactive_(rows, None if x is None else _pixels_last(x), indices.contiguous(), tile)
+    return rows.permute(0, 3, 1, 2)
 
 def _pixels_last(x: Tensor) -> Tensor:
     """[N, C, H, W] as contiguous [N, H, W, C]."""
@@ -48,18 +68,28 @@ def _residual_units(
     x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
 ) -> Tensor:
     _check_channels("x", x, parameters[0].shape[0])
-    weights: list[Tensor] = []
-    for number, unit in enumerate(split_units(parameters)):
-        weights += packing.remember(packing.pack_unit, unit, x, eps[3 * number : 3 * number + 3])
-    channels = parameters[UNIT - 1].shape[0]
+    units = [(unit, eps[3 * number : 3 * number + 3]) for number, unit in enumerate(split_units(parameters))]
+    channels, size = parameters[UNIT - 1].shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride))
+    if _is_too_full("residual", x, indices, tile, channels, size, stride):
+        for unit, unit_eps in units:
+            y = dense_layers.residual_unit(x, stride, unit_eps, unit)
+            x = _restore_inactive(y, x if len(unit) == UNIT else None, indices, tile)
+            stride = 1
+        return x
+    weights = [
+        tensor for unit, unit_eps in units for tensor in packing.remember(packing.pack_unit, unit, x, unit_eps)
+    ]
     y = torch.ops.sbnet.residual_units_packed(_pixels_last(x), indices.contiguous(), tile, stride, channels, weights)
     return y.permute(0, 3, 1, 2)
 
 
 def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
     _check_channels("x", x, parameters[0].shape[1])
+    channels, _, _, kernel = parameters[0].shape
+    if _is_too_full(f"conv{kernel}x{kernel}", x, indices, tile, channels, (x.shape[2], x.shape[3])):
+        return _restore_inactive(dense_layers.conv_unit(x, eps, parameters), None, indices, tile)
     weights = packing.remember(packing.pack_conv, parameters, x, [eps])
-    kernel, relu = parameters[0].shape[2], len(parameters) > 2
+    relu = len(parameters) > 2
     y = torch.ops.sbnet.conv_unit_packed(_pixels_last(x), indices.contiguous(), tile, kernel, relu, *weights)
     return y.permute(0, 3, 1, 2)
 

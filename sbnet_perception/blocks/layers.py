@@ -4,18 +4,25 @@
 `sbnet_perception.blocks.layer_ops`); inactive tiles are 0 (x for a unit of unchanged shape). In training it computes
 densely and selects, which is the definition of the sparse result, with the statistics of the active pixels.
 
-All layers raise ValueError for tiles that do not lie on their output map.
+Under autocast a layer computes in autocast's dtype, and so is its result. Otherwise maps have the dtype of the layer's
+convolutions, and the normalizations that one or, where it is a half precision, float32.
+
+All layers raise ValueError for maps that are not floating point [N, C, H, W] and for tiles that do not lie on their
+output map; ``layer(x, tiles)`` in evaluation raises it for a wrong dtype too, and for all that the kernels refuse.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sbnet_perception.blocks import layer_ops
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
-from sbnet_perception.blocks.reference import Pair
+from sbnet_perception.blocks.ops import call_checked
+from sbnet_perception.blocks.reference import Pair, check_image
 from sbnet_perception.blocks.tiles import Tiles
 
 
@@ -33,6 +40,36 @@ def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
         )
 
 
+def _map(name: str, x: Tensor) -> Tensor:
+    """``x`` in the dtype that a layer computes in; raises ValueError unless it is floating point [N, C, H, W]."""
+    check_image(name, x)
+    return x.to(torch.get_autocast_dtype(x.device.type)) if _autocasts(x) else x
+
+
+def _autocasts(x: Tensor) -> bool:
+    """Whether convolutions of ``x`` compute in the dtype of autocast; it leaves float64 alone."""
+    device = x.device.type
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device) and x.dtype is not torch.float64
+
+
+def _check_dtypes(name: str, x: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Raises ValueError unless the layer computes with ``parameters`` on ``x``; see the head of this module."""
+    wrong = {parameter.dtype for parameter in parameters} - {x.dtype}
+    if torch.float32 in wrong and x.dtype in (torch.bfloat16, torch.float16):
+        vectors_only = all(parameter.dim() == 1 for parameter in parameters if parameter.dtype is torch.float32)
+        if vectors_only or _autocasts(x):
+            wrong.remove(torch.float32)
+    if wrong:
+        raise ValueError(f"{name} is {x.dtype}, the layer has parameters of {wrong.pop()}; convert one of them")
+
+
+def _run(operation: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
+    """An operation of `layer_ops`; the parameters are the last argument."""
+    _check_dtypes("x", x, arguments[-1])
+    y: Tensor = call_checked(operation, x, *arguments)
+    return y
+
+
 def _norm_parameters(norm: Any) -> list[Tensor]:
     # Past Module.__getattr__, which would take as long as a small layer for all the tensors of a stage.
     parameters, buffers = norm._parameters, norm._buffers
@@ -40,22 +77,25 @@ def _norm_parameters(norm: Any) -> list[Tensor]:
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch normalization, ReLU; stride 1, same size, ``kernel`` 1 or 3."""
+    """Convolution, batch normalization, ReLU; stride 1, same size, ``kernel`` 1 or 3 (or ValueError)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__()
+        if kernel not in (1, 3):
+            raise ValueError(f"kernel must be 1 or 3, got {kernel}")
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
         self.norm = SparseBatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
+        x = _map("x", x)
         _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
         if tiles is None:
             return self.norm(self.conv(x)).relu_()
         if self.training:
             return keep_active(self.norm(self.conv(x), tiles).relu(), tiles)
         parameters = [self.conv.weight, *_norm_parameters(self.norm)]
-        return layer_ops.conv_unit(x, tiles.indices, tiles.tile, self.norm.eps, parameters)
+        return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -66,12 +106,13 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
+        x = _map("x", x)
         _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
         if tiles is None or self.training:
             y = super().forward(x)
             return y if tiles is None else keep_active(y, tiles)
         assert self.bias is not None
-        return layer_ops.conv_unit(x, tiles.indices, tiles.tile, 0.0, [self.weight, self.bias])
+        return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, 0.0, [self.weight, self.bias])
 
 
 class UpsampleUnit(nn.Module):
@@ -89,6 +130,7 @@ class UpsampleUnit(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, tiles: Tiles | None = None) -> Tensor:
         """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]; ``tiles`` have even sides."""
+        x, skip = _map("x", x), _map("skip", skip)
         _check_tiles(tiles, skip.shape[0], (skip.shape[2], skip.shape[3]))
         if tiles is not None and (tiles.tile[0] % 2 or tiles.tile[1] % 2):
             raise ValueError(f"tiles of an upsampling must have even sides, got {tiles.tile}")
@@ -97,7 +139,8 @@ class UpsampleUnit(nn.Module):
             y = self.norm(up + self.lateral(skip), tiles).relu()
             return y if tiles is None else keep_active(y, tiles)
         parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
-        return layer_ops.upsample_unit(x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
+        _check_dtypes("skip", skip, parameters)
+        return _run(layer_ops.upsample_unit, x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
 
 class ResidualUnit(nn.Module):
@@ -105,10 +148,16 @@ class ResidualUnit(nn.Module):
 
     The bottleneck is a quarter of ``out_channels``; ``stride`` (1 or 2) sits in the 3x3. Where the shape
     changes the shortcut is a 1x1 convolution with that stride on the activated input.
+
+    Raises ValueError for fewer than 4 ``out_channels`` and for other strides.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        if out_channels < 4:
+            raise ValueError(f"out_channels must be at least 4: the bottleneck is a quarter of it; got {out_channels}")
+        if stride not in (1, 2):
+            raise ValueError(f"stride must be 1 or 2, got {stride}")
         self.stride, self.keeps_shape = stride, stride == 1 and in_channels == out_channels
         bottleneck = out_channels // 4
         self.norm1 = SparseBatchNorm2d(in_channels)
@@ -157,20 +206,30 @@ class ResidualUnit(nn.Module):
 
 
 class Stage(nn.Module):
-    """Several units one after the other; only the first may change the shape."""
+    """Several units one after the other; only the first may change the shape.
+
+    Raises TypeError for another module than a `ResidualUnit`, ValueError for a wrong shape or no unit at all.
+    """
 
     def __init__(self, units: list[ResidualUnit]) -> None:
         super().__init__()
+        if not units:
+            raise ValueError("a stage has at least one unit, got none")
+        for unit in units:
+            if not isinstance(unit, ResidualUnit):
+                raise TypeError(f"a stage has units of type ResidualUnit only, got {type(unit).__name__}")
         if not all(unit.keeps_shape for unit in units[1:]):
             raise ValueError("units after the first must keep the shape")
         self.units = nn.ModuleList(units)
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """As the units one by one; the map is copied once, and the units after the first work in place."""
-        return _residual_units([unit for unit in self.units if isinstance(unit, ResidualUnit)], x, tiles)
+        units: Any = self.units
+        return _residual_units(list(units), x, tiles)
 
 
 def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -> Tensor:
+    x = _map("x", x)
     stride = units[0].stride
     _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride)))
     if tiles is None or any(unit.training for unit in units):
@@ -179,4 +238,4 @@ def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -
         return x
     eps = [eps for unit in units for eps in unit.eps()]
     parameters = [tensor for unit in units for tensor in unit.tensors()]
-    return layer_ops.residual_units(x, tiles.indices, tiles.tile, stride, eps, parameters)
+    return _run(layer_ops.residual_units, x, tiles.indices, tiles.tile, stride, eps, parameters)

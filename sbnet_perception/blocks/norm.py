@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbnet_perception.blocks.tiles import Tiles
@@ -21,12 +22,17 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         return self.normalize(x, None if tiles is None else tiles.mask())
 
     def normalize(self, x: Tensor, active: Tensor | None) -> Tensor:
-        """As `forward`, with the active pixels as bool [N, H, W]."""
+        """As `forward`, with the active pixels as bool [N, H, W].
+
+        Without any there is nothing to take statistics of: the running ones serve, and stay as they are.
+        """
         if not self.training or active is None:
             return super().forward(x)
+        count = int(active.sum())
+        if count == 0:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         y, mean, variance = _MaskedNorm.apply(x, active, self.weight, self.bias, self.eps)
         with torch.no_grad():
-            count = int(active.sum())
             if count > 1:
                 momentum = self.momentum if self.momentum is not None else 0.1
                 assert self.running_mean is not None and self.running_var is not None
@@ -36,17 +42,16 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
 
 
 class _MaskedNorm(torch.autograd.Function):
-    """y = weight * (x - mean) / std + bias everywhere, with mean and std of the active pixels."""
+    """y = weight * (x - mean) / std + bias everywhere, with mean and std of the active pixels, of which there are."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, active: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
         channels = x.shape[1]
         pixels = torch.nonzero(active.reshape(-1)).squeeze(1)
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixels).to(weight.dtype)
-        # Without any active pixel the mean is 0 and the variance too. (torch.var_mean is seven times slower here.)
-        count = max(len(rows), 1)
-        mean = rows.sum(0) / count
-        variance = (rows - mean).square_().sum(0) / count
+        # torch.var_mean is seven times slower here.
+        mean = rows.sum(0) / len(rows)
+        variance = (rows - mean).square_().sum(0) / len(rows)
         rstd = (variance + eps).rsqrt()
         scale = weight * rstd
         y = torch.addcmul(_per_channel(bias - mean * scale, x), x, _per_channel(scale, x))
@@ -58,7 +63,7 @@ class _MaskedNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, active, weight, mean, rstd = ctx.saved_tensors
         dy = gradients[0]
-        count = max(int(active.sum()), 1)
+        count = int(active.sum())
         # Every pixel, active or not, was normalized with the same mean and std, so all send gradients to them.
         dbias = dy.sum((0, 2, 3), dtype=weight.dtype)
         dscale = (dy * x).sum((0, 2, 3), dtype=weight.dtype) - mean * dbias

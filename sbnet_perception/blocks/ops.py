@@ -11,6 +11,8 @@ threads. All raise ValueError for an argument of a wrong rank, dtype, device, si
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -105,10 +107,16 @@ def sparse_scatter(
 
 
 def _call(name: str, *arguments: Any) -> Any:
+    return call_checked(getattr(KERNELS, name), *arguments)
+
+
+def call_checked(operation: Callable[..., Any], *arguments: Any) -> Any:
+    """``operation(*arguments)``; what the library and the schema find wrong with an argument is a ValueError."""
     try:
-        return getattr(KERNELS, name)(*arguments)
+        return operation(*arguments)
     except RuntimeError as error:
-        # Argument checks of the library and of the schema begin so; other errors are not about arguments.
-        if str(error).startswith((f"{name}: ", f"sbnet::{name}()")):
+        # Their messages begin with the name of an operation; other errors are not about arguments.
+        name = re.match(r"(?:sbnet::)?(\w+)(?:\(\)|: )", str(error))
+        if name and hasattr(torch.ops.sbnet, name[1]):
             raise ValueError(str(error)) from None
         raise

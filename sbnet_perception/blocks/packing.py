@@ -29,7 +29,7 @@ def remember(
 ) -> list[Tensor]:
     """``pack(parameters, like, eps)``, or what it returned last if nothing has changed since.
 
-    It is kept with the first parameter, for each dtype of ``like``.
+    It is kept with the first parameter, for each ``pack`` and dtype of ``like``.
     """
     try:
         state = eps, [(p.data_ptr(), p._version) for p in parameters]
@@ -38,11 +38,12 @@ def remember(
     kept = _kept.get(parameters[0])
     if kept is None:
         kept = _kept[parameters[0]] = {}
-    found = kept.get(like.dtype)
+    key = pack, like.dtype
+    found = kept.get(key)
     # Another tensor may lie where a parameter lay, with the same count of changes: the tensors must be the same too.
     if found is None or found[0] != state or any(ref() is not p for ref, p in zip(found[1], parameters, strict=True)):
         packed = pack(parameters, like, eps)
-        found = kept[like.dtype] = state, [weakref.ref(p) for p in parameters], packed
+        found = kept[key] = state, [weakref.ref(p) for p in parameters], packed
     result: list[Tensor] = found[2]
     return result
 

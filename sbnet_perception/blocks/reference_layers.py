@@ -1,5 +1,5 @@
 """The sparse layers in plain PyTorch: gather the active tiles with their halo, compute them as a batch, scatter them
-back (paper, section 3.2).
+back (paper, section 3.2). Results are channels_last, as those of the fused kernels.
 
 The oracle of the fused kernels, their form where those are not built or do not run (other devices), and what is
 differentiated: every step has a gradient. Parameters are lists as `sbnet_perception.blocks.layer_ops` takes them.
@@ -27,9 +27,9 @@ UNIT = 3 * NORM + 3
 
 def split_units(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
     """The parameters of each unit; the first alone may have one more tensor, its projection."""
-    first = UNIT + (len(parameters) % UNIT)
-    ends = range(first, len(parameters) + 1, UNIT)
-    return [list(parameters[end - (first if end == first else UNIT) : end]) for end in ends]
+    first = UNIT + 1 if len(parameters) % UNIT else UNIT
+    others = [list(parameters[start : start + UNIT]) for start in range(first, len(parameters), UNIT)]
+    return [list(parameters[:first]), *others]
 
 
 def residual_units(
@@ -46,8 +46,8 @@ def conv_unit(x: Tensor, indices: Tensor, tile: Pair, eps: float, parameters: Se
     weight, *rest = parameters
     halo = weight.shape[2] // 2
     size = (tile[0] + 2 * halo, tile[1] + 2 * halo)
-    blocks = F.conv2d(sparse_gather(x, indices, size, tile, (-halo, -halo)), weight)
-    blocks = F.relu(_norm(blocks, rest, eps)) if len(rest) == NORM else blocks + rest[0][:, None, None]
+    blocks = _convolve(sparse_gather(x, indices, size, tile, (-halo, -halo)), weight)
+    blocks = F.relu(_norm(blocks, rest, eps)) if len(rest) == NORM else blocks + rest[0].to(x.dtype)[:, None, None]
     return _scatter(blocks, indices, tile, (x.shape[0], *x.shape[2:]))
 
 
@@ -57,9 +57,14 @@ def upsample_unit(
     """Transposed convolution of ``x`` plus 1x1 convolution of ``skip``, batch normalization, ReLU."""
     up, lateral, *norm = parameters
     half = (tile[0] // 2, tile[1] // 2)
-    blocks = F.conv_transpose2d(sparse_gather(x, indices, half, half), up, stride=2)
-    blocks = blocks + F.conv2d(sparse_gather(skip, indices, tile, tile), lateral)
+    blocks = F.conv_transpose2d(sparse_gather(x, indices, half, half), up.to(x.dtype), stride=2)
+    blocks = blocks + _convolve(sparse_gather(skip, indices, tile, tile), lateral)
     return _scatter(F.relu(_norm(blocks, norm, eps)), indices, tile, (skip.shape[0], *skip.shape[2:]))
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Without padding, in the dtype of ``x``: under autocast the weights have another."""
+    return F.conv2d(x, weight.to(x.dtype), stride=stride)
 
 
 def _norm(x: Tensor, norm: Sequence[Tensor], eps: float) -> Tensor:
@@ -85,15 +90,15 @@ def _residual_unit(
     step, offset = (stride * tile[0], stride * tile[1]), (-1, -1)
     blocks = sparse_gather(x, indices, size, step, offset)
     activated = F.relu(_norm(blocks, norm1, eps[0]))
-    y = F.relu(_norm(F.conv2d(activated, reduce), norm2, eps[1]))
+    y = F.relu(_norm(_convolve(activated, reduce), norm2, eps[1]))
     # The 3x3 convolution pads with zeros outside the image.
     inside = inside_image(*block_pixels(indices, size, step, offset), (x.shape[2], x.shape[3]))
-    y = F.conv2d(y * inside[:, None], conv, stride=stride)
-    y = F.conv2d(F.relu(_norm(y, norm3, eps[2])), expand)
+    y = _convolve(y * inside[:, None], conv, stride)
+    y = _convolve(F.relu(_norm(y, norm3, eps[2])), expand)
     # Shortcut: x itself, or its projection where the shape changes.
     centre = activated if project else blocks
     centre = centre[:, :, 1 : 2 + stride * (tile[0] - 1) : stride, 1 : 2 + stride * (tile[1] - 1) : stride]
     if project:
         height, width = -(-x.shape[2] // stride), -(-x.shape[3] // stride)
-        return _scatter(y + F.conv2d(centre, project[0]), indices, tile, (x.shape[0], height, width))
-    return sparse_scatter(y + centre, indices, x, tile, tile)
+        return _scatter(y + _convolve(centre, project[0]), indices, tile, (x.shape[0], height, width))
+    return sparse_scatter(y + centre, indices, x.contiguous(memory_format=torch.channels_last), tile, tile)

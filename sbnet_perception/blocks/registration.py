@@ -18,13 +18,17 @@ LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent.pa
 
 
 def _load_library() -> str:
-    """Load the compiled operations; returns why not, or an empty string."""
+    """Load the compiled operations; returns why not, or an empty string.
+
+    Raises RuntimeError if SBNET_ISA names no instruction set of this machine.
+    """
     if not LIBRARY.exists():
         return f"{LIBRARY.name} is not built (run 'python setup.py build_ext --inplace', needs g++)"
     try:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         return f"{LIBRARY.name} cannot be loaded: {error}"
+    torch.ops.sbnet.isa()  # a wrong SBNET_ISA is an error here, not at the first layer
     return ""
 
 

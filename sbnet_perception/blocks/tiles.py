@@ -19,7 +19,7 @@ class Tiles:
         indices: int32 [B, 3] rows (n, ty, tx) of the active tiles, in raster order.
         batch: number of images N.
         size: (H, W) of the feature map in pixels.
-        tile: (th, tw) of a tile in pixels; tiles at the lower and right edge may be cut.
+        tile: (th, tw) in pixels, at most the size of the map made even; tiles at the lower and right edge may be cut.
     """
 
     indices: Tensor
@@ -33,7 +33,7 @@ class Tiles:
 
         Args:
             mask: bool [H, W] or [N, H, W] on the grid.
-            tile: (th, tw) in pixels of the feature map.
+            tile: (th, tw) in pixels of the feature map; a side larger than the map becomes the map's, made even.
             stride: stride of the feature map on the grid; the map has ceil(H / stride) x ceil(W / stride) pixels.
 
         Raises:
@@ -47,6 +47,7 @@ class Tiles:
             raise ValueError(f"stride must be positive, got {stride}")
         mask = mask[None] if mask.dim() == 2 else mask
         size = (-(-mask.shape[1] // stride), -(-mask.shape[2] // stride))
+        tile = (_side_within(tile[0], size[0]), _side_within(tile[1], size[1]))
         count = (-(-size[0] // tile[0]), -(-size[1] // tile[1]))
         side = (tile[0] * stride, tile[1] * stride)
         return Tiles(reduce_mask(mask, count, side, side), mask.shape[0], size, tile)
@@ -68,3 +69,11 @@ class Tiles:
         coarse[n, ty, tx] = True
         fine = coarse.repeat_interleave(self.tile[0], 1).repeat_interleave(self.tile[1], 2)
         return fine[:, : self.size[0], : self.size[1]]
+
+
+def _side_within(side: int, extent: int) -> int:
+    """A side of a tile that covers no more of a map than it must; even where it is cut, as upsampling needs it.
+
+    Gradients and `Tiles.mask` take memory for whole tiles.
+    """
+    return min(side, max(extent + extent % 2, 2))

@@ -58,9 +58,14 @@ class Pipeline:
             torch.set_num_threads(config.threads)
         self.network = load_network(config)
         self._voxelize = Voxelizer(self.grid)
-        # The first inference allocates and plans for long; the first frame shall not pay for it.
-        with torch.inference_mode():
-            self.network(torch.zeros(1, CHANNELS, *self.grid.shape), torch.ones(1, *self.grid.shape, dtype=torch.bool))
+        self._warm_up()
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """The first inference allocates and packs weights, for tiles and for masks too full for them."""
+        bev = torch.zeros(1, CHANNELS, *self.grid.shape)
+        for fill in (True, False):
+            self.network(bev, torch.full((1, *self.grid.shape), fill))
 
     @torch.inference_mode()
     def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | None = None) -> PipelineResult:
