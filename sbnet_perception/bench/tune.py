@@ -28,6 +28,7 @@ from sbnet_perception.errors import UserError
 
 TILES = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (4, 4), (8, 8))
 SINGLE_LAYERS = (ConvUnit, PointwiseConv2d, UpsampleUnit)
+IN_A_STAGE = 3
 WITHIN = 1.01
 """Our kernels may take this much longer than a dense convolution before a layer runs that instead."""
 BETTER = 0.98
@@ -61,11 +62,16 @@ class Layer:
         return -(-height // stride), -(-width // stride)
 
     def ready(self, dtype: torch.dtype) -> Callable[[Tiles], Tensor]:
-        """The layer with weights of its own and normally distributed inputs."""
+        """The layer with weights of its own and normally distributed inputs.
+
+        A unit that works in place runs as it does in a network, several times in a stage, which is copied once.
+        """
         module = copy.deepcopy(self.module).to_empty(device="cpu")
         for part in module.modules():
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
                 part.reset_parameters()
+        if isinstance(module, ResidualUnit) and module.keeps_shape:
+            module = Stage([module] * IN_A_STAGE)
         module.to(dtype).eval().requires_grad_(False)
         inputs = [torch.randn(size).to(dtype, memory_format=torch.channels_last) for size in self.sizes]
         return lambda tiles: module(*inputs, tiles)

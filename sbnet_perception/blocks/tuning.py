@@ -55,9 +55,9 @@ class Choice:
 
 
 DEFAULTS = {
-    "conv3x3": Choice((1, 4), 0.8),
+    "conv3x3": Choice((1, 2), 0.8),
     "conv1x1": Choice((1, 4), NEVER),
-    "residual": Choice((1, 4), NEVER),
+    "residual": Choice((1, 2), NEVER),
     "upsample": Choice((2, 4), NEVER),
 }
 """What holds without a measurement, by kind."""
