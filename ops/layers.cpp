@@ -41,11 +41,9 @@ bool check_units(const char* op, const Map& x, int64_t stride, int64_t channels,
   return changes;
 }
 
-// The first unit, which changes the shape: from x to y.
-void run_first(const char* op, Type type, const Map& x, Extent input, const Map& y, Extent output, int64_t stride,
-               const RowList& active, const Tensor* weights, const std::vector<Band>& bands) {
-  thread_local RowList beneath;
-  pixels_beneath(active, output, input, stride, beneath);
+// The first unit: from x to y.
+void run_first(const char* op, Type type, const Map& x, const Map& y, int64_t stride, const RowList& active,
+               const RowList& beneath, const Tensor* weights, const std::vector<Band>& bands) {
   Unit unit = make_unit(op, type, x, y, stride, weights);
   unit.needed = beneath.rows();
   unit.active = active.rows();
@@ -53,11 +51,9 @@ void run_first(const char* op, Type type, const Map& x, Extent input, const Map&
 }
 
 // The others work in place.
-void run_in_place(const char* op, Type type, int64_t element, const Map& y, Extent extent, const RowList& active,
-                  const Tensor* weights, const Tensor* end, std::vector<Band>& bands) {
-  thread_local RowList beneath;
+void run_in_place(const char* op, Type type, int64_t element, const Map& y, const RowList& active,
+                  const RowList& beneath, const Tensor* weights, const Tensor* end, std::vector<Band>& bands) {
   thread_local std::vector<char> borders;
-  pixels_beneath(active, extent, extent, 1, beneath);
   for (; weights < end; weights += kUnitWeights) {
     Unit unit = make_unit(op, type, y, y, 1, weights);
     unit.needed = beneath.rows();
@@ -78,17 +74,17 @@ Tensor residual_units(const Tensor& x, const Tensor& indices, std::vector<int64_
   const Extent input = extent_of(x);
   const Extent output{input.images, divide_up(input.height, stride), divide_up(input.width, stride)};
   const RowList& active = active_pixels(op, indices, tile, output);
-  Tensor y = changes ? new_map(x, output, channels, active) : copy_map(x);
+  Tensor y = new_map(x, output, channels, active, changes ? nullptr : &x);
   if (active.runs.empty()) return y;
 
   const Map out = map_of(op, "y", y);
+  const Tensor *const first = weights.data(), *const others = first + kUnitWeights, *const end = first + weights.size();
   std::vector<Band> bands = bands_of(active, channels * channels);
-  const Tensor *first = weights.data(), *const end = first + weights.size();
-  if (changes) {
-    run_first(op, type, in, input, out, output, stride, active, first, bands);
-    first += kUnitWeights;
-  }
-  run_in_place(op, type, x.element_size(), out, output, active, first, end, bands);
+  thread_local RowList beneath;
+  pixels_beneath(active, output, input, stride, beneath);
+  run_first(op, type, in, out, stride, active, beneath, first, bands);
+  if (changes && others < end) pixels_beneath(active, output, output, 1, beneath);
+  run_in_place(op, type, x.element_size(), out, active, beneath, others, end, bands);
   return y;
 }
 
@@ -100,7 +96,7 @@ Tensor conv_unit(const Tensor& x, const Tensor& indices, std::vector<int64_t> ti
   check(kernel == 1 || kernel == 3, op, ": kernel must be 1 or 3, got ", kernel);
   const Extent extent = extent_of(x);
   const RowList& active = active_pixels(op, indices, tile, extent);
-  Tensor y = new_map(x, extent, channels_of(op, "norm", norm), active);
+  Tensor y = new_map(x, extent, channels_of(op, "norm", norm), active, nullptr);
   conv.y = map_of(op, "y", y);
   const int depth = conv.kernel * padded_channels(conv.x.channels);
   conv.weights.packed = packed(op, "weights", weights, conv.type, conv.kernel, conv.y.channels, depth);
@@ -125,7 +121,7 @@ Tensor upsample_unit(const Tensor& x, const Tensor& skip, const Tensor& indices,
             unit.x.width == divide_up(extent.width, 2),
         op, ": x must have half the size of skip");
   const RowList& active = active_pixels(op, indices, tile, extent);
-  Tensor y = new_map(skip, extent, channels_of(op, "norm", norm), active);
+  Tensor y = new_map(skip, extent, channels_of(op, "norm", norm), active, nullptr);
   unit.y = map_of(op, "y", y);
   unit.up.packed = packed(op, "up", up, unit.type, 4, unit.y.channels, padded_channels(unit.x.channels));
   unit.lateral.packed = packed(op, "lateral", lateral, unit.type, 1, unit.y.channels, padded_channels(unit.skip.channels));

@@ -81,19 +81,9 @@ const RowList& active_pixels(const char* op, const Tensor& indices, const std::v
   return active;
 }
 
-Tensor new_map(const Tensor& like, Extent extent, int64_t channels, const RowList& active) {
+Tensor new_map(const Tensor& like, Extent extent, int64_t channels, const RowList& active, const Tensor* base) {
   Tensor y = torch::stable::new_empty(like, {extent.images, extent.height, extent.width, channels});
-  fill_gaps(y, nullptr, active);
-  return y;
-}
-
-Tensor copy_map(const Tensor& x) {
-  Tensor y = torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)});
-  const auto* const from = static_cast<const char*>(x.const_data_ptr());
-  auto* const to = static_cast<char*>(y.mutable_data_ptr());
-  parallel_for(x.numel() * x.element_size(), kCopyGrain, [&](int64_t first, int64_t last) {
-    std::memcpy(to + first, from + first, last - first);
-  });
+  fill_gaps(y, base ? static_cast<const char*>(base->const_data_ptr()) : nullptr, active);
   return y;
 }
 

@@ -22,9 +22,7 @@ inline Extent extent_of(const Tensor& x) { return {x.size(0), x.size(1), x.size(
 // Pixels of the tiles at `indices` [B, 3], which are checked. They belong to this thread and last until the next call.
 const RowList& active_pixels(const char* op, const Tensor& indices, const std::vector<int64_t>& tile, Extent map);
 
-// A new map that is 0 between the active pixels.
-Tensor new_map(const Tensor& like, Extent extent, int64_t channels, const RowList& active);
-
-Tensor copy_map(const Tensor& x);
+// A new map with the pixels of `base`, or 0 if there is none, between the active pixels; those are yet to be written.
+Tensor new_map(const Tensor& like, Extent extent, int64_t channels, const RowList& active, const Tensor* base);
 
 }  // namespace sbnet

@@ -91,7 +91,7 @@ class Contest:
             return times[f"{name} 1"].ms
         return (times[f"{name} {long}"].ms - times[f"{name} {short}"].ms) / (long - short)
 
-    def contenders(self, rounds: int = 8, within: float = 1.05) -> list[str]:
+    def contenders(self, rounds: int = 12, within: float = 1.03) -> list[str]:
         """The dense candidates that a short run finds to be the best, alone or in a chain, or nearly so."""
         times = self.run({}, rounds)
         kept: set[str] = set()
