@@ -66,8 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(f"{here['cpu']}, {here['threads']} threads, {here['flags']}, torch {here['torch']}")
     for warning in warnings(rows):
         console.print(warning, style="yellow")
-    if arguments.json:
-        write_rows(arguments.json, rows)
     if arguments.plot:
         from sbnet_perception.bench.plots import plot_sweep
 
@@ -92,6 +90,8 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace, console: Cons
                 rows += measure_sweep(case, SPARSITIES, arguments.rounds, advance)
             else:
                 rows += measure_masks(case, masks, arguments.rounds, advance)
+            if arguments.json:
+                write_rows(arguments.json, rows)  # what was measured stays, should the rest be interrupted
     return rows
 
 
