@@ -103,6 +103,25 @@ def test_a_layer_runs_densely_from_the_share_on_that_was_measured(monkeypatch):
     assert ran == [rows >= 7 for rows in range(11)]
 
 
+def test_repeated_tiles_do_not_make_a_mask_full_and_wrong_ones_are_refused():
+    layer, channels, _ = made("conv 3x3", torch.float32)
+    x, indices = torch.randn(1, channels, 6, 6), torch.zeros((9, 3), dtype=torch.int32)
+    with tuning.dense_from(0.0):
+        y = layer(x, Tiles(indices, 1, (6, 6), (2, 2)))
+        assert y[..., :2, :2].any() and not y[..., 2:, :].any() and not y[..., 2:].any()
+        with pytest.raises(ValueError, match="outside the map"):
+            layer(x, Tiles(indices + 3, 1, (6, 6), (2, 2)))
+
+
+def test_a_file_that_cannot_be_written_is_named(monkeypatch, capsys):
+    layer = Layer(ConvUnit(4, 4), ((1, 4, 6, 6),))
+    monkeypatch.setattr(tune, "layers_by_shape", lambda dtype: {layer.shape(dtype): layer})
+    monkeypatch.setattr(tune, "with_steady_memory", lambda: None)
+    monkeypatch.setenv("SBNET_TUNING", "/proc/none/tuning.json")
+    assert main(["bench", "tune", "--rounds", "1", "--dtype", "float32"]) == 2
+    assert "name another file in SBNET_TUNING" in capsys.readouterr().err
+
+
 def test_weights_that_change_are_folded_anew():
     layer, channels, _ = made("conv 3x3", torch.float32)
     x, tiles = torch.randn(1, channels, 6, 6), Tiles.from_mask(torch.ones(6, 6, dtype=torch.bool), (2, 2))

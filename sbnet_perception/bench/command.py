@@ -10,7 +10,7 @@ from sbnet_perception.errors import UserError
 
 KINDS = {
     "network": "the network of the shipped weights, dense and under each mask",
-    "tune": "the best tile of every layer on this machine, kept for later runs",
+    "tune": "the best tile of every layer and when dense is faster, kept for later runs",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sbnet_perception.bench.cases import DTYPES, STAGES, Pair, road_like, top_left
-from sbnet_perception.bench.measure import Row, alternate, with_steady_memory, write_rows
+from sbnet_perception.bench.measure import Row, alternate, check_writable, with_steady_memory, write_rows
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS, Grid
 from sbnet_perception.bev.voxelize import CHANNELS
 from sbnet_perception.blocks import ConvUnit, ResidualUnit, Stage, Tiles, UpsampleUnit, dense_layers, tuning
@@ -184,6 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--dtype is {arguments.dtype!r}; use one of {', '.join(DTYPES)}")
     if UNAVAILABLE:
         raise UserError(f"there is nothing to tune: {UNAVAILABLE}")
+    check_writable("--json", arguments.json)
     with_steady_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -193,12 +194,20 @@ def run(arguments: argparse.Namespace) -> int:
     found = {}
     for shape, layer in track(work.items(), "layers", console=console, transient=True):
         found[shape] = tune(layer, shape.dtype, arguments.rounds)
-    target = tuning.save({shape: one.choice for shape, one in found.items()})
+        _save(shape, found[shape].choice)
     console.print(_table(found), "")
-    console.print(f"{tuning.hardware(torch.get_num_threads())}: kept in {target}", soft_wrap=True)
+    console.print(f"{tuning.hardware(torch.get_num_threads())}: kept in {tuning.path()}", soft_wrap=True)
     if arguments.json:
         write_rows(arguments.json, [_row(shape, one) for shape, one in found.items()])
     return 0
+
+
+def _save(shape: Shape, choice: Choice) -> None:
+    """Layer by layer: what was measured stays, should the rest be interrupted."""
+    try:
+        tuning.save({shape: choice})
+    except OSError as error:
+        raise UserError(f"{tuning.path()} cannot be written ({error}); name another file in SBNET_TUNING") from None
 
 
 def _row(shape: Shape, found: Found) -> Row:

@@ -1,7 +1,7 @@
 """The sparse layers as operations of torch: each is one opaque node for torch.compile and torch.export.
 
-``torch.ops.sbnet.residual_units``, ``conv_unit`` and ``upsample_unit`` take maps [N, C, H, W], the active tiles (each
-once) and the layer's own parameters, and return a new map in channels_last. On the CPU they run the fused kernels of
+``torch.ops.sbnet.residual_units``, ``conv_unit`` and ``upsample_unit`` take maps [N, C, H, W], the active tiles and
+the layer's own parameters, and return a new map in channels_last. On the CPU they run the fused kernels of
 ops/; on other devices, and where those are not built, the plain form. Where the mask is so full that a dense
 convolution is faster (`sbnet_perception.blocks.tuning`), they run that and then undo it outside the tiles. Gradients
 are those of the plain form.
@@ -49,21 +49,17 @@ def _is_too_full(
     if not dense_layers.is_fast(x.dtype):
         return False
     shape = tuning.Shape(kind, inputs, channels, stride, (images, height, width), x.dtype)
-    return len(indices) >= tuning.dense_above(shape) * max(_count(images, size, tile), 1)
-
-
-def _count(images: int, size: Ints, tile: Ints) -> int:
-    """Tiles of maps of ``size``."""
-    return images * -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+    tiles = images * -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+    return len(indices) >= tuning.dense_above(shape) * max(tiles, 1)
 
 
 def _restore_inactive(y: Tensor, x: Tensor | None, indices: Tensor, tile: Ints) -> Tensor:
     """``y`` in channels_last, outside the tiles as ``x``, or 0."""
     rows = _pixels_last(y)
-    if len(indices) < _count(y.shape[0], y.shape[2:], tile):
-        given = None if x is None else _pixels_last(x)
-        torch.ops.sbnet.restore_inactive_(rows, given, indices.contiguous(), tile)
+    # also where all tiles seem active: it checks the indices, and some may be repeated
+    torch.ops.sbnet.restore_inactive_(rows, None if x is None else _pixels_last(x), indices.contiguous(), tile)
     return rows.permute(0, 3, 1, 2)
+
 
 def _pixels_last(x: Tensor) -> Tensor:
     """[N, C, H, W] as contiguous [N, H, W, C]."""

@@ -102,8 +102,8 @@ def path() -> Path:
     return Path(named) if named else cache / "sbnet_perception" / "tuning.json"
 
 
-def save(choices: Mapping[Shape, Choice]) -> Path:
-    """Keeps what was measured with this machine and number of threads, beside what the file holds; returns the file."""
+def save(choices: Mapping[Shape, Choice]) -> None:
+    """Keeps what was measured with this machine and number of threads, beside what the file holds."""
     target, stored = path(), _read()
     stored.setdefault(hardware(torch.get_num_threads()), {}).update(
         {
@@ -117,7 +117,6 @@ def save(choices: Mapping[Shape, Choice]) -> Path:
         json.dump(stored, file, indent=1)
     os.replace(file.name, target)
     _choices.cache_clear()
-    return target
 
 
 def hardware(threads: int) -> str:
