@@ -1,4 +1,4 @@
-"""Point cloud to the network's bird's-eye-view input (section 4.2, "Our BEV representation").
+"""Point cloud to the network's bird's-eye-view input (section 4.2, "Our BEV representation"), dense or as voxels.
 
 Height bins follow the paper: 30 of 0.2 m over [-2, 4) m and one for all that is below, one for all
 that is above. The intensity channel is the mean over the whole column.
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.blocks import Pixels, Voxels
 
 BINS = 30
 Z_MIN = -2.0
@@ -39,6 +40,35 @@ def voxelize(points: NDArray[np.float32], grid: Grid) -> torch.Tensor:
     return Voxelizer(grid)(points)
 
 
+def voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
+    """The map of `voxelize` as the list of its occupied cells; ``.dense()`` is equal to it, but for rounding.
+
+    Its memory grows with the points alone.
+    """
+    cell, channel, intensity = _binned(points, grid)
+    cells, where, count = np.unique(cell, return_inverse=True, return_counts=True)
+    bits = np.zeros(len(cells), np.int64)
+    np.bitwise_or.at(bits, where, np.int64(1) << channel)
+    mean = np.bincount(where, weights=intensity, minlength=len(cells)) / count
+    pixels = Pixels.from_flat(torch.from_numpy(cells), (1, *grid.shape))
+    return Voxels(pixels, torch.from_numpy(bits), torch.from_numpy(mean.astype(np.float32)), CHANNELS)
+
+
+def _binned(
+    points: NDArray[np.float32], grid: Grid
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Cell, channel and intensity of each point that counts."""
+    row, col, inside = grid.cells(points)
+    kept = np.flatnonzero(inside)
+    z, intensity = points[kept, 2], points[kept, 3]
+    finite = np.isfinite(z) & np.isfinite(intensity)
+    if not finite.all():
+        row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]
+    above_low = np.clip(z, _LOWEST, _HIGHEST) - Z_MIN
+    height_bin = np.floor(above_low * (1.0 / BIN_HEIGHT)).astype(np.int64)
+    return row.astype(np.int64) * grid.width + col, _CHANNEL_OF_BIN[height_bin + 1], intensity
+
+
 class Voxelizer:
     """:func:`voxelize` into one buffer that is kept and cleared only where it was written.
 
@@ -54,17 +84,8 @@ class Voxelizer:
 
     def __call__(self, points: NDArray[np.float32]) -> torch.Tensor:
         self._flat[self._written] = 0.0
-        row, col, inside = self.grid.cells(points)
-        kept = np.flatnonzero(inside)
-        z, intensity = points[kept, 2], points[kept, 3]
-        finite = np.isfinite(z) & np.isfinite(intensity)
-        if not finite.all():
-            row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]
-        cell = row.astype(np.int64) * self.grid.width + col
-        # Occupancy: one write per point at (cell, height bin).
-        above_low = np.clip(z, _LOWEST, _HIGHEST) - Z_MIN
-        height_bin = np.floor(above_low * (1.0 / BIN_HEIGHT)).astype(np.int64)
-        occupied = cell * CHANNELS + _CHANNEL_OF_BIN[height_bin + 1]
+        cell, channel, intensity = _binned(points, self.grid)
+        occupied = cell * CHANNELS + channel
         self._flat[occupied] = 1.0
         # Mean intensity of the columns that hold a point.
         count = np.bincount(cell)

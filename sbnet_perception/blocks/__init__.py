@@ -3,16 +3,21 @@
 from sbnet_perception.blocks.layers import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, UpsampleUnit
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.ops import reduce_mask, sparse_gather, sparse_scatter, sparse_scatter_
+from sbnet_perception.blocks.pixels import Pixels
+from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
 from sbnet_perception.blocks.tiles import Tiles
 
 __all__ = [
     "ConvUnit",
+    "Pixels",
     "PointwiseConv2d",
     "ResidualUnit",
     "SparseBatchNorm2d",
+    "SparseMap",
     "Stage",
     "Tiles",
     "UpsampleUnit",
+    "Voxels",
     "reduce_mask",
     "sparse_gather",
     "sparse_scatter",

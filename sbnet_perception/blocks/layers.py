@@ -19,11 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbnet_perception.blocks import layer_ops
+from sbnet_perception.blocks import layer_ops, sparse_layers
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.ops import call_checked
 from sbnet_perception.blocks.reference import Pair, check_image
+from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
 from sbnet_perception.blocks.tiles import Tiles
+
+Map = Tensor | SparseMap
 
 
 def keep_active(y: Tensor, tiles: Tiles) -> Tensor:
@@ -38,6 +41,14 @@ def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
             f"tiles are for {tiles.batch} images of {tuple(tiles.size)} pixels, the layer's output has {images} of "
             f"{tuple(size)}; make them from the mask of the same images with the stride of this map"
         )
+
+
+def _needed(tiles: Tiles | None, size: tuple[int, int, int]) -> Tiles:
+    """The tiles of a layer on stored pixels; raises ValueError unless they lie on maps of ``size`` (N, H, W)."""
+    if tiles is None:
+        raise ValueError("tiles is None: a layer on a SparseMap computes active tiles only")
+    _check_tiles(tiles, size[0], size[1:])
+    return tiles
 
 
 def _map(name: str, x: Tensor) -> Tensor:
@@ -86,16 +97,27 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
         self.norm = SparseBatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+    def forward(self, x: Map | Voxels, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
+        if not isinstance(x, Tensor):
+            return self._sparse(x, _needed(tiles, x.pixels.size))
         x = _map("x", x)
         _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
         if tiles is None:
-            return self.norm(self.conv(x)).relu_()
+            y: Tensor = self.norm(self.conv(x)).relu_()
+            return y
         if self.training:
             return keep_active(self.norm(self.conv(x), tiles).relu(), tiles)
         parameters = [self.conv.weight, *_norm_parameters(self.norm)]
         return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, self.norm.eps, parameters)
+
+    def _sparse(self, x: SparseMap | Voxels, tiles: Tiles) -> SparseMap:
+        rows = sparse_layers.with_absent(x.values() if isinstance(x, Voxels) else x.values)
+        if self.conv.kernel_size == (1, 1):
+            y = sparse_layers.pointwise(sparse_layers.beneath(rows, x.pixels, tiles.pixels), self.conv)
+        else:
+            y = sparse_layers.windows(rows, x.pixels, tiles.pixels, self.conv)
+        return SparseMap(sparse_layers.normalize(y, self.norm).relu(), tiles)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -104,8 +126,12 @@ class PointwiseConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
+        if isinstance(x, SparseMap):
+            tiles = _needed(tiles, x.pixels.size)
+            rows = sparse_layers.beneath(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels)
+            return SparseMap(sparse_layers.pointwise(rows, self), tiles)
         x = _map("x", x)
         _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
         if tiles is None or self.training:
@@ -128,8 +154,10 @@ class UpsampleUnit(nn.Module):
         self.lateral = nn.Conv2d(skip_channels, out_channels, 1, bias=False)
         self.norm = SparseBatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor, tiles: Tiles | None = None) -> Tensor:
+    def forward(self, x: Map, skip: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]; ``tiles`` have even sides."""
+        if isinstance(x, SparseMap) and isinstance(skip, SparseMap):
+            return self._sparse(x, skip, _needed(tiles, skip.pixels.size))
         x, skip = _map("x", x), _map("skip", skip)
         _check_tiles(tiles, skip.shape[0], (skip.shape[2], skip.shape[3]))
         if tiles is not None and (tiles.tile[0] % 2 or tiles.tile[1] % 2):
@@ -141,6 +169,12 @@ class UpsampleUnit(nn.Module):
         parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
         _check_dtypes("skip", skip, parameters)
         return _run(layer_ops.upsample_unit, x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
+
+    def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles) -> SparseMap:
+        y = sparse_layers.upsampled(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels, self.up)
+        rows = sparse_layers.beneath(sparse_layers.with_absent(skip.values), skip.pixels, tiles.pixels)
+        y = y + sparse_layers.pointwise(rows, self.lateral)
+        return SparseMap(sparse_layers.normalize(y, self.norm).relu(), tiles)
 
 
 class ResidualUnit(nn.Module):
@@ -168,7 +202,7 @@ class ResidualUnit(nn.Module):
         self.expand = nn.Conv2d(bottleneck, out_channels, 1, bias=False)
         self.project = None if self.keeps_shape else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
-    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, ceil(H/stride), ceil(W/stride)]; ``tiles`` lie on the output map."""
         return _residual_units([self], x, tiles)
 
@@ -204,6 +238,17 @@ class ResidualUnit(nn.Module):
         y = y if tiles is None else keep_active(y, tiles)
         return x + y if self.project is None else y
 
+    def sparse(self, x: SparseMap, tiles: Tiles) -> SparseMap:
+        """As `dense`, of stored pixels; normalizations in training count these and one that stands for the others."""
+        activated = sparse_layers.normalize(sparse_layers.with_absent(x.values), self.norm1).relu()
+        y = sparse_layers.normalize(sparse_layers.pointwise(activated, self.reduce), self.norm2).relu()
+        y = sparse_layers.windows(y, x.pixels, tiles.pixels, self.conv)
+        y = sparse_layers.pointwise(sparse_layers.normalize(y, self.norm3).relu(), self.expand)
+        if self.project is None:
+            return SparseMap(x.values + y, tiles)
+        centres = sparse_layers.beneath(activated, x.pixels, tiles.pixels, self.stride)
+        return SparseMap(y + sparse_layers.pointwise(centres, self.project), tiles)
+
 
 class Stage(nn.Module):
     """Several units one after the other; only the first may change the shape.
@@ -222,15 +267,23 @@ class Stage(nn.Module):
             raise ValueError("units after the first must keep the shape")
         self.units = nn.ModuleList(units)
 
-    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """As the units one by one; the map is copied once, and the units after the first work in place."""
         units: Any = self.units
         return _residual_units(list(units), x, tiles)
 
 
-def _residual_units(units: list[ResidualUnit], x: Tensor, tiles: Tiles | None) -> Tensor:
-    x = _map("x", x)
+def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> Map:
     stride = units[0].stride
+    if isinstance(x, SparseMap):
+        images, height, width = x.pixels.size
+        tiles = _needed(tiles, (images, -(-height // stride), -(-width // stride)))
+        if units[0].keeps_shape and tiles is not x.tiles:
+            raise ValueError("a unit that keeps the shape computes the tiles on which a SparseMap is stored, got others")
+        for unit in units:
+            x = unit.sparse(x, tiles)
+        return x
+    x = _map("x", x)
     _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride)))
     if tiles is None or any(unit.training for unit in units):
         for unit in units:

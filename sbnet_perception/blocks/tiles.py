@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sbnet_perception.blocks.ops import reduce_mask
+from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.blocks.reference import Pair
 
 
@@ -69,6 +71,11 @@ class Tiles:
         coarse[n, ty, tx] = True
         fine = coarse.repeat_interleave(self.tile[0], 1).repeat_interleave(self.tile[1], 2)
         return fine[:, : self.size[0], : self.size[1]]
+
+    @functools.cached_property
+    def pixels(self) -> Pixels:
+        """The pixels of the active tiles."""
+        return Pixels.from_mask(self.mask())
 
 
 def _side_within(side: int, extent: int) -> int:

@@ -47,25 +47,21 @@ class Detections:
 
 
 def decode(prediction: Prediction, grid: Grid, score_threshold: float) -> Detections:
-    """Detections of the first image above the threshold, before suppression."""
-    scores = torch.sigmoid(prediction.logits[0].float())
-    # Where nothing was computed the logits are 0 and mean nothing.
-    if prediction.computed is not None:
-        scores = scores * prediction.computed[0]
-    best, classes = scores.max(0)
-    rows, columns = torch.nonzero(best > score_threshold, as_tuple=True)
-    if len(rows) > CANDIDATES:
-        top = best[rows, columns].topk(CANDIDATES).indices
-        rows, columns = rows[top], columns[top]
-    size = prediction.size[0, :, rows, columns].float().numpy()
-    cosine, sine = prediction.orientation[0, :, rows, columns].float().numpy()
+    """Detections of one image above the threshold, best first, before suppression."""
+    best, classes = torch.sigmoid(prediction.logits.float()).max(1)
+    chosen = torch.nonzero(best > score_threshold)[:, 0]
+    if len(chosen) > CANDIDATES:
+        chosen = chosen[best[chosen].topk(CANDIDATES).indices]
+    chosen = chosen[torch.argsort(best[chosen], descending=True, stable=True)]
+    size = prediction.size[chosen].float().T.numpy()
+    cosine, sine = prediction.orientation[chosen].float().T.numpy()
+    row, column = np.divmod(prediction.pixels.flat[chosen].numpy(), prediction.pixels.size[2])
     # Size and offset are relative to the centre of the pixel.
     step = grid.resolution * OUTPUT_STRIDE
-    x = grid.x_min + (columns.numpy() + 0.5) * step + size[3]
-    y = grid.y_min + (rows.numpy() + 0.5) * step + size[4]
+    x = grid.x_min + (column + 0.5) * step + size[3]
+    y = grid.y_min + (row + 0.5) * step + size[4]
     boxes = np.stack([x, y, size[5], *np.exp(size[:3]), np.arctan2(sine, cosine)], 1).astype(np.float32)
-    order = np.argsort(-best[rows, columns].numpy(), kind="stable")
-    return Detections(boxes, best[rows, columns].numpy(), classes[rows, columns].numpy())[order]
+    return Detections(boxes, best[chosen].numpy(), classes[chosen].numpy())
 
 
 def nms(detections: Detections, iou: float, limit: int) -> Detections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
@@ -10,6 +11,9 @@ from sbnet_perception.masks.computation import MaskConfig
 
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
 """Stage -> stride of its output on the grid (paper, section 4.2)."""
+
+TILES = {"compact": (8, 8, 4, 4, 2), "paper": (2, 2, 2, 2, 1)}
+"""Grid -> tile sides of its stages: the kernels compute small tiles as fast as large ones, and fewer pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class NetworkConfig:
     header_convolutions: int = 4
     tiles: tuple[int, ...] = (8, 8, 4, 4, 2)
 
+    @staticmethod
+    def of_grid(grid: str) -> NetworkConfig:
+        """The shape of the network that is trained for a named grid."""
+        return NetworkConfig(tiles=TILES[grid])
+
     def __post_init__(self) -> None:
         lengths = {"widths": 4, "units": 4, "upsample_widths": 2, "tiles": len(STRIDES)}
         for name in self.__dataclass_fields__:
@@ -43,6 +52,11 @@ class NetworkConfig:
                 raise ValueError(f"{name} is {value!r}; it must be {lengths.get(name, 1)} whole numbers in [1, 4096]")
         if self.tiles[2] % 2 or self.tiles[3] % 2:
             raise ValueError(f"tiles is {self.tiles}; those of conv-3 and conv-4 must be even, for upsampling by 2")
+
+    @property
+    def alignment(self) -> int:
+        """Cells of the grid after which the tiles of all stages begin anew together."""
+        return math.lcm(*(side * stride for side, stride in zip(self.tiles, STRIDES.values(), strict=True)))
 
     def tile(self, stage: str) -> tuple[int, int]:
         """Tile (rows, columns) of a stage, in pixels of its output."""

@@ -7,35 +7,46 @@ header convolutions; upsampling by 2x2 transposed convolutions; anchor-free bran
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sbnet_perception.bev.voxelize import CHANNELS
-from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, Tiles, UpsampleUnit
+from sbnet_perception.blocks import (
+    ConvUnit,
+    Pixels,
+    PointwiseConv2d,
+    ResidualUnit,
+    SparseMap,
+    Stage,
+    Tiles,
+    UpsampleUnit,
+    Voxels,
+)
 from sbnet_perception.detector.config import STRIDES, NetworkConfig
 
 OUTPUT_STRIDE = STRIDES["conv-3"]
 """Stride of the predictions on the grid."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """Raw outputs at stride 4 of the grid; zero where not computed.
+    """Raw outputs at stride 4 of the grid, of the P pixels that were computed, in raster order.
 
     Attributes:
-        logits: [N, classes, h, w].
-        size: [N, 6, h, w] log length, log width, log height, dx, dy, z (metres; dx, dy from the pixel's centre).
-        orientation: [N, 2, h, w] cos yaw, sin yaw.
-        computed: bool [N, h, w], the pixels of active tiles; None when all were computed.
+        logits: [P, classes].
+        size: [P, 6] log length, log width, log height, dx, dy, z (metres; dx, dy from the pixel's centre).
+        orientation: [P, 2] cos yaw, sin yaw.
+        pixels: which pixels of [N, h, w] they are.
         tiles: stage -> its tiles; empty when dense.
     """
 
     logits: Tensor
     size: Tensor
     orientation: Tensor
-    computed: Tensor | None
+    pixels: Pixels
     tiles: dict[str, Tiles]
 
 
@@ -64,24 +75,50 @@ class Detector(nn.Module):
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
         return {stage: Tiles.from_mask(mask, self.config.tile(stage), stride) for stage, stride in STRIDES.items()}
 
-    def forward(self, bev: Tensor, mask: Tensor | None = None) -> Prediction:
-        """Predictions for ``bev`` [N, 33, H, W], computed where ``mask`` bool [N, H, W] is True, or everywhere."""
+    def forward(
+        self, bev: Tensor | Voxels, mask: Tensor | None = None, lap: Callable[[str], None] = lambda stage: None
+    ) -> Prediction:
+        """Predictions for ``bev``, [N, 33, H, W] or voxels of that size.
+
+        Computed where ``mask`` bool [N, H, W] is True, which voxels need, or everywhere. ``lap`` is called with the
+        name of each stage when it is done.
+        """
         tiles = {} if mask is None else self.tiles(mask)
         t1, t2, t3, t4, t5 = (tiles.get(stage) for stage in STRIDES)
+        lap("tiles")
         # Backbone: strides 1, 2, 4, 8, 16.
         x = bev
         for layer in self.conv1:
             x = layer(x, t1)
-        c3 = self.conv3(self.conv2(x, t2), t3)
+        lap("conv-1")
+        c2 = self.conv2(x, t2)
+        lap("conv-2")
+        c3 = self.conv3(c2, t3)
+        lap("conv-3")
         c4 = self.conv4(c3, t4)
+        lap("conv-4")
         c5 = self.conv5(c4, t5)
+        lap("conv-5")
         # Top-down path back to stride 4.
         x = self.up3(self.up4(self.top(c5, t5), c4, t4), c3, t3)
+        lap("up")
         # Header and branches.
         for layer in self.header:
             x = layer(x, t3)
-        computed = None if t3 is None else t3.mask()
-        return Prediction(self.logits(x, t3), self.size(x, t3), self.orientation(x, t3), computed, tiles)
+        lap("header")
+        branches = [branch(x, t3) for branch in (self.logits, self.size, self.orientation)]
+        lap("branches")
+        pixels = Pixels.all((len(x), *x.shape[2:])) if t3 is None else t3.pixels
+        return Prediction(*(_rows(y, t3) for y in branches), pixels, tiles)
+
+
+def _rows(y: Tensor | SparseMap, tiles: Tiles | None) -> Tensor:
+    """[P, C] of the computed pixels."""
+    if isinstance(y, SparseMap):
+        return y.values
+    if tiles is not None:
+        return SparseMap.from_dense(y, tiles).values
+    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
 
 
 def _stage(in_channels: int, out_channels: int, units: int) -> Stage:

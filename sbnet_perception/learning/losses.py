@@ -24,15 +24,15 @@ def detection_loss(prediction: Prediction, label: Tensor, regression: Tensor) ->
     Returns:
         The sum, and its parts by name (detached).
     """
-    counted = label >= 0
-    if prediction.computed is not None:
-        counted = counted & prediction.computed
-    positive = counted & (label == 1)
+    # The computed pixels alone have a prediction.
+    label, regression = label.flatten()[prediction.pixels.flat], regression.permute(0, 2, 3, 1).flatten(0, 2)
+    positive = label == 1
     normalizer = positive.sum().clamp(min=1)
-    focal = focal_loss(prediction.logits[:, 0].float()[counted], positive[counted]) / normalizer
+    counted = label >= 0
+    focal = focal_loss(prediction.logits[counted, 0].float(), positive[counted]) / normalizer
     # Boxes count where a vehicle is.
-    outputs = torch.cat([prediction.size, prediction.orientation], 1).float().permute(0, 2, 3, 1)[positive]
-    wanted = regression.permute(0, 2, 3, 1)[positive]
+    outputs = torch.cat([prediction.size, prediction.orientation], 1)[positive].float()
+    wanted = regression[prediction.pixels.flat[positive]]
     box = F.smooth_l1_loss(outputs, wanted, beta=BETA, reduction="sum") / normalizer
     return focal + box, {"focal": focal.detach(), "box": box.detach()}
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.detector.config import STRIDES
 from sbnet_perception.learning import simulator
 from sbnet_perception.learning.frames import LabelledFrame, in_grid, simulated_frame
 
@@ -102,24 +101,42 @@ def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
     return replace(frame, points=points, boxes=boxes, road=road, point_counts=counts)
 
 
-def crop(frame: LabelledFrame, grid: Grid, columns: int, rng: np.random.Generator) -> tuple[LabelledFrame, Grid]:
-    """A window of the frame and its grid; the network sees no difference between near and far windows.
+def crop(
+    frame: LabelledFrame, grid: Grid, size: tuple[int, int], step: int, rng: np.random.Generator
+) -> tuple[LabelledFrame, Grid]:
+    """A window of ``size`` (rows, columns) of the frame, and its grid; the network sees no difference between windows.
 
-    The window starts at a multiple of the largest stride, so that the pixels of every stage stay aligned
-    (the larger tiles need not), and usually holds the centre of a vehicle.
+    The window starts at multiples of ``step`` cells, which keeps the tiles of every stage where they are, and
+    usually holds the centre of a vehicle.
     """
-    stride = max(STRIDES.values())
-    starts = np.arange(0, grid.width - columns + 1, stride)
     boxes = frame.boxes[in_grid(frame.boxes, grid)]
-    if len(boxes) and rng.random() < 0.8:
-        vehicle = (boxes[rng.integers(len(boxes)), 0] - grid.x_min) / grid.resolution
-        starts = starts[(starts <= vehicle) & (vehicle < starts + columns)]
-    start = int(rng.choice(starts))
-    low, high = grid.x_min + start * grid.resolution, grid.x_min + (start + columns) * grid.resolution
-    window = replace(grid, x_min=low, x_max=high)
-    near = (frame.points[:, 0] >= low) & (frame.points[:, 0] < high)
-    road = None if frame.road is None else frame.road[:, start : start + columns]
-    return replace(frame, points=frame.points[near], road=road), window
+    towards = boxes[rng.integers(len(boxes))] if len(boxes) and rng.random() < 0.8 else None
+    top, left = (
+        _start(extent, length, step, None if towards is None else (towards[axis] - low) / grid.resolution, rng)
+        for extent, length, axis, low in (
+            (grid.height, size[0], 1, grid.y_min),
+            (grid.width, size[1], 0, grid.x_min),
+        )
+    )
+    window = replace(
+        grid,
+        x_min=grid.x_min + left * grid.resolution,
+        x_max=grid.x_min + (left + size[1]) * grid.resolution,
+        y_min=grid.y_min + top * grid.resolution,
+        y_max=grid.y_min + (top + size[0]) * grid.resolution,
+    )
+    points = frame.points[window.cells(frame.points)[2]]
+    road = None if frame.road is None else frame.road[top : top + size[0], left : left + size[1]]
+    return replace(frame, points=points, road=road), window
+
+
+def _start(extent: int, length: int, step: int, centre: float | None, rng: np.random.Generator) -> int:
+    """First cell of a window of ``length`` cells of ``extent``, which holds the cell ``centre`` if there is one."""
+    starts = np.arange(0, extent - length + 1, step)
+    if centre is not None:
+        holding = starts[(starts <= centre) & (centre < starts + length)]
+        starts = holding if len(holding) else starts
+    return int(rng.choice(starts))
 
 
 def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:

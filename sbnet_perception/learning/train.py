@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sbnet_perception import __version__
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import voxelize
-from sbnet_perception.blocks import Tiles
+from sbnet_perception.bev.voxelize import voxels
+from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, initialize
 from sbnet_perception.detector.weights import save_weights
@@ -37,7 +37,7 @@ from sbnet_perception.learning.scenes import Scenes, augment, crop
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.masks.computation import computation_mask
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Batch = tuple[Voxels, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class TrainConfig:
     scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
     steps: int = field(default=4000, metadata={"help": "optimizer steps"})
     batch: int = field(default=4, metadata={"help": "scenes per step"})
-    crop: int = field(default=176, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
+    crop: int = field(default=192, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
+    crop_rows: int = field(default=192, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
     weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
     seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
@@ -59,11 +60,12 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         try:
-            width = Grid.named(self.grid).width
+            grid = Grid.named(self.grid)
         except ValueError as error:
             raise UserError(f"--{error}") from None
-        if not 16 <= self.crop <= width or self.crop % 16:
-            raise UserError(f"--crop is {self.crop}; it must be a multiple of 16 up to the grid's {width}")
+        for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
+            if not 16 <= value <= extent or value % 16:
+                raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")
 
 
 class _Batches(Dataset[Batch]):
@@ -71,30 +73,32 @@ class _Batches(Dataset[Batch]):
 
     def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
         self.scenes, self.config = scenes, config
-        self.mask, self.tile = DetectorConfig().mask, NetworkConfig().tile("conv-3")
+        self.mask, self.network = DetectorConfig().mask, NetworkConfig.of_grid(config.grid)
 
     def __len__(self) -> int:
         return self.config.steps
 
     def __getitem__(self, step: int) -> Batch:
         samples = [self._sample(step * self.config.batch + i) for i in range(self.config.batch)]
-        bev, mask, label, regression = (torch.cat(parts) for parts in zip(*samples, strict=True))
-        return bev.contiguous(memory_format=torch.channels_last), mask, label, regression
+        inputs, *others = zip(*samples, strict=True)
+        mask, label, regression = (torch.cat(parts) for parts in others)
+        return Voxels.cat(inputs), mask, label, regression
 
     def _sample(self, number: int) -> Batch:
         # Each epoch is another permutation of the scenes.
         epoch, position = divmod(number, len(self.scenes))
         order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(len(self.scenes))
         rng = np.random.default_rng((self.config.seed, 1, number))
-        frame, grid = crop(augment(self.scenes[int(order[position])], rng), self.scenes.grid, self.config.crop, rng)
+        scene, size = augment(self.scenes[int(order[position])], rng), (self.config.crop_rows, self.config.crop)
+        frame, grid = crop(scene, self.scenes.grid, size, self.network.alignment, rng)
         # What the detector will see at this frame: input and mask; what it should say.
         where = computation_mask(frame.points, grid, frame.road, self.mask).mask
         assert where is not None, "the default mask always has the occupancy"
         mask = torch.from_numpy(where)[None]
-        computed = Tiles.from_mask(mask, self.tile, OUTPUT_STRIDE).mask()[0].numpy()
+        computed = Tiles.from_mask(mask, self.network.tile("conv-3"), OUTPUT_STRIDE).mask()[0].numpy()
         targets = make_targets(frame.boxes, frame.point_counts, grid, computed)
         return (
-            voxelize(frame.points, grid),
+            voxels(frame.points, grid),
             mask,
             torch.from_numpy(targets.label)[None],
             torch.from_numpy(targets.regression)[None],
@@ -108,7 +112,7 @@ class Trainer:
         """``scenes`` names the scenes and the version of the simulator that made them."""
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
         self.step = 0
-        self.network = initialize(Detector(), config.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = initialize(Detector(config=NetworkConfig.of_grid(config.grid)), config.seed)
         self.network.train()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -117,9 +121,9 @@ class Trainer:
 
     def train_on(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
-        bev, mask, label, regression = batch
+        inputs, mask, label, regression = batch
         with torch.autocast("cpu", torch.bfloat16):
-            prediction = self.network(bev, mask)
+            prediction = self.network(inputs, mask)
         loss, parts = detection_loss(prediction, label, regression)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
