@@ -16,9 +16,9 @@ constexpr int64_t kPage = 4096;
 
 }  // namespace
 
-std::vector<Band> bands_of(const RowList& active, int64_t multiplications_per_pixel) {
-  const int64_t worth = active.pixels() * multiplications_per_pixel / kBandGrain + 1;
-  return split(active, std::min<int64_t>(torch::stable::get_num_threads(), worth));
+std::vector<Band> bands_of(const Rows& active, int64_t rows, int64_t multiplications_per_pixel) {
+  const int64_t worth = count_pixels(active, 0, rows) * multiplications_per_pixel / kBandGrain + 1;
+  return split(active, rows, std::min<int64_t>(torch::stable::get_num_threads(), worth));
 }
 
 void keep_border_rows(const Map& x, const Rows& needed, int64_t element, std::vector<Band>& bands,
@@ -27,12 +27,19 @@ void keep_border_rows(const Map& x, const Rows& needed, int64_t element, std::ve
   memory.resize(2 * bands.size() * row_bytes);
   char* free = memory.data();
   const auto keep = [&](int64_t row) {
-    const auto* const from = static_cast<const char*>(x.data) + row * row_bytes;
-    for (int64_t i = needed.start[row]; i < needed.start[row + 1]; ++i)
-      std::memcpy(free + needed.runs[i].begin * pixel, from + needed.runs[i].begin * pixel,
-                  (needed.runs[i].end - needed.runs[i].begin) * pixel);
+    if (x.stored.begin(row) == x.stored.end(row)) return RowCopy{};
+    const int64_t first = x.stored.begin(row)->number;
+    Walk walk(x.stored, row);
+    for (const Run* run = needed.begin(row); run != needed.end(row); ++run)
+      walk.along(
+          run->begin, run->end,
+          [&](int64_t from, int64_t to, int64_t number) {
+            std::memcpy(free + (number - first) * pixel, static_cast<const char*>(x.data) + number * pixel,
+                        (to - from) * pixel);
+          },
+          [](int64_t, int64_t) {});
     free += row_bytes;
-    return free - row_bytes;
+    return RowCopy{free - row_bytes, first};
   };
   for (size_t b = 0; b + 1 < bands.size(); ++b) {
     bands[b + 1].above = keep(bands[b].end - 1);

@@ -10,7 +10,7 @@
 namespace sbnet {
 
 // Bands of a layer's output rows: as many as there are threads, as far as the work is worth it.
-std::vector<Band> bands_of(const RowList& active, int64_t multiplications_per_pixel);
+std::vector<Band> bands_of(const Rows& active, int64_t rows, int64_t multiplications_per_pixel);
 
 // Copies of the input rows beside the borders of the bands: each band overwrites its own rows while its neighbours may
 // still read the outermost of them. `element` is the bytes of a channel.

@@ -7,41 +7,83 @@ namespace sbnet {
 
 enum class Type { kFloat, kDouble, kHalf, kBFloat16 };
 
-// Columns begin .. end of one row of a map.
+// Columns begin .. end of one row of a map; `number` says where in memory the first of them lies, in pixels.
 struct Run {
-  int32_t begin, end;
+  int32_t begin, end, number;
+
+  int32_t size() const { return end - begin; }
 };
 
 // Some pixels of a batch of maps: row r (of all images, one after the other) has the runs start[r] .. start[r + 1],
 // from left to right, without overlap.
 struct Rows {
-  const int64_t* start;
+  const int32_t* start;
   const Run* runs;
+
+  const Run* begin(int64_t row) const { return runs + start[row]; }
+  const Run* end(int64_t row) const { return runs + start[row + 1]; }
 };
 
 // Pixels of rows [first, last).
 inline int64_t count_pixels(const Rows& rows, int64_t first, int64_t last) {
   int64_t pixels = 0;
-  for (int64_t i = rows.start[first]; i < rows.start[last]; ++i) pixels += rows.runs[i].end - rows.runs[i].begin;
+  for (const Run* run = rows.begin(first); run != rows.begin(last); ++run) pixels += run->size();
   return pixels;
 }
+
+// Walks along the stored pixels of a row, from left to right.
+class Walk {
+ public:
+  Walk(const Rows& stored, int64_t row) : next_(stored.begin(row)), end_(stored.end(row)) {}
+
+  // Calls stored(begin, end, number) and absent(begin, end) for the parts of columns [begin, end).
+  template <typename Stored, typename Absent>
+  void along(int64_t begin, int64_t end, Stored stored, Absent absent) {
+    while (begin < end) {
+      while (next_ != end_ && next_->end <= begin) ++next_;
+      if (next_ == end_ || next_->begin >= end) return absent(begin, end);
+      if (next_->begin > begin) {
+        absent(begin, int64_t{next_->begin});
+        begin = next_->begin;
+      }
+      const int64_t stop = end < next_->end ? end : next_->end;
+      stored(begin, stop, next_->number + (begin - next_->begin));
+      begin = stop;
+    }
+  }
+
+  // The number of the pixel in a column; -1 if it is not stored.
+  int64_t number(int64_t column) {
+    while (next_ != end_ && next_->end <= column) ++next_;
+    return next_ != end_ && next_->begin <= column ? next_->number + (column - next_->begin) : -1;
+  }
+
+ private:
+  const Run *next_, *end_;
+};
 
 // Rows of packed weights are padded to an even number of channels: bfloat16 is multiplied in pairs.
 constexpr int padded_channels(int channels) { return (channels + 1) / 2 * 2; }
 
-// A batch of maps in memory, pixel by pixel with all channels (channels_last).
+// A batch of maps in memory, pixel by pixel with all channels (channels_last). Pixels that are not stored are 0.
 struct Map {
   void* data;
   int64_t height, width;
   int channels;
+  Rows stored;
+};
+
+// A copy of the stored pixels of a row, from pixel number `first` on; or none.
+struct RowCopy {
+  const void* data = nullptr;
+  int64_t first = 0;
 };
 
 // A part of the output rows (of all images, one after the other), for one thread. A layer that writes into its own
-// input gets copies of the two input rows that neighbours may have written to already; null elsewhere.
+// input gets copies of the two input rows that neighbours may have written to already.
 struct Band {
   int64_t begin, end;
-  const void* above;
-  const void* below;
+  RowCopy above, below;
 };
 
 // Packed weights and what is done to their sums: times scale, plus shift.
@@ -56,7 +98,7 @@ struct Unit {
   Type type{};
   Map x{}, y{};
   int stride = 1, middle = 0;  // `middle`: channels of the bottleneck
-  Rows needed{}, active{};     // input pixels that are read, output pixels that are computed
+  Rows needed{}, active{};     // input pixels that are looked at, output pixels that are computed
   Weights activation{}, reduce{}, conv{}, expand{}, project{};  // no `project`: x itself is added
 };
 
@@ -68,6 +110,22 @@ struct Conv {
   bool relu = true;
   Rows needed{}, active{};
   Weights weights{};
+};
+
+// Channels of a row of weights of a `VoxelConv`: whole vectors of any instruction set.
+constexpr int voxel_stride(int outputs) { return (outputs + 15) / 16 * 16; }
+
+// 3x3 convolution (stride 1, padding 1) of voxels, scale and shift, ReLU. Occupied pixel number k has the channels
+// c < channels - 1 whose bit is set in bits[k], and last[k] in the last one.
+struct VoxelConv {
+  Type type{};
+  Rows occupied{};
+  const int64_t* bits = nullptr;
+  const float* last = nullptr;
+  int channels = 0;
+  Map y{};
+  Rows active{};
+  Weights weights{};  // sums [9, channels, voxel_stride]: windows in raster order
 };
 
 // Transposed 2x2 convolution of x plus 1x1 convolution of `skip`, scale and shift, ReLU.
@@ -98,6 +156,7 @@ struct Kernels {
   LayerKernel<Unit> unit;
   LayerKernel<Conv> conv;
   LayerKernel<Upsample> upsample;
+  LayerKernel<VoxelConv> voxels;
 };
 
 // The best that this machine can run, or the one that the environment variable SBNET_ISA names.

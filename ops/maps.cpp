@@ -31,21 +31,37 @@ void fill_gaps(const Tensor& y, const char* from, const RowList& active) {
   parallel_for(y.size(0) * y.size(1), grain, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       int64_t next = row * width;
-      for (int64_t i = active.start[row]; i < active.start[row + 1]; ++i) {
-        fill(next, row * width + active.runs[i].begin);
-        next = row * width + active.runs[i].end;
+      for (const Run* run = active.rows().begin(row); run != active.rows().end(row); ++run) {
+        fill(next, row * width + run->begin);
+        next = row * width + run->end;
       }
       fill(next, (row + 1) * width);
     }
   });
 }
 
+void check_channels(const char* op, const char* name, int64_t channels) {
+  check(channels >= 1 && channels <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
+        " channels, got ", channels);
+}
+
+void check_map(const char* op, const char* name, const Tensor& x) {
+  check(x.dim() == 4 && x.is_contiguous(), op, ": ", name, " must be contiguous [N, H, W, C]");
+  check_channels(op, name, x.size(3));
+  int64_t pixels = 1;
+  for (int i = 0; i < 3; ++i) {
+    check(x.size(i) <= kHighest && pixels * x.size(i) <= kHighest, op, ": ", name, " must have at most ", kHighest,
+          " pixels, got ", describe(x));
+    pixels *= x.size(i);
+  }
+}
+
 // Pixels of y outside the active tiles become those of x, or 0 if there is no x.
 void restore_inactive_(Tensor y, const std::optional<Tensor>& x, const Tensor& indices, std::vector<int64_t> tile) {
   constexpr const char* op = "restore_inactive_";
-  map_of(op, "y", y);
+  check_map(op, "y", y);
   if (x) {
-    map_of(op, "x", *x);
+    check_map(op, "x", *x);
     check(x->scalar_type() == y.scalar_type() && std::equal(x->sizes().begin(), x->sizes().end(), y.sizes().begin()),
           op, ": x must have the dtype and the shape of y, ", describe(y), ", got ", describe(*x));
   }
@@ -56,17 +72,52 @@ void restore_inactive_(Tensor y, const std::optional<Tensor>& x, const Tensor& i
 
 }  // namespace
 
-Map map_of(const char* op, const char* name, const Tensor& x) {
-  check(x.dim() == 4 && x.is_contiguous(), op, ": ", name, " must be contiguous [N, H, W, C]");
-  check(x.size(3) >= 1 && x.size(3) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
-        " channels, got ", x.size(3));
+Map map_of(const char* op, const char* name, const Tensor& x, RowList& stored) {
+  check_map(op, name, x);
+  whole(extent_of(x), stored);
+  return {const_cast<void*>(x.const_data_ptr()), x.size(1), x.size(2), static_cast<int>(x.size(3)), stored.rows()};
+}
+
+Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Tensor& runs,
+                 const std::vector<int64_t>& size) {
+  check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
   int64_t pixels = 1;
-  for (int i = 0; i < 3; ++i) {
-    check(x.size(i) <= kHighest && pixels * x.size(i) <= kHighest, op, ": ", name, " must have at most ", kHighest,
-          " pixels, got ", describe(x));
-    pixels *= x.size(i);
+  for (const int64_t side : size) {
+    check(side >= 0 && side <= kHighest && pixels * side <= kHighest, op, ": size must be at most ", kHighest,
+          " pixels, got ", size[0], " x ", size[1], " x ", size[2]);
+    pixels *= side;
   }
-  return {const_cast<void*>(x.const_data_ptr()), x.size(1), x.size(2), static_cast<int>(x.size(3))};
+  const int64_t rows = size[0] * size[1];
+  check(start.dim() == 1 && start.size(0) == rows + 1 && start.scalar_type() == ScalarType::Int && start.is_contiguous(),
+        op, ": start of ", name, " must be contiguous int32 [", rows + 1, "], got ", describe(start));
+  check(runs.dim() == 2 && runs.size(1) == 3 && runs.scalar_type() == ScalarType::Int && runs.is_contiguous(), op,
+        ": runs of ", name, " must be contiguous int32 [R, 3], got ", describe(runs));
+  static_assert(sizeof(Run) == 3 * sizeof(int32_t));
+  const Rows stored{start.const_data_ptr<int32_t>(), reinterpret_cast<const Run*>(runs.const_data_ptr<int32_t>())};
+
+  // Every run lies in its row, behind the one before, and the pixels are numbered in this order.
+  bool right = stored.start[0] == 0 && stored.start[rows] == runs.size(0);
+  int64_t number = 0;
+  for (int64_t row = 0; row < rows && right; ++row) {
+    right = stored.start[row] <= stored.start[row + 1] && stored.start[row + 1] <= runs.size(0);
+    int32_t last = 0;
+    for (const Run* run = stored.begin(row); right && run != stored.end(row); ++run) {
+      right = run->begin >= last && run->end > run->begin && run->end <= size[2] && run->number == number;
+      last = run->end;
+      number += run->size();
+    }
+  }
+  check(right, op, ": runs of ", name, " must lie within ", size[0], " x ", size[1], " rows of ", size[2],
+        " pixels, from left to right, and number their pixels from 0 on");
+  return {{size[0], size[1], size[2]}, stored, number};
+}
+
+Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stored) {
+  check(x.dim() == 2 && x.is_contiguous() && x.size(0) == stored.count, op, ": ", name, " must be contiguous [",
+        stored.count, ", C], a row per stored pixel, got ", describe(x));
+  check_channels(op, name, x.size(1));
+  return {const_cast<void*>(x.const_data_ptr()), stored.extent.height, stored.extent.width,
+          static_cast<int>(x.size(1)), stored.rows};
 }
 
 const RowList& active_pixels(const char* op, const Tensor& indices, const std::vector<int64_t>& tile, Extent map) {

@@ -1,4 +1,4 @@
-// Maps [N, H, W, C] as tensors, and which of their pixels are active.
+// Maps as tensors, whole [N, H, W, C] or the stored pixels [P, C] alone, and which of their pixels are active.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -14,8 +14,23 @@ using torch::stable::Tensor;
 
 constexpr int64_t kMostChannels = 1 << 16;
 
-// A contiguous tensor as a map; else raises an error that names it.
-Map map_of(const char* op, const char* name, const Tensor& x);
+// A contiguous tensor [N, H, W, C] as a map whose rows, all stored, are written to `stored`; else raises an error that
+// names it.
+Map map_of(const char* op, const char* name, const Tensor& x, RowList& stored);
+
+// Pixels as tensors: start int32 [N * H + 1], runs int32 [R, 3] with numbers from 0 on, size (N, H, W).
+struct Pixels {
+  Extent extent;
+  Rows rows;
+  int64_t count;
+};
+
+// Raises an error that names the pixels if they are not what they should be.
+Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Tensor& runs,
+                 const std::vector<int64_t>& size);
+
+// A contiguous tensor [P, C] as the map of these pixels.
+Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stored);
 
 inline Extent extent_of(const Tensor& x) { return {x.size(0), x.size(1), x.size(2)}; }
 

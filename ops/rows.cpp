@@ -19,8 +19,8 @@ void set_bits(uint64_t* words, int64_t begin, int64_t end) {
   }
 }
 
-// Appends the runs of ones of a row of words.
-void append_runs(const uint64_t* words, int64_t count, std::vector<Run>& runs) {
+// Appends the runs of ones of a row of words, whose first pixel has the number `first`.
+void append_runs(const uint64_t* words, int64_t count, int64_t first, std::vector<Run>& runs) {
   bool inside = false;
   for (int64_t word = 0; word < count; ++word) {
     // Where the row changes between zeros and ones, seen from a word whose bits are flipped while inside a run.
@@ -31,7 +31,7 @@ void append_runs(const uint64_t* words, int64_t count, std::vector<Run>& runs) {
       if (inside)
         runs.back().end = column;
       else
-        runs.push_back({column, column});
+        runs.push_back({column, column, static_cast<int32_t>(first + column)});
       inside = !inside;
       bits = ~bits & (~uint64_t{0} << bit);
     }
@@ -47,6 +47,16 @@ int64_t neighbours(const int32_t* first, int64_t count) {
 }
 
 }  // namespace
+
+void whole(Extent map, RowList& pixels) {
+  pixels.runs.clear();
+  pixels.start.assign(1, 0);
+  for (int64_t row = 0; row < map.images * map.height; ++row) {
+    if (map.width > 0)
+      pixels.runs.push_back({0, static_cast<int32_t>(map.width), static_cast<int32_t>(row * map.width)});
+    pixels.start.push_back(static_cast<int32_t>(pixels.runs.size()));
+  }
+}
 
 bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active) {
@@ -69,13 +79,13 @@ bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t 
   active.runs.clear();
   active.start.assign(1, 0);
   for (int64_t row = 0; row < rows; ++row) {
-    append_runs(bits.data() + row * words, words, active.runs);
-    active.start.push_back(static_cast<int64_t>(active.runs.size()));
+    append_runs(bits.data() + row * words, words, row * map.width, active.runs);
+    active.start.push_back(static_cast<int32_t>(active.runs.size()));
   }
   return true;
 }
 
-void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t stride, RowList& needed) {
+void pixels_beneath(const Rows& active, Extent output, Extent input, int64_t stride, RowList& needed) {
   needed.runs.clear();
   needed.start.assign(1, 0);
   for (int64_t image = 0; image < input.images; ++image)
@@ -83,43 +93,40 @@ void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t 
       // the runs of up to three output rows whose windows reach this row
       const int64_t first = std::max<int64_t>(0, (y - 1 + stride - 1) / stride);
       const int64_t last = std::min(output.height - 1, (y + 1) / stride);
-      int64_t next[3], end[3];
+      const Run *next[3], *end[3];
       const int64_t sources = std::max<int64_t>(0, last - first + 1);
       for (int64_t s = 0; s < sources; ++s) {
-        next[s] = active.start[image * output.height + first + s];
-        end[s] = active.start[image * output.height + first + s + 1];
+        next[s] = active.begin(image * output.height + first + s);
+        end[s] = active.end(image * output.height + first + s);
       }
       // merge them from left to right
       const auto row_begin = static_cast<int64_t>(needed.runs.size());
       for (;;) {
         int64_t leftmost = -1;
         for (int64_t s = 0; s < sources; ++s)
-          if (next[s] < end[s] &&
-              (leftmost < 0 || active.runs[next[s]].begin < active.runs[next[leftmost]].begin))
-            leftmost = s;
+          if (next[s] < end[s] && (leftmost < 0 || next[s]->begin < next[leftmost]->begin)) leftmost = s;
         if (leftmost < 0) break;
-        const Run run = active.runs[next[leftmost]++];
+        const Run run = *next[leftmost]++;
         const auto begin = static_cast<int32_t>(std::max<int64_t>(0, stride * run.begin - 1));
         const auto stop = static_cast<int32_t>(std::min(input.width, stride * (run.end - 1) + 2));
         if (static_cast<int64_t>(needed.runs.size()) > row_begin && begin <= needed.runs.back().end)
           needed.runs.back().end = std::max(needed.runs.back().end, stop);
         else
-          needed.runs.push_back({begin, stop});
+          needed.runs.push_back({begin, stop, 0});
       }
-      needed.start.push_back(static_cast<int64_t>(needed.runs.size()));
+      needed.start.push_back(static_cast<int32_t>(needed.runs.size()));
     }
 }
 
-std::vector<Band> split(const RowList& active, int64_t parts) {
-  const auto rows = static_cast<int64_t>(active.start.size()) - 1;
-  const int64_t total = active.pixels();
+std::vector<Band> split(const Rows& active, int64_t rows, int64_t parts) {
+  const int64_t total = count_pixels(active, 0, rows);
   std::vector<Band> bands;
   int64_t begin = 0, done = 0;
   for (int64_t part = 1; part <= parts && begin < rows; ++part) {
     int64_t end = begin;
     for (; end < rows && (part == parts || done * parts < total * part); ++end)
-      done += count_pixels(active.rows(), end, end + 1);
-    if (end > begin) bands.push_back({begin, end, nullptr, nullptr});
+      done += count_pixels(active, end, end + 1);
+    if (end > begin) bands.push_back({begin, end, {}, {}});
     begin = end;
   }
   return bands;

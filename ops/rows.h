@@ -13,24 +13,26 @@ struct Extent {
   int64_t images, height, width;
 };
 
-// Rows of runs that own their memory; `fill` uses it again.
+// Rows of runs that own their memory, which is used again.
 struct RowList {
-  std::vector<int64_t> start;
+  std::vector<int32_t> start;
   std::vector<Run> runs;
 
   Rows rows() const { return {start.data(), runs.data()}; }
-  int64_t pixels() const { return count_pixels(rows(), 0, static_cast<int64_t>(start.size()) - 1); }
 };
 
-// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map. Returns false if
-// one of them lies outside the map.
+// All pixels of maps.
+void whole(Extent map, RowList& pixels);
+
+// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map, with numbers as
+// in a whole map. Returns false if one of them lies outside the map.
 bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active);
 
 // The input pixels beneath the 3x3 windows (padding 1, the given stride) of the output pixels `active`.
-void pixels_beneath(const RowList& active, Extent output, Extent input, int64_t stride, RowList& needed);
+void pixels_beneath(const Rows& active, Extent output, Extent input, int64_t stride, RowList& needed);
 
-// Splits the rows into at most `parts` bands with about as many active pixels each.
-std::vector<Band> split(const RowList& active, int64_t parts);
+// Splits `count` rows into at most `parts` bands with about as many active pixels each.
+std::vector<Band> split(const Rows& active, int64_t count, int64_t parts);
 
 }  // namespace sbnet

@@ -2,6 +2,7 @@
 #include <cstddef>
 
 #include "stream.h"
+#include "voxel_conv.h"
 
 namespace sbnet::SBNET_ISA {
 namespace {
@@ -60,11 +61,18 @@ class Inputs {
   using Element = typename Types<Storage>::Element;
 
   Inputs(Scratch& scratch, const Map& map)
-      : map_(map), stride_(padded_channels(map.channels)), copies_(scratch.take<Element>(kGroup * stride_)) {}
+      : map_(map),
+        stride_(padded_channels(map.channels)),
+        copies_(scratch.take<Element>(kGroup * stride_)),
+        nothing_(scratch.take<Storage>(map.channels)) {}
 
-  void clear() { zero(copies_, kGroup * stride_); }
-  void set(int p, int64_t pixel) {
-    const auto* const from = static_cast<const Storage*>(map_.data) + pixel * map_.channels;
+  void clear() {
+    zero(copies_, kGroup * stride_);
+    zero(nothing_, map_.channels);
+  }
+  // `number` of a stored pixel; -1 for one that is not.
+  void set(int p, int64_t number) {
+    const auto* const from = number < 0 ? nothing_ : static_cast<const Storage*>(map_.data) + number * map_.channels;
     if constexpr (std::is_same_v<Storage, Element>)
       if (stride_ == map_.channels) {
         pointers_[p] = from;
@@ -82,6 +90,7 @@ class Inputs {
   Map map_;
   int stride_;
   Element* copies_;
+  Storage* nothing_;
   const Element* pointers_[kGroup];
 };
 
@@ -123,9 +132,8 @@ void compute(const Unit& u, const Band& band, Scratch& scratch) {
     for (int p = 0; p < size; ++p)
       normalize(sums + p * stride, middle, conv.scale, conv.shift, narrow + p * middle_pad);
     row_pointers(narrow, middle_pad, size, narrow_pointers);
-    const auto* const x = static_cast<const Storage*>(u.x.data);
     if (projects) {
-      for (int p = 0; p < size; ++p) activate(p, x + pixels[p].in * in);
+      for (int p = 0; p < size; ++p) activate(p, static_cast<const Storage*>(pixels[p].centre));
       row_pointers(activated, in_pad, size, wide_pointers);
     }
     const Term<Element> terms[2] = {{narrow_pointers, expand.weights, middle_pad},
@@ -136,7 +144,7 @@ void compute(const Unit& u, const Band& band, Scratch& scratch) {
       if (projects)
         convert<Sum>(sums + p * stride, out, to);
       else
-        add(x + pixels[p].in * in, sums + p * stride, out, to);
+        add(static_cast<const Storage*>(pixels[p].centre), sums + p * stride, out, to);
     }
   };
   stream.run(band, fill, emit);
@@ -176,23 +184,40 @@ void conv3x3(const Conv& c, const Band& band, Scratch& scratch) {
   stream.run(band, fill, emit);
 }
 
+// Numbers of an output pixel, of the input pixel beneath it, and of that in the map of half the size.
 struct Pixel {
-  int64_t row, column;  // rows of all images, one after the other
-  int64_t out;          // its number
+  int64_t out, in, coarse;
 };
 
-// Calls body(phase, pixels, n) for groups of active pixels. With 4 `phases`, the pixels of a group have the same parity
-// of row and column, 2 * row + column.
+// Calls body(pixels, n) for groups of active pixels.
 template <typename Body>
-void for_each_active(const Rows& active, const Band& band, const Map& map, int phases, Pixel* pixels, Body body) {
+void for_each_active(const Rows& active, const Band& band, const Map& in, Pixel* pixels, Body body) {
+  for (int64_t first = band.begin; first < band.end; first += kChunkRows) {
+    int64_t found = 0;
+    for (int64_t row = first; row < std::min(first + kChunkRows, band.end); ++row) {
+      Walk walk(in.stored, row);
+      for (const Run* run = active.begin(row); run != active.end(row); ++run)
+        for (int64_t x = run->begin, out = run->number; x < run->end; ++x, ++out)
+          pixels[found++] = {out, walk.number(x), 0};
+    }
+    for_each_group(found, [&](int64_t start, int size) { body(pixels + start, size); });
+  }
+}
+
+// Calls body(phase, pixels, n) for groups of active pixels of the same parity of row and column, 2 * row + column.
+template <typename Body>
+void for_each_phase(const Rows& active, const Band& band, const Map& in, const Map& coarse, Pixel* pixels, Body body) {
   for (int64_t first = band.begin; first < band.end; first += kChunkRows)
-    for (int phase = 0; phase < phases; ++phase) {
+    for (int phase = 0; phase < 4; ++phase) {
       int64_t found = 0;
-      for (int64_t row = first; row < std::min(first + kChunkRows, band.end); ++row)
-        for (int64_t i = active.start[row]; i < active.start[row + 1]; ++i)
-          for (int64_t x = active.runs[i].begin; x < active.runs[i].end; ++x)
-            if (phases == 1 || row % map.height % 2 * 2 + x % 2 == phase)
-              pixels[found++] = {row, x, row * map.width + x};
+      for (int64_t row = first; row < std::min(first + kChunkRows, band.end); ++row) {
+        const int64_t image = row / in.height, y = row % in.height;
+        if (y % 2 != phase / 2) continue;
+        Walk walk(in.stored, row), coarse_walk(coarse.stored, image * coarse.height + y / 2);
+        for (const Run* run = active.begin(row); run != active.end(row); ++run)
+          for (int64_t x = run->begin + (run->begin + phase) % 2; x < run->end; x += 2)
+            pixels[found++] = {run->number + (x - run->begin), walk.number(x), coarse_walk.number(x / 2)};
+      }
       for_each_group(found, [&](int64_t start, int size) { body(phase, pixels + start, size); });
     }
 }
@@ -208,8 +233,8 @@ void conv1x1(const Conv& c, const Band& band, Scratch& scratch) {
   if (scratch.counts()) return;
   inputs.clear();
 
-  for_each_active(c.active, band, c.y, 1, list, [&](int, const Pixel* pixels, int size) {
-    for (int p = 0; p < size; ++p) inputs.set(p, pixels[p].out);
+  for_each_active(c.active, band, c.x, list, [&](const Pixel* pixels, int size) {
+    for (int p = 0; p < size; ++p) inputs.set(p, pixels[p].in);
     const Term<Element> term = inputs.term(size, conv.weights);
     multiply<Element>(&term, 1, size, out, sums, stride);
     finish(pixels, size, sums, stride, conv, c.relu, c.y);
@@ -234,11 +259,10 @@ void compute(const Upsample& u, const Band& band, Scratch& scratch) {
   inputs.clear();
   skips.clear();
 
-  for_each_active(u.active, band, u.y, 4, list, [&](int phase, const Pixel* pixels, int size) {
+  for_each_phase(u.active, band, u.skip, u.x, list, [&](int phase, const Pixel* pixels, int size) {
     for (int p = 0; p < size; ++p) {
-      const int64_t image = pixels[p].row / u.y.height, row = pixels[p].row % u.y.height / 2;
-      inputs.set(p, (image * u.x.height + row) * u.x.width + pixels[p].column / 2);
-      skips.set(p, pixels[p].out);
+      inputs.set(p, pixels[p].coarse);
+      skips.set(p, pixels[p].in);
     }
     const Term<Element> terms[2] = {inputs.term(size, up.term(phase)), skips.term(size, lateral.weights)};
     multiply<Element>(terms, 2, size, out, sums, stride);
@@ -305,6 +329,6 @@ constexpr LayerKernel<Layer> kLayerKernel = {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {SBNET_NAME(SBNET_ISA), kPackKernel, kLayerKernel<Unit>, kLayerKernel<Conv>,
-                          kLayerKernel<Upsample>};
+                          kLayerKernel<Upsample>, kLayerKernel<VoxelConv>};
 
 }  // namespace sbnet::SBNET_ISA

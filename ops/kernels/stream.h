@@ -62,7 +62,8 @@ struct Filled {
 template <typename Element>
 struct Emitted {
   const Element* window[3];  // left pixel of the three rows of the window
-  int64_t in, out;           // pixel numbers of the centre in the input and of the output
+  const void* centre;        // channels of the input pixel in its middle
+  int64_t out;               // number of the output pixel
 };
 
 // The window's rows: a ring of rows of `width` + 2 pixels, the outermost of which are 0 like everything outside the map.
@@ -113,12 +114,18 @@ class Stream {
       : maps_(maps),
         padded_(channels % 2 != 0),
         window_(scratch, maps.in.width, channels, maps.stride),
+        absent_(scratch.take<Element>(window_.channels())),
+        nothing_(scratch.take<char>(pixel_bytes())),
         filled_(scratch.take<Filled<Element>>(window_rows(maps.stride) * maps.in.width)),
         emitted_(scratch.take<Emitted<Element>>(kChunkRows * maps.out.width)) {}
 
   template <typename Fill, typename Emit>
   void run(const Band& band, Fill fill, Emit emit) {
     window_.clear(padded_);
+    zero(nothing_, pixel_bytes());
+    zero(absent_, window_.channels());
+    const Filled<Element> nothing{nothing_, absent_};
+    fill(&nothing, 1);
     for (int64_t begin = band.begin; begin < band.end;) {
       // one image after the other
       const int64_t image = begin / maps_.out.height, end = std::min(band.end, (image + 1) * maps_.out.height);
@@ -143,17 +150,26 @@ class Stream {
   int64_t fill_rows(const Band& band, int64_t image, int64_t first, int64_t last, int64_t next, Fill fill) {
     const int64_t begin = std::max({next, maps_.stride * first - 1, int64_t{0}});
     const int64_t end = std::min(maps_.stride * (last - 1) + 2, maps_.in.height);
-    const int64_t pixel = static_cast<int64_t>(maps_.in.channels) * maps_.bytes;
     int64_t pixels = 0;
     for (int64_t y = begin; y < end; ++y) {
       const int64_t row = image * maps_.in.height + y;
-      const auto* from = static_cast<const char*>(maps_.in.data) + row * maps_.in.width * pixel;
-      if (band.above && row == band.begin - 1) from = static_cast<const char*>(band.above);
-      if (band.below && row == band.end) from = static_cast<const char*>(band.below);
+      RowCopy from{maps_.in.data, 0};
+      if (band.above.data && row == band.begin - 1) from = band.above;
+      if (band.below.data && row == band.end) from = band.below;
       Element* const to = window_.row(y, maps_.in.height) + window_.channels();
-      for (int64_t i = maps_.needed.start[row]; i < maps_.needed.start[row + 1]; ++i)
-        for (int64_t x = maps_.needed.runs[i].begin; x < maps_.needed.runs[i].end; ++x)
-          filled_[pixels++] = {from + x * pixel, to + x * window_.channels()};
+      Walk walk(maps_.in.stored, row);
+      for (const Run* run = maps_.needed.begin(row); run != maps_.needed.end(row); ++run)
+        walk.along(
+            run->begin, run->end,
+            [&](int64_t x, int64_t stop, int64_t number) {
+              const char* pixel = at(from.data, number - from.first);
+              for (; x < stop; ++x, pixel += pixel_bytes())
+                filled_[pixels++] = {pixel, to + x * window_.channels()};
+            },
+            [&](int64_t x, int64_t stop) {
+              for (; x < stop; ++x)
+                std::memcpy(to + x * window_.channels(), absent_, window_.channels() * sizeof(Element));
+            });
     }
     for_each_group(pixels, [&](int64_t start, int size) { fill(filled_ + start, size); });
     return std::max(next, end);
@@ -164,21 +180,30 @@ class Stream {
     int64_t pixels = 0;
     for (int64_t row = first; row < last; ++row) {
       const int64_t y = maps_.stride * (row - image * maps_.out.height);
-      const int64_t in = (image * maps_.in.height + y) * maps_.in.width, out = row * maps_.out.width;
       const Element* window[3];
       for (int i = 0; i < 3; ++i) window[i] = window_.row(y + i - 1, maps_.in.height);
-      for (int64_t i = maps_.active.start[row]; i < maps_.active.start[row + 1]; ++i)
-        for (int64_t x = maps_.active.runs[i].begin; x < maps_.active.runs[i].end; ++x) {
-          const int64_t left = maps_.stride * x * window_.channels();
-          emitted_[pixels++] = {{window[0] + left, window[1] + left, window[2] + left}, in + maps_.stride * x, out + x};
+      Walk walk(maps_.in.stored, image * maps_.in.height + y);
+      for (const Run* run = maps_.active.begin(row); run != maps_.active.end(row); ++run)
+        for (int64_t x = run->begin, out = run->number; x < run->end; ++x, ++out) {
+          const int64_t left = maps_.stride * x * window_.channels(), centre = walk.number(maps_.stride * x);
+          emitted_[pixels++] = {{window[0] + left, window[1] + left, window[2] + left},
+                                centre < 0 ? nothing_ : at(maps_.in.data, centre),
+                                out};
         }
     }
     for_each_group(pixels, [&](int64_t start, int size) { emit(emitted_ + start, size); });
   }
 
+  int64_t pixel_bytes() const { return static_cast<int64_t>(maps_.in.channels) * maps_.bytes; }
+  const char* at(const void* data, int64_t number) const {
+    return static_cast<const char*>(data) + number * pixel_bytes();
+  }
+
   Streamed maps_;
   bool padded_;
   Window<Element> window_;
+  Element* absent_;  // a pixel of the window that is not stored in the input, as `fill` makes it
+  char* nothing_;    // channels of such a pixel
   Filled<Element>* filled_;
   Emitted<Element>* emitted_;
 };

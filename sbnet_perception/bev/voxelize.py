@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks import Pixels, Voxels
+from sbnet_perception.blocks.ops import UNAVAILABLE
 
 BINS = 30
 Z_MIN = -2.0
@@ -45,6 +46,18 @@ def voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
 
     Its memory grows with the points alone.
     """
+    if not UNAVAILABLE and points.dtype == np.float32:
+        bounds = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
+        cloud = torch.from_numpy(np.ascontiguousarray(points))
+        start, runs, bits, mean = torch.ops.sbnet.voxelize(
+            cloud, bounds, grid.resolution, grid.shape, Z_MIN, BIN_HEIGHT, BINS
+        )
+        return Voxels(Pixels(start, runs, (1, *grid.shape)), bits, mean, CHANNELS)
+    return reference_voxels(points, grid)
+
+
+def reference_voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
+    """`voxels` in NumPy."""
     cell, channel, intensity = _binned(points, grid)
     cells, where, count = np.unique(cell, return_inverse=True, return_counts=True)
     bits = np.zeros(len(cells), np.int64)

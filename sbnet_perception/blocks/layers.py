@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbnet_perception.blocks import layer_ops, sparse_layers
+from sbnet_perception.blocks import layer_ops, sparse_layers, sparse_ops
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.ops import call_checked
 from sbnet_perception.blocks.reference import Pair, check_image
@@ -112,7 +112,12 @@ class ConvUnit(nn.Module):
         return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
     def _sparse(self, x: SparseMap | Voxels, tiles: Tiles) -> SparseMap:
-        rows = sparse_layers.with_absent(x.values() if isinstance(x, Voxels) else x.values)
+        if not self.training and sparse_ops.applies(self.conv.weight):
+            compute: Any = sparse_ops.voxel_conv if isinstance(x, Voxels) else sparse_ops.conv_unit
+            parameters = [self.conv.weight, *_norm_parameters(self.norm)]
+            return SparseMap(compute(x, tiles.pixels, self.norm.eps, parameters), tiles)
+        values = x.values().to(self.conv.weight.dtype) if isinstance(x, Voxels) else x.values
+        rows = sparse_layers.with_absent(values)
         if self.conv.kernel_size == (1, 1):
             y = sparse_layers.pointwise(sparse_layers.beneath(rows, x.pixels, tiles.pixels), self.conv)
         else:
@@ -130,6 +135,9 @@ class PointwiseConv2d(nn.Conv2d):
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
         if isinstance(x, SparseMap):
             tiles = _needed(tiles, x.pixels.size)
+            assert self.bias is not None
+            if sparse_ops.applies(x.values):
+                return SparseMap(sparse_ops.conv_unit(x, tiles.pixels, 0.0, [self.weight, self.bias]), tiles)
             rows = sparse_layers.beneath(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels)
             return SparseMap(sparse_layers.pointwise(rows, self), tiles)
         x = _map("x", x)
@@ -171,6 +179,9 @@ class UpsampleUnit(nn.Module):
         return _run(layer_ops.upsample_unit, x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
     def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles) -> SparseMap:
+        if not self.training and sparse_ops.applies(x.values):
+            parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
+            return SparseMap(sparse_ops.upsample_unit(x, skip, tiles.pixels, self.norm.eps, parameters), tiles)
         y = sparse_layers.upsampled(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels, self.up)
         rows = sparse_layers.beneath(sparse_layers.with_absent(skip.values), skip.pixels, tiles.pixels)
         y = y + sparse_layers.pointwise(rows, self.lateral)
@@ -280,6 +291,10 @@ def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> M
         tiles = _needed(tiles, (images, -(-height // stride), -(-width // stride)))
         if units[0].keeps_shape and tiles is not x.tiles:
             raise ValueError("a unit that keeps the shape computes the tiles on which a SparseMap is stored, got others")
+        if not any(unit.training for unit in units) and sparse_ops.applies(x.values):
+            sets = [unit.tensors() for unit in units]
+            each = [eps for unit in units for eps in unit.eps()]
+            return SparseMap(sparse_ops.residual_units(x, tiles.pixels, stride, each, sets), tiles)
         for unit in units:
             x = unit.sparse(x, tiles)
         return x

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.ops import reduce_mask
+from sbnet_perception.blocks.ops import UNAVAILABLE, reduce_mask
 from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.blocks.reference import Pair
 
@@ -75,7 +75,10 @@ class Tiles:
     @functools.cached_property
     def pixels(self) -> Pixels:
         """The pixels of the active tiles."""
-        return Pixels.from_mask(self.mask())
+        if UNAVAILABLE or self.indices.device.type != "cpu":
+            return Pixels.from_mask(self.mask())
+        size = (self.batch, *self.size)
+        return Pixels(*torch.ops.sbnet.tile_pixels(self.indices, self.tile, size), size)
 
 
 def _side_within(side: int, extent: int) -> int:

@@ -1,0 +1,191 @@
+// A point cloud as the occupied cells of a bird's-eye-view raster.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <tuple>
+
+#include "check.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace sbnet {
+namespace {
+
+constexpr int64_t kPointsPerThread = 1 << 14, kBits = 64;
+
+// Where points fall, in float32 as the reference computes it.
+struct Raster {
+  float x_min, x_max, y_min, y_max, per_metre;
+  int64_t height, width;
+  float z_min, lowest, highest, bins_per_metre;
+  int bins;
+
+  // The row of a point that counts; -1 for others.
+  int32_t row(const float* p) const {
+    const bool inside = p[0] >= x_min && p[0] < x_max && p[1] >= y_min && p[1] < y_max;
+    if (!inside || !std::isfinite(p[2]) || !std::isfinite(p[3])) return -1;
+    return index(p[1], y_min, height);
+  }
+  int32_t column(const float* p) const { return index(p[0], x_min, width); }
+  // Heights from below upwards, then all that is below, all that is above.
+  int channel(const float* p) const {
+    const int bin = static_cast<int>(std::floor((std::clamp(p[2], lowest, highest) - z_min) * bins_per_metre));
+    return bin < 0 ? bins : bin >= bins ? bins + 1 : bin;
+  }
+
+ private:
+  // Rounding next to the upper edge stays in the last cell.
+  int32_t index(float value, float low, int64_t count) const {
+    return std::clamp(static_cast<int32_t>((value - low) * per_metre), 0, static_cast<int32_t>(count - 1));
+  }
+};
+
+struct Cell {
+  int32_t column;
+  float mean;
+  int64_t bits;
+};
+
+// The cells of one row, gathered column by column.
+class RowOfCells {
+ public:
+  explicit RowOfCells(int64_t width)
+      : bits_(width), count_(width), sum_(width), touched_(static_cast<size_t>(width / kBits + 1)) {}
+
+  void add(int32_t column, int channel, float intensity) {
+    touched_[column / kBits] |= uint64_t{1} << column % kBits;
+    bits_[column] |= int64_t{1} << channel;
+    sum_[column] += intensity;
+    ++count_[column];
+  }
+  // Writes the cells from left to right and forgets them; returns how many.
+  int64_t take(Cell* to) {
+    Cell* const begin = to;
+    for (size_t word = 0; word < touched_.size(); ++word)
+      for (; touched_[word] != 0; touched_[word] &= touched_[word] - 1) {
+        const auto column = static_cast<int32_t>(word * kBits + std::countr_zero(touched_[word]));
+        *to++ = {column, static_cast<float>(sum_[column] / count_[column]), bits_[column]};
+        bits_[column] = 0;
+        sum_[column] = 0;
+        count_[column] = 0;
+      }
+    return to - begin;
+  }
+
+ private:
+  std::vector<int64_t> bits_;
+  std::vector<double> count_, sum_;
+  std::vector<uint64_t> touched_;
+};
+
+// Numbers of the points that count, row by row and in their own order; `start` is where each row begins.
+void sort_by_row(const Tensor& points, const Raster& raster, std::vector<int32_t>& order, std::vector<int64_t>& start) {
+  const int64_t count = points.size(0), step = points.size(1);
+  const float* const data = points.const_data_ptr<float>();
+  thread_local std::vector<int32_t> rows_of_points;
+  std::vector<int32_t>& rows = rows_of_points;
+  rows.resize(count);
+  parallel_for(count, kPointsPerThread, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) rows[i] = raster.row(data + i * step);
+  });
+  start.assign(raster.height + 1, 0);
+  for (int64_t i = 0; i < count; ++i)
+    if (rows[i] >= 0) ++start[rows[i] + 1];
+  for (int64_t row = 0; row < raster.height; ++row) start[row + 1] += start[row];
+  order.resize(start.back());
+  for (int64_t i = 0; i < count; ++i)
+    if (rows[i] >= 0) order[start[rows[i]]++] = static_cast<int32_t>(i);
+  // Each row began where the one before it has ended.
+  std::copy_backward(start.begin(), start.end() - 1, start.end());
+  start[0] = 0;
+}
+
+// Joins neighbouring cells of a row into runs.
+void append_runs(const Cell* cells, int64_t count, int64_t number, std::vector<Run>& runs) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (i > 0 && cells[i].column == cells[i - 1].column + 1)
+      ++runs.back().end;
+    else
+      runs.push_back({cells[i].column, cells[i].column + 1, static_cast<int32_t>(number + i)});
+  }
+}
+
+// points float32 [P, 4] x, y, z, intensity -> start int32 [H + 1], runs int32 [R, 3], bits int64 [K] and mean intensity
+// float32 [K] of the K occupied cells; see kernels.h for start and runs. `range` is x_min, x_max, y_min, y_max.
+std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points, std::vector<double> range, double resolution,
+                                                    std::vector<int64_t> size, double z_min, double bin_height,
+                                                    int64_t bins) {
+  constexpr const char* op = "voxelize";
+  check(points.dim() == 2 && points.size(1) == 4 && points.scalar_type() == ScalarType::Float && points.is_contiguous(),
+        op, ": points must be contiguous float32 [P, 4], got ", describe(points));
+  check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest);
+  check(range.size() == 4, op, ": range must be x_min, x_max, y_min, y_max");
+  check_pair(op, "size", size, 1);
+  check(size[0] * size[1] <= kHighest, op, ": size must be at most ", kHighest, " cells");
+  check(resolution > 0 && bin_height > 0 && bins >= 1 && bins <= 61, op,
+        ": resolution and bin_height must be positive, bins 1 to 61");
+  const auto f = [](double value) { return static_cast<float>(value); };
+  const Raster raster{f(range[0]), f(range[1]), f(range[2]), f(range[3]), f(1 / resolution), size[0], size[1],
+                      f(z_min), f(z_min - bin_height / 2), f(z_min + (static_cast<double>(bins) + 0.5) * bin_height),
+                      f(1 / bin_height), static_cast<int>(bins)};
+
+  thread_local std::vector<int32_t> order_of_points;
+  thread_local std::vector<int64_t> start_of_rows;
+  thread_local std::vector<Cell> all_cells;
+  std::vector<int32_t>& order = order_of_points;
+  std::vector<int64_t>& first_point = start_of_rows;
+  std::vector<Cell>& cells = all_cells;
+  sort_by_row(points, raster, order, first_point);
+  // Each row's cells, where its points were.
+  cells.resize(order.size());
+  std::vector<int64_t> count(raster.height);
+  const float* const data = points.const_data_ptr<float>();
+  parallel_for(raster.height, raster.height / 8 + 1, [&](int64_t first, int64_t last) {
+    RowOfCells line(raster.width);
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t i = first_point[row]; i < first_point[row + 1]; ++i) {
+        const float* const p = data + int64_t{order[i]} * 4;
+        line.add(raster.column(p), raster.channel(p), p[3]);
+      }
+      count[row] = line.take(cells.data() + first_point[row]);
+    }
+  });
+
+  // Runs, and the cells without the gaps that repeated points left.
+  Tensor start = torch::stable::new_empty(points, {raster.height + 1}, ScalarType::Int);
+  int32_t* const starts = start.mutable_data_ptr<int32_t>();
+  std::vector<Run> list;
+  int64_t number = 0;
+  for (int64_t row = 0; row < raster.height; ++row) {
+    starts[row] = static_cast<int32_t>(list.size());
+    append_runs(cells.data() + first_point[row], count[row], number, list);
+    number += count[row];
+  }
+  starts[raster.height] = static_cast<int32_t>(list.size());
+  Tensor runs = torch::stable::new_empty(points, {static_cast<int64_t>(list.size()), 3}, ScalarType::Int);
+  if (!list.empty()) std::copy(list.begin(), list.end(), reinterpret_cast<Run*>(runs.mutable_data_ptr<int32_t>()));
+  Tensor bits = torch::stable::new_empty(points, {number}, ScalarType::Long);
+  Tensor mean = torch::stable::new_empty(points, {number});
+  int64_t* to_bits = bits.mutable_data_ptr<int64_t>();
+  float* to_mean = mean.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < raster.height; ++row)
+    for (const Cell *cell = cells.data() + first_point[row], *end = cell + count[row]; cell < end; ++cell) {
+      *to_bits++ = cell->bits;
+      *to_mean++ = cell->mean;
+    }
+  return {start, runs, bits, mean};
+}
+
+}  // namespace
+}  // namespace sbnet
+
+STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
+  m.def(
+      "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("voxelize", TORCH_BOX(&sbnet::voxelize)); }
