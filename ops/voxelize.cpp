@@ -114,10 +114,11 @@ void append_runs(const Cell* cells, int64_t count, int64_t number, std::vector<R
 }
 
 // points float32 [P, 4] x, y, z, intensity -> start int32 [H + 1], runs int32 [R, 3], bits int64 [K] and mean intensity
-// float32 [K] of the K occupied cells; see kernels.h for start and runs. `range` is x_min, x_max, y_min, y_max.
-std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points, std::vector<double> range, double resolution,
-                                                    std::vector<int64_t> size, double z_min, double bin_height,
-                                                    int64_t bins) {
+// float32 [K] of the K occupied cells, and the number of points in them; see kernels.h for start and runs. `range` is
+// x_min, x_max, y_min, y_max.
+std::tuple<Tensor, Tensor, Tensor, Tensor, int64_t> voxelize(const Tensor& points, std::vector<double> range,
+                                                             double resolution, std::vector<int64_t> size, double z_min,
+                                                             double bin_height, int64_t bins) {
   constexpr const char* op = "voxelize";
   check(points.dim() == 2 && points.size(1) == 4 && points.scalar_type() == ScalarType::Float && points.is_contiguous(),
         op, ": points must be contiguous float32 [P, 4], got ", describe(points));
@@ -143,7 +144,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points, std::v
   cells.resize(order.size());
   std::vector<int64_t> count(raster.height);
   const float* const data = points.const_data_ptr<float>();
-  parallel_for(raster.height, raster.height / 8 + 1, [&](int64_t first, int64_t last) {
+  const int64_t parts = std::min<int64_t>(8, static_cast<int64_t>(order.size()) / kPointsPerThread + 1);
+  parallel_for(raster.height, divide_up(raster.height, parts), [&](int64_t first, int64_t last) {
     RowOfCells line(raster.width);
     for (int64_t row = first; row < last; ++row) {
       for (int64_t i = first_point[row]; i < first_point[row + 1]; ++i) {
@@ -176,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points, std::v
       *to_bits++ = cell->bits;
       *to_mean++ = cell->mean;
     }
-  return {start, runs, bits, mean};
+  return {start, runs, bits, mean, static_cast<int64_t>(order.size())};
 }
 
 }  // namespace
@@ -185,7 +187,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points, std::v
 STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
   m.def(
       "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
+      "-> (Tensor, Tensor, Tensor, Tensor, int)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("voxelize", TORCH_BOX(&sbnet::voxelize)); }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from shapely.geometry import Polygon
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.detector.boxes import Detections, bev_iou, corners_bev, decode, nms
+from sbnet_perception.bev.voxelize import voxels
+from sbnet_perception.blocks import Pixels
+from sbnet_perception.detector.boxes import Detections, bev_iou, corners_bev, decode, nms, reference_nms
 from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, Prediction, initialize
 from sbnet_perception.detector.pipeline import Pipeline
@@ -39,6 +42,17 @@ def outputs(prediction):
     return torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
 
 
+def rows_of(maps):
+    """[N, C, h, w] as rows of pixels."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def prediction_of(logits, size, orientation, computed):
+    """A prediction from maps [N, C, h, w] and the pixels that were computed, bool [N, h, w]."""
+    pixels = Pixels.from_mask(computed)
+    return Prediction(*(rows_of(y)[pixels.flat] for y in (logits, size, orientation)), pixels, {})
+
+
 def test_the_network_has_the_size_the_paper_states():
     parameters = sum(p.numel() for p in Detector().parameters())
     assert 1.8e6 < parameters < 2.2e6
@@ -49,7 +63,20 @@ def test_an_all_ones_mask_gives_exactly_the_dense_network(network):
     bev = torch.rand(1, 33, 200, 352)
     dense, sparse = network(bev), network(bev, torch.ones(1, 200, 352, dtype=torch.bool))
     torch.testing.assert_close(outputs(sparse), outputs(dense), rtol=1e-4, atol=1e-4)
-    assert bool(sparse.computed.all()) and dense.computed is None
+    assert torch.equal(sparse.pixels.flat, torch.arange(50 * 88)) and torch.equal(dense.pixels.flat, sparse.pixels.flat)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiles", [(8, 8, 4, 4, 2), (2, 2, 2, 2, 1), (2, 4, 6, 2, 3)])
+def test_voxels_give_the_same_prediction_as_the_dense_map_that_they_are(tiles):
+    network = initialize(Detector(config=replace(SMALL, tiles=tiles)), 0).eval()
+    grid = Grid.named("compact")
+    seen = voxels(cloud(), grid)
+    mask = torch.zeros(1, *grid.shape, dtype=torch.bool)
+    mask[0, 80:110, 90:130] = mask[0, 3:5, 340:] = True
+    expected, found = network(seen.dense(), mask), network(seen, mask)
+    assert torch.equal(found.pixels.flat, expected.pixels.flat)
+    torch.testing.assert_close(outputs(found), outputs(expected), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -79,8 +106,9 @@ def test_the_sparse_network_equals_dense_layers_zeroed_outside_active_tiles(netw
     for layer in network.header:
         x = layer(x) * active["conv-3"]
     expected = torch.cat([network.logits(x), network.size(x), network.orientation(x)], 1) * active["conv-3"]
-    torch.testing.assert_close(outputs(prediction), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(prediction.computed, active["conv-3"][:, 0])
+    computed = active["conv-3"][:, 0]
+    assert torch.equal(prediction.pixels.mask(), computed)
+    torch.testing.assert_close(outputs(prediction), rows_of(expected)[computed.flatten()], rtol=1e-4, atol=1e-4)
     assert 0 < float(active["conv-3"].float().mean()) < 0.6
 
 
@@ -118,6 +146,17 @@ def test_suppression_keeps_the_better_of_two_overlapping_boxes_and_the_limit():
     assert len(nms(Detections.empty(), 0.1, 2)) == 0
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(box, max_size=12), st.floats(0, 0.9))
+def test_compiled_suppression_equals_the_reference(found, iou):
+    boxes = np.array(found, np.float32).reshape(-1, 7)
+    overlaps = bev_iou(boxes, boxes)
+    assume(not (np.abs(overlaps - iou) < 1e-6)[~np.eye(len(boxes), dtype=bool)].any())
+    detections = Detections(boxes, np.ones(len(boxes), np.float32), np.arange(len(boxes)))
+    expected = reference_nms(detections, iou, 7)
+    assert nms(detections, iou, 7).classes.tolist() == expected.classes.tolist()
+
+
 def test_suppression_follows_its_definition_pair_by_pair():
     rng = np.random.default_rng(0)
     boxes = rng.uniform([0, -10, 0, 3, 1.5, 1, -3], [30, 10, 1, 8, 2.5, 2, 3], (80, 7)).astype(np.float32)
@@ -139,7 +178,8 @@ def test_decoding_puts_a_box_where_its_targets_say():
     targets = make_targets(truth, np.array([50, 50]), grid)
     logits = torch.from_numpy(np.where(targets.label == 1, 5.0, -5.0))[None, None]
     values = torch.from_numpy(targets.regression)[None]
-    found = nms(decode(Prediction(logits, values[:, :6], values[:, 6:], None, {}), grid, 0.5), 0.1, 10)
+    computed = torch.from_numpy(targets.label == 1)[None]
+    found = nms(decode(prediction_of(logits, values[:, :6], values[:, 6:], computed), grid, 0.5), 0.1, 10)
     order = np.argsort(found.boxes[:, 0])
     assert found.boxes[order] == pytest.approx(truth, abs=1e-4)
 
@@ -147,7 +187,7 @@ def test_decoding_puts_a_box_where_its_targets_say():
 def test_nothing_is_detected_where_nothing_was_computed():
     shape = (1, 1, 50, 88)
     computed = torch.zeros(1, 50, 88, dtype=torch.bool)
-    prediction = Prediction(torch.full(shape, 9.0), torch.zeros(1, 6, 50, 88), torch.ones(1, 2, 50, 88), computed, {})
+    prediction = prediction_of(torch.full(shape, 9.0), torch.zeros(1, 6, 50, 88), torch.ones(1, 2, 50, 88), computed)
     assert len(decode(prediction, Grid.named("compact"), 0.1)) == 0
 
 

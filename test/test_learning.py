@@ -109,16 +109,17 @@ def test_scenes_are_simulated_once_and_read_back(scenes):
 def test_a_crop_keeps_points_boxes_and_road_aligned(scenes):
     rng = np.random.default_rng(0)
     for index in range(6):
-        part, window = crop(scenes[index], GRID, 176, rng)
-        assert window.shape == (200, 176) and part.road.shape == window.shape
-        assert round((window.x_min - GRID.x_min) / GRID.resolution) % 16 == 0
+        part, window = crop(scenes[index], GRID, (160, 176), 32, rng)
+        assert window.shape == (160, 176) and part.road.shape == window.shape
         # Stored to the centimetre, a point may lie just on the grid's edge, which is outside.
         assert window.cells(part.points)[2].mean() > 0.999
-        first = round((window.x_min - GRID.x_min) / GRID.resolution)
-        columns = slice(first, first + 176)
-        assert np.array_equal(part.road, scenes[index].road[:, columns])
+        top = round((window.y_min - GRID.y_min) / GRID.resolution)
+        left = round((window.x_min - GRID.x_min) / GRID.resolution)
+        assert top % 32 == left % 32 == 0
+        rows, columns = slice(top, top + 160), slice(left, left + 176)
+        assert np.array_equal(part.road, scenes[index].road[rows, columns])
         # The window shows what the whole shows there; points on the border of two cells may round either way.
-        seen, expected = voxelize(part.points, window), voxelize(scenes[index].points, GRID)[..., columns]
+        seen, expected = voxelize(part.points, window), voxelize(scenes[index].points, GRID)[..., rows, columns]
         assert (seen != expected).sum() < 0.1 * expected.count_nonzero()
 
 

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import ABOVE, BELOW, CHANNELS, INTENSITY, Voxelizer, voxelize
+from sbnet_perception.bev.voxelize import (
+    ABOVE,
+    BELOW,
+    CHANNELS,
+    INTENSITY,
+    Voxelizer,
+    reference_voxels,
+    voxelize,
+    voxels,
+)
+from sbnet_perception.blocks import Voxels
 
 SMALL = Grid(0.0, 4.0, -2.0, 2.0, 0.5)
 # Off the borders of cells and bins, where float32 and float64 agree.
@@ -45,6 +55,49 @@ def test_voxelization_follows_its_definition_point_by_point(points: np.ndarray) 
     assert image.dtype == torch.float32
     assert image.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(image[0].numpy(), _point_by_point(points, SMALL), atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(CLOUDS)
+def test_voxels_are_the_occupied_cells_of_the_dense_map(points: np.ndarray) -> None:
+    seen, image = voxels(points, SMALL), voxelize(points, SMALL)
+    assert torch.equal(seen.dense(), image)
+    assert torch.equal(seen.pixels.mask(), image.bool().any(1)) and seen.channels == CHANNELS
+    _assert_same(seen, reference_voxels(points, SMALL))
+
+
+def _assert_same(found: Voxels, expected: Voxels) -> None:
+    assert torch.equal(found.pixels.flat, expected.pixels.flat) and found.points == expected.points
+    assert torch.equal(found.bits, expected.bits) and torch.equal(found.last, expected.last)
+
+
+WILD = st.sampled_from(
+    [0.0, 4.0, -2.0, 2.0, 0.5, 3.9999998, -2.0000002, 1.9999999, math.nan, math.inf, -math.inf, 3e38]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(WILD, WILD, WILD | st.floats(-3, 6, width=32), WILD), max_size=40))
+def test_points_on_edges_out_of_range_and_not_finite_fall_as_in_the_dense_map(rows: list[tuple[float, ...]]) -> None:
+    points = np.array(rows, dtype=np.float32).reshape(-1, 4)
+    with np.errstate(all="ignore"):
+        expected = reference_voxels(points, SMALL)
+        image = voxelize(points, SMALL)
+    seen = voxels(points, SMALL)
+    _assert_same(seen, expected)
+    torch.testing.assert_close(seen.dense(), image, rtol=0, atol=0, equal_nan=True)
+
+
+def test_millions_of_points_give_the_same_voxels_with_any_number_of_threads() -> None:
+    points = np.random.default_rng(0).uniform([-5, -25, -4, 0], [75, 25, 6, 1], (2_000_000, 4)).astype(np.float32)
+    grid, threads = Grid.named("paper"), torch.get_num_threads()
+    expected = reference_voxels(points, grid)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            _assert_same(voxels(points, grid), expected)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @settings(max_examples=50, deadline=None)

@@ -49,10 +49,10 @@ def voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
     if not UNAVAILABLE and points.dtype == np.float32:
         bounds = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
         cloud = torch.from_numpy(np.ascontiguousarray(points))
-        start, runs, bits, mean = torch.ops.sbnet.voxelize(
+        start, runs, bits, mean, count = torch.ops.sbnet.voxelize(
             cloud, bounds, grid.resolution, grid.shape, Z_MIN, BIN_HEIGHT, BINS
         )
-        return Voxels(Pixels(start, runs, (1, *grid.shape)), bits, mean, CHANNELS)
+        return Voxels(Pixels(start, runs, (1, *grid.shape)), bits, mean, CHANNELS, count)
     return reference_voxels(points, grid)
 
 
@@ -64,7 +64,7 @@ def reference_voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
     np.bitwise_or.at(bits, where, np.int64(1) << channel)
     mean = np.bincount(where, weights=intensity, minlength=len(cells)) / count
     pixels = Pixels.from_flat(torch.from_numpy(cells), (1, *grid.shape))
-    return Voxels(pixels, torch.from_numpy(bits), torch.from_numpy(mean.astype(np.float32)), CHANNELS)
+    return Voxels(pixels, torch.from_numpy(bits), torch.from_numpy(mean.astype(np.float32)), CHANNELS, len(cell))
 
 
 def _binned(

@@ -131,7 +131,7 @@ class PointwiseConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
+    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:  # type: ignore[override]
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
         if isinstance(x, SparseMap):
             tiles = _needed(tiles, x.pixels.size)
@@ -164,7 +164,9 @@ class UpsampleUnit(nn.Module):
 
     def forward(self, x: Map, skip: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]; ``tiles`` have even sides."""
-        if isinstance(x, SparseMap) and isinstance(skip, SparseMap):
+        if isinstance(x, SparseMap) or isinstance(skip, SparseMap):
+            if not (isinstance(x, SparseMap) and isinstance(skip, SparseMap)):
+                raise TypeError("x and skip must both be SparseMap, or both tensors")
             return self._sparse(x, skip, _needed(tiles, skip.pixels.size))
         x, skip = _map("x", x), _map("skip", skip)
         _check_tiles(tiles, skip.shape[0], (skip.shape[2], skip.shape[3]))
@@ -290,7 +292,7 @@ def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> M
         images, height, width = x.pixels.size
         tiles = _needed(tiles, (images, -(-height // stride), -(-width // stride)))
         if units[0].keeps_shape and tiles is not x.tiles:
-            raise ValueError("a unit that keeps the shape computes the tiles on which a SparseMap is stored, got others")
+            raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
         if not any(unit.training for unit in units) and sparse_ops.applies(x.values):
             sets = [unit.tensors() for unit in units]
             each = [eps for unit in units for eps in unit.eps()]

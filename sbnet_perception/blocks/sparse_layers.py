@@ -6,7 +6,6 @@ keeps zeros as zeros that last row is 0; within a residual unit it is what the u
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -78,7 +78,8 @@ class Tiles:
         if UNAVAILABLE or self.indices.device.type != "cpu":
             return Pixels.from_mask(self.mask())
         size = (self.batch, *self.size)
-        return Pixels(*torch.ops.sbnet.tile_pixels(self.indices, self.tile, size), size)
+        start, runs = torch.ops.sbnet.tile_pixels(self.indices, self.tile, size)
+        return Pixels(start, runs, size)
 
 
 def _side_within(side: int, extent: int) -> int:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.blocks.ops import UNAVAILABLE
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Prediction
 
 Floats = NDArray[np.float32]
@@ -66,6 +67,13 @@ def decode(prediction: Prediction, grid: Grid, score_threshold: float) -> Detect
 
 def nms(detections: Detections, iou: float, limit: int) -> Detections:
     """Greedy rotated non-maximum suppression over all classes; ``detections`` are best first."""
+    if UNAVAILABLE:
+        return reference_nms(detections, iou, limit)
+    return detections[torch.ops.sbnet.rotated_nms(torch.from_numpy(detections.boxes), iou, limit).numpy()]
+
+
+def reference_nms(detections: Detections, iou: float, limit: int) -> Detections:
+    """`nms` in NumPy."""
     kept: list[int] = []
     left: NDArray[np.intp] = np.arange(len(detections))
     while len(left) and len(kept) < limit:

@@ -83,6 +83,13 @@ class DetectorConfig:
         default="",
         metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."},
     )
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Numbers that the network computes with; bfloat16 is faster where the processor has it.",
+            "choices": ("float32", "bfloat16"),
+        },
+    )
     classes: tuple[str, ...] = field(
         default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}
     )

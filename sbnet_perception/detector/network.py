@@ -75,17 +75,18 @@ class Detector(nn.Module):
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
         return {stage: Tiles.from_mask(mask, self.config.tile(stage), stride) for stage, stride in STRIDES.items()}
 
-    def forward(
-        self, bev: Tensor | Voxels, mask: Tensor | None = None, lap: Callable[[str], None] = lambda stage: None
-    ) -> Prediction:
+    def forward(self, bev: Tensor | Voxels, mask: Tensor | None = None) -> Prediction:
         """Predictions for ``bev``, [N, 33, H, W] or voxels of that size.
 
-        Computed where ``mask`` bool [N, H, W] is True, which voxels need, or everywhere. ``lap`` is called with the
-        name of each stage when it is done.
+        Computed where ``mask`` bool [N, H, W] is True, or everywhere; voxels need one.
         """
-        tiles = {} if mask is None else self.tiles(mask)
+        return self.predict(bev, {} if mask is None else self.tiles(mask))
+
+    def predict(
+        self, bev: Tensor | Voxels, tiles: dict[str, Tiles], lap: Callable[[str], None] = lambda stage: None
+    ) -> Prediction:
+        """As `forward`, with the tiles of every stage, or none; ``lap`` gets the name of each part when it is done."""
         t1, t2, t3, t4, t5 = (tiles.get(stage) for stage in STRIDES)
-        lap("tiles")
         # Backbone: strides 1, 2, 4, 8, 16.
         x = bev
         for layer in self.conv1:
@@ -106,10 +107,10 @@ class Detector(nn.Module):
         for layer in self.header:
             x = layer(x, t3)
         lap("header")
-        branches = [branch(x, t3) for branch in (self.logits, self.size, self.orientation)]
+        logits, size, orientation = (_rows(branch(x, t3), t3) for branch in (self.logits, self.size, self.orientation))
         lap("branches")
         pixels = Pixels.all((len(x), *x.shape[2:])) if t3 is None else t3.pixels
-        return Prediction(*(_rows(y, t3) for y in branches), pixels, tiles)
+        return Prediction(logits, size, orientation, pixels, tiles)
 
 
 def _rows(y: Tensor | SparseMap, tiles: Tiles | None) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import CHANNELS, Voxelizer
+from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.network import OUTPUT_STRIDE
+from sbnet_perception.detector.network import Prediction
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.computation import computation_mask
 
@@ -57,15 +57,13 @@ class Pipeline:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config)
-        self._voxelize = Voxelizer(self.grid)
         self._warm_up()
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """The first inference allocates and packs weights, for tiles and for masks too full for them."""
-        bev = torch.zeros(1, CHANNELS, *self.grid.shape)
-        for fill in (True, False):
-            self.network(bev, torch.full((1, *self.grid.shape), fill))
+        """The first inference allocates and packs weights."""
+        nothing = np.zeros((0, 4), np.float32)
+        self._compute(nothing, np.ones(self.grid.shape, bool), _Clock())
 
     @torch.inference_mode()
     def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | None = None) -> PipelineResult:
@@ -78,32 +76,34 @@ class Pipeline:
         clock = _Clock()
         # A cheap mask says where to compute.
         where = computation_mask(points, self.grid, road, self.config.mask)
-        mask = None if where.mask is None else torch.from_numpy(where.mask)[None]
-        clock.lap("mask")
-        # The cloud becomes a bird's-eye view.
-        bev = self._voxelize(points)
-        clock.lap("voxelize")
-        # The network computes the active tiles of each stage.
-        prediction = self.network(bev, mask)
-        clock.lap("network")
+        prediction, count = self._compute(points, where.mask, clock)
         # Active positions become boxes; the better of two that overlap stays.
         detections = decode(prediction, self.grid, self.config.score_threshold)
         detections = nms(detections, self.config.nms_iou, self.config.max_detections)
-        clock.lap("decode")
+        clock.lap("nms")
         return PipelineResult(
             detections=detections,
             mask=where.mask,
-            computed=self._everywhere() if prediction.computed is None else prediction.computed[0].numpy(),
+            computed=prediction.pixels.mask()[0].numpy(),
             dense=where.mask is None,
             missing_road=where.missing_road,
-            points_in_range=int(self.grid.cells(points)[2].sum()),
+            points_in_range=count,
             sparsity={stage: tiles.sparsity for stage, tiles in prediction.tiles.items()},
             timings_ms=clock.laps,
         )
 
-    def _everywhere(self) -> NDArray[np.bool_]:
-        height, width = self.grid.shape
-        return np.ones((-(-height // OUTPUT_STRIDE), -(-width // OUTPUT_STRIDE)), bool)
+    def _compute(
+        self, points: NDArray[np.float32], mask: NDArray[np.bool_] | None, clock: _Clock
+    ) -> tuple[Prediction, int]:
+        """The network's prediction where ``mask`` is True, and how many points it has seen."""
+        tiles = {} if mask is None else self.network.tiles(torch.from_numpy(mask)[None])
+        clock.lap("mask")
+        # The cloud becomes a bird's-eye view.
+        seen = voxels(points, self.grid)
+        bev = seen if tiles else seen.dense().to(self.network.logits.weight.dtype)
+        clock.lap("voxelize")
+        # The network computes the active tiles of each stage.
+        return self.network.predict(bev, tiles, clock.lap), seen.points
 
 
 class _Clock:

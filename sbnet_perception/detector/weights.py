@@ -10,6 +10,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector
@@ -89,7 +90,15 @@ def load_network(config: DetectorConfig) -> Detector:
     for name, wanted in (("grid", config.grid), ("classes", list(config.classes))):
         if about[name] != wanted:
             raise WeightsError(f"weights: {path} is for {name} {about[name]!r}, the configuration asks for {wanted!r}")
-    return load_state(path, about, len(config.classes)).eval()
+    return in_dtype(load_state(path, about, len(config.classes)), config.dtype).eval()
+
+
+def in_dtype(network: Detector, name: str) -> Detector:
+    """Converts the convolutions to a dtype; normalizations stay in float32."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(getattr(torch, name))
+    return network
 
 
 def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:

@@ -135,7 +135,7 @@ def _start(extent: int, length: int, step: int, centre: float | None, rng: np.ra
     starts = np.arange(0, extent - length + 1, step)
     if centre is not None:
         holding = starts[(starts <= centre) & (centre < starts + length)]
-        starts = holding if len(holding) else starts
+        return int(rng.choice(holding if len(holding) else starts))
     return int(rng.choice(starts))
 
 

@@ -82,7 +82,7 @@ class _Batches(Dataset[Batch]):
         samples = [self._sample(step * self.config.batch + i) for i in range(self.config.batch)]
         inputs, *others = zip(*samples, strict=True)
         mask, label, regression = (torch.cat(parts) for parts in others)
-        return Voxels.cat(inputs), mask, label, regression
+        return Voxels.cat(list(inputs)), mask, label, regression
 
     def _sample(self, number: int) -> Batch:
         # Each epoch is another permutation of the scenes.
