@@ -19,6 +19,7 @@ FACTS = FrameFacts(
     points_in_range=1,
     detections=0,
     latency_ms=1.0,
+    pipeline_ms=0.5,
     dense=False,
     road_problem="",
     road_age_s=None,

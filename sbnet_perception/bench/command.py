@@ -10,6 +10,7 @@ from sbnet_perception.errors import UserError
 
 KINDS = {
     "network": "the network of the shipped weights, dense and under each mask",
+    "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "tune": "the best tile of every layer and when dense is faster, kept for later runs",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if kind == "network":
             command.add_argument("--real", type=Path, metavar="FOLDER", help="measure on FOLDER/frames/*.npz too")
             command.add_argument("--weights", default="", help="weights file (default: the shipped ones)")
+        elif kind == "node":
+            command.add_argument("--points", type=int, default=100_000, help="points of each cloud (default 100000)")
+            command.add_argument("--messages", type=int, default=200, help="clouds of each layout (default 200)")
+            command.add_argument("--layout", metavar="LAYOUT", help="xyzi, velodyne or autoware (default: all)")
+            command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
         elif kind == "tune":
             command.add_argument("--dtype", metavar="DTYPE", help="float32 or bfloat16 (default: both)")
             command.epilog = "Kept in SBNET_TUNING if set, else in sbnet_perception/tuning.json of the cache folder."

@@ -147,7 +147,8 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
         "points": str(facts.points),
         "points in range": str(facts.points_in_range),
         "detections": str(facts.detections),
-        "latency ms": f"{facts.latency_ms:.1f}",
+        "latency ms": f"{facts.latency_ms:.2f}",
+        "pipeline ms": f"{facts.pipeline_ms:.2f}",
         "dense": str(facts.dense).lower(),
         "road mask": facts.road_problem or "in use"
         if facts.road_age_s is not None or facts.road_problem

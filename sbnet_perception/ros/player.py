@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class Player:
         self._clock = self._node.create_publisher(Clock, "/clock", clock_qos)
         self._publishers = {name: self._publisher(*wire) for name, wire in played.wire.items()}
         for topic, msgtype in OUTPUTS.items():
-            self._subscribe(topic, msgtype)
+            self.listen(topic, msgtype, functools.partial(self._receive, topic, msgtype))
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._spinner = threading.Thread(target=self._spin, daemon=True)
@@ -102,6 +103,11 @@ class Player:
             self._tick(start_ns)
             time.sleep(0.02)
         time.sleep(SETTLE_S)
+
+    def listen(self, topic: str, msgtype: str, receive: Callable[[bytes], None]) -> None:
+        """Calls `receive` with the CDR bytes of each message of a topic, in the thread that takes all of them in."""
+        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        self._node.create_subscription(message_class(msgtype), topic, receive, qos, raw=True)
 
     def publish(self, message: BagMessage) -> None:
         """Sends one message of the bag and records it; topics that are only carried along are recorded."""
@@ -177,19 +183,15 @@ class Player:
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         return self._node.create_publisher(message_class(msgtype), topic, qos)
 
-    def _subscribe(self, topic: str, msgtype: str) -> None:
-        def receive(raw: bytes) -> None:
-            if topic == "/detections":
-                message = deserialize_message(raw, Detection3DArray)
-                self.results.detected(stamp_of(raw), len(message.detections))
-            elif topic == "/computation_mask":
-                data = np.asarray(deserialize_message(raw, OccupancyGrid).data)
-                self.results.computed(float((data == 100).mean()) if data.size else 0.0)
-            if self._recorder is not None:
-                self._recorder.write(topic, msgtype, self.clock_ns, raw)
-
-        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self._node.create_subscription(message_class(msgtype), topic, receive, qos, raw=True)
+    def _receive(self, topic: str, msgtype: str, raw: bytes) -> None:
+        if topic == "/detections":
+            message = deserialize_message(raw, Detection3DArray)
+            self.results.detected(stamp_of(raw), len(message.detections))
+        elif topic == "/computation_mask":
+            data = np.asarray(deserialize_message(raw, OccupancyGrid).data)
+            self.results.computed(float((data == 100).mean()) if data.size else 0.0)
+        if self._recorder is not None:
+            self._recorder.write(topic, msgtype, self.clock_ns, raw)
 
     def _spin(self) -> None:
         try:

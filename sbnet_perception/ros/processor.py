@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -76,25 +77,31 @@ class Processor:
         header = arrived.msg.header
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
+        laps = [time.monotonic()]
         cloud = self._decode(arrived.msg)
         points = self._in_grid_frame(cloud.points, header, grid_frame, deadline, stop)
+        laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
+        laps.append(time.monotonic())
         result = self._pipeline(points, None if road is None else road.mask)
+        laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
         good, invalid = split_invalid(found)
+        cloud_ms, road_ms, pipeline_ms = (1e3 * (after - before) for before, after in itertools.pairwise(laps))
         facts = FrameFacts(
             stamp_ns=stamp_ns(header.stamp),
             points=len(points),
             points_in_range=result.points_in_range,
             detections=len(good),
             latency_ms=(time.monotonic() - arrived.at) * 1e3,
+            pipeline_ms=pipeline_ms,
             dense=result.dense,
             road_problem="" if road is None else road.problem,
             road_age_s=None if road is None else road.age_s,
             warnings=cloud.warnings,
             sparsity=result.sparsity,
-            timings_ms=result.timings_ms,
+            timings_ms={"cloud": cloud_ms, "road": road_ms, **result.timings_ms},
         )
         return Processed(grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts)
 

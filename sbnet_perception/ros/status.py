@@ -33,13 +33,18 @@ class Dropped(NotProcessed):
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """One processed cloud in figures; times in milliseconds."""
+    """One processed cloud in figures; times in milliseconds.
+
+    `latency_ms` runs from the cloud's arrival in this process to its detections, `pipeline_ms` is the detector's part
+    of it, and `timings_ms` are the steps of both.
+    """
 
     stamp_ns: int
     points: int
     points_in_range: int
     detections: int
     latency_ms: float
+    pipeline_ms: float
     dense: bool
     road_problem: str
     road_age_s: float | None
