@@ -6,10 +6,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from sbnet_perception.bags.raw_cloud import Header
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.ros.diagnostics import frame_message
 from sbnet_perception.ros.messages import computation_mask_message, detections_message, markers_message
@@ -19,7 +19,7 @@ LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
-    """Publishes what came of a cloud; what costs something only where somebody listens."""
+    """Publishes what came of a cloud; each topic is built and sent only where somebody listens."""
 
     def __init__(self, node: LifecycleNode, classes: tuple[str, ...], grid: Grid, ground_z: float) -> None:
         self._node = node
@@ -32,16 +32,17 @@ class Outputs:
         self._frame = node.create_lifecycle_publisher(DiagnosticStatus, "~/debug/frame", LATEST)
 
     def publish(self, frame: Processed) -> None:
-        """Side products first: who waits for the detections of a cloud then has everything of it."""
-        header = Header(stamp=frame.stamp, frame_id=frame.frame_id)
+        """Detections first, since a vehicle waits for them; the rest is for people."""
+        header = Header(frame.stamp, frame.frame_id)
+        if self._detections.get_subscription_count():
+            self._detections.publish(detections_message(header, frame.detections, self._classes))
+        if self._markers.get_subscription_count():
+            self._markers.publish(markers_message(header, frame.detections, self._classes))
         if self._mask.get_subscription_count():
             message = computation_mask_message(header, frame.result.computed, self._grid, self._ground_z)
             self._mask.publish(message)
-        if self._markers.get_subscription_count():
-            self._markers.publish(markers_message(header, frame.detections, self._classes))
         if self._frame.get_subscription_count():
             self._frame.publish(frame_message(self._node.get_fully_qualified_name(), frame.facts))
-        self._detections.publish(detections_message(header, frame.detections, self._classes))
 
     def destroy(self) -> None:
         for publisher in (self._detections, self._markers, self._mask, self._frame):

@@ -184,9 +184,10 @@ class Player:
         return self._node.create_publisher(message_class(msgtype), topic, qos)
 
     def _receive(self, topic: str, msgtype: str, raw: bytes) -> None:
+        now = time.monotonic()
         if topic == "/detections":
             message = deserialize_message(raw, Detection3DArray)
-            self.results.detected(stamp_of(raw), len(message.detections))
+            self.results.detected(stamp_of(raw), len(message.detections), now)
         elif topic == "/computation_mask":
             data = np.asarray(deserialize_message(raw, OccupancyGrid).data)
             self.results.computed(float((data == 100).mean()) if data.size else 0.0)

@@ -57,9 +57,8 @@ class Results:
             for counts in (self.total, self._second):
                 counts.frames += 1
 
-    def detected(self, stamp_ns: int, count: int) -> None:
-        """The detections of a cloud have arrived."""
-        now = time.monotonic()
+    def detected(self, stamp_ns: int, count: int, now: float) -> None:
+        """The detections of a cloud have arrived, at `now` (time.monotonic)."""
         with self._changed:
             sent = self._waiting.pop(stamp_ns, None)
             if sent is None:
