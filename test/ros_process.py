@@ -179,7 +179,7 @@ class Robot:
         self.now_ns += ns
         return self.now_ns
 
-    def send(self, msg: PointCloud2) -> None:
+    def send(self, msg: PointCloud2 | bytes) -> None:
         self._points.publish(msg)
 
     def send_road(self, msg: OccupancyGrid, heard: bool = True) -> None:

@@ -29,6 +29,7 @@ from ros_process import (
     values,
     with_parameters,
 )
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 
 from sbnet_perception.detector.network import Detector
@@ -90,6 +91,15 @@ def test_1_a_truncated_cloud_is_rejected_and_the_node_goes_on(robot: Robot) -> N
     assert "truncated" in values(status)["last rejected"]
     assert "base_link" in values(status)["last rejected"]
     assert int(values(status)["rejected: cloud malformed"]) >= 1
+
+
+def test_1_bytes_that_are_no_message_are_rejected_and_the_node_goes_on(robot: Robot) -> None:
+    raw = serialize_message(cloud(scene(), robot.tick()))
+    for damaged in (raw[: len(raw) // 2], raw[:30], b"\x00\x03" + raw[2:]):
+        robot.send(damaged)
+        robot.wait_printed(r"rejected \(frame_id ''\): cloud malformed: .*(truncated or damaged|no plain CDR)")
+        robot.now_ns += 20 * SECOND
+        robot.detect()
 
 
 def test_2_an_impossible_point_step_or_field_is_rejected_and_row_padding_honoured(robot: Robot) -> None:

@@ -7,7 +7,6 @@ bytes, a memoryview or a NumPy array.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -185,20 +184,34 @@ def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
     dtype = table.dtype
     assert dtype.names is not None
     assert dtype.fields is not None
-    native = [(np.dtype("<f4"), 4 * i) for i in range(4)]
-    layout = [dtype.fields[name][:2] for name in dtype.names]
-    packed = dtype.itemsize == 16 and layout == native and table.flags.c_contiguous
-    if packed and sys.byteorder == "little":
-        rows: npt.NDArray[np.float32] = np.ndarray((count, 4), np.float32, buffer=table)
-        return rows.copy()
-
     points = np.zeros((count, 4), np.float32)
     shaped = points.reshape(*table.shape, 4)
-    # A float64 beyond float32 becomes infinite and is dropped with the other non-finite points.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for column, name in enumerate(dtype.names):
-            shaped[..., column] = table[name]
+    column = 0
+    while column < len(dtype.names):
+        width = _run(dtype, column)
+        if width:
+            # Neighbours that need no conversion are moved together, as bytes.
+            together = np.dtype(f"V{4 * width}")
+            target = np.ndarray(table.shape, together, points, 4 * column, shaped.strides[:-1])
+            target[...] = table.getfield(together, dtype.fields[dtype.names[column]][1])
+        else:
+            # A float64 beyond float32 becomes infinite and is dropped with the other non-finite points.
+            with np.errstate(over="ignore", invalid="ignore"):
+                shaped[..., column] = table[dtype.names[column]]
+        column += width or 1
     return points
+
+
+def _run(dtype: np.dtype[Any], first: int) -> int:
+    """How many columns from `first` on are float32 of this machine's byte order, one right behind the other."""
+    assert dtype.names is not None
+    assert dtype.fields is not None
+    start, width = dtype.fields[dtype.names[first]][1], 0
+    for name in dtype.names[first:]:
+        if dtype.fields[name][:2] != (np.dtype(np.float32), start + 4 * width):
+            break
+        width += 1
+    return width
 
 
 def _drop_non_finite(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int]:

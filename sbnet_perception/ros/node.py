@@ -34,7 +34,7 @@ from sbnet_perception.ros.inbox import Inbox
 from sbnet_perception.ros.outputs import Outputs
 from sbnet_perception.ros.parameters import NodeConfig, ParameterError, Parameters
 from sbnet_perception.ros.process import run
-from sbnet_perception.ros.processor import Arrived, Processor
+from sbnet_perception.ros.processor import Arrived, Processor, read
 from sbnet_perception.ros.road import RoadLayer
 from sbnet_perception.ros.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.ros.transforms import Transforms, create_transforms
@@ -167,7 +167,7 @@ class SbnetNode(LifecycleNode):
         self._road_said = ""
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.ground_z)
-        self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR)
+        self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR, raw=True)
         self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
@@ -208,18 +208,21 @@ class SbnetNode(LifecycleNode):
 
     # Messages: callbacks of the executor -----------------------------------------------------------------
 
-    def _on_cloud(self, msg: PointCloud2) -> None:
+    def _on_cloud(self, raw: bytes) -> None:
         if self._inbox is None:
             return
+        at, frame_id = time.monotonic(), ""
         self._status.received()
         try:
+            msg = read(raw)
+            frame_id = msg.header.frame_id
             jump_ns = self._gate.check(msg.header)
         except NotProcessed as error:
-            self._refuse(error, msg.header.frame_id)
+            self._refuse(error, frame_id)
             return
         if jump_ns:
             self._time_jumped(jump_ns / 1e9, self._gate.last_ns or 0)
-        self._inbox.put(Arrived(msg, time.monotonic()))
+        self._inbox.put(Arrived(msg, at))
 
     def _on_road(self, msg: OccupancyGrid) -> None:
         try:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sbnet_perception.bags.pointcloud2 import CloudError, DecodedCloud, decode
+from sbnet_perception.bags.raw_cloud import RawCloud, read_cloud
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.ros.gate import stamp_ns
@@ -27,7 +28,7 @@ from sbnet_perception.ros.transforms import Matrix, Transforms, TransformUnavail
 class Arrived:
     """A cloud and when it came (time.monotonic seconds)."""
 
-    msg: Any
+    msg: RawCloud
     at: float
 
 
@@ -47,6 +48,18 @@ class Processed:
     invalid: int
     result: PipelineResult
     facts: FrameFacts
+
+
+def read(raw: bytes) -> RawCloud:
+    """The cloud of a CDR message, not yet decoded.
+
+    Raises:
+        Rejected: the message cannot be read.
+    """
+    try:
+        return read_cloud(raw)
+    except CloudError as error:
+        raise Rejected("cloud malformed", str(error)) from error
 
 
 class Processor:
@@ -105,7 +118,7 @@ class Processor:
         )
         return Processed(grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts)
 
-    def _decode(self, msg: Any) -> DecodedCloud:
+    def _decode(self, msg: RawCloud) -> DecodedCloud:
         try:
             return decode(
                 msg,
@@ -133,7 +146,8 @@ class Processor:
             raise Dropped("no transform", f"{error} (waited tf_timeout {self._config.tf_timeout:g} s)") from error
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
-        points[:, 2] -= np.float32(self._config.ground_z)
+        if self._config.ground_z:
+            points[:, 2] -= np.float32(self._config.ground_z)
         return points
 
     def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:

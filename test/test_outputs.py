@@ -1,0 +1,77 @@
+"""25: what nobody reads is neither built nor sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import OccupancyGrid
+from rclpy.lifecycle import LifecycleNode
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.ros import outputs
+from sbnet_perception.ros.outputs import Outputs
+from sbnet_perception.ros.session import Session
+
+TOPICS = {
+    "detections_message": (Detection3DArray, "detections"),
+    "markers_message": (MarkerArray, "markers"),
+    "computation_mask_message": (OccupancyGrid, "computation_mask"),
+    "frame_message": (DiagnosticStatus, "sbnet/debug/frame"),
+}
+
+
+@pytest.fixture
+def node() -> Iterator[LifecycleNode]:
+    with Session() as session, session.applied():
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=session.domain_id)
+        node = LifecycleNode("sbnet", context=context)
+        yield node
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_25_a_message_is_built_only_while_somebody_reads_its_topic(
+    node: LifecycleNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    for name, (kind, _) in TOPICS.items():
+        monkeypatch.setattr(outputs, name, lambda *_, n=name, k=kind: built.append(n) or k())
+    publishing = Outputs(node, ("vehicle",), Grid.named("compact"), 0.0)
+    node.trigger_configure()
+    node.trigger_activate()
+    frame: Any = SimpleNamespace(
+        stamp=Time(sec=1), frame_id="base_link", detections=Detections.empty(), result=SimpleNamespace(computed=None),
+        facts=None,
+    )  # fmt: skip
+    publishing.publish(frame)
+    assert built == []
+    for name, (kind, topic) in TOPICS.items():
+        reader = node.create_subscription(kind, topic, lambda _: None, 1)
+        wait(lambda topic=topic: node.count_subscribers(topic) == 1)
+        time.sleep(0.1)
+        publishing.publish(frame)
+        assert built == [name]
+        node.destroy_subscription(reader)
+        wait(lambda topic=topic: node.count_subscribers(topic) == 0)
+        time.sleep(0.1)
+        built.clear()
+        publishing.publish(frame)
+        assert built == []
+
+
+def wait(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
