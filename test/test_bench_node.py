@@ -1,4 +1,4 @@
-"""`sbnet bench node`: its clouds are those that drivers send, and its rows say what they should. No time is asserted."""
+"""`sbnet bench node`: clouds such as drivers send, and rows that say what they should. No time is asserted."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import serialize_message
 from ros_process import (
     SECOND,
     Robot,
@@ -29,7 +30,6 @@ from ros_process import (
     values,
     with_parameters,
 )
-from rclpy.serialization import serialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 
 from sbnet_perception.detector.network import Detector

@@ -192,7 +192,7 @@ def _columns(table: npt.NDArray[Any], count: int) -> npt.NDArray[np.float32]:
         if width:
             # Neighbours that need no conversion are moved together, as bytes.
             together = np.dtype(f"V{4 * width}")
-            target = np.ndarray(table.shape, together, points, 4 * column, shaped.strides[:-1])
+            target: npt.NDArray[Any] = np.ndarray(table.shape, together, points, 4 * column, shaped.strides[:-1])
             target[...] = table.getfield(together, dtype.fields[dtype.names[column]][1])
         else:
             # A float64 beyond float32 becomes infinite and is dropped with the other non-finite points.

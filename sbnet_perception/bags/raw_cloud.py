@@ -30,7 +30,8 @@ class Header(NamedTuple):
     frame_id: str
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True)
+class Field:
     """sensor_msgs/PointField."""
 
     name: str
@@ -68,15 +69,18 @@ def read_cloud(raw: bytes) -> RawCloud:
         stamp = Stamp(*cursor.numbers("iI"))
         header = Header(stamp, cursor.string())
         height, width, count = cursor.numbers("III")
-        fields = tuple(Field(cursor.string(), *cursor.numbers("I"), *cursor.numbers("B"), *cursor.numbers("I"))
-                       for _ in range(count))  # fmt: skip
-        (is_bigendian,) = cursor.numbers("?")
+        fields = tuple(_field(cursor) for _ in range(count))
+        is_bigendian = cursor.number("?") != 0
         point_step, row_step = cursor.numbers("II")
         data = cursor.view()
-        (is_dense,) = cursor.numbers("?")
+        is_dense = cursor.number("?") != 0
     except (struct.error, UnicodeDecodeError) as error:
         raise CloudError(f"truncated or damaged: the message of {len(raw)} bytes cannot be read ({error})") from error
     return RawCloud(header, height, width, fields, is_bigendian, point_step, row_step, data, is_dense)
+
+
+def _field(cursor: _Cursor) -> Field:
+    return Field(cursor.string(), cursor.number("I"), cursor.number("B"), cursor.number("I"))
 
 
 class _Cursor:
@@ -97,9 +101,12 @@ class _Cursor:
         self._at = start + size
         return values
 
+    def number(self, kind: str) -> int:
+        return self.numbers(kind)[0]
+
     def view(self) -> memoryview:
         """A sequence of bytes."""
-        (size,) = self.numbers("I")
+        size = self.number("I")
         if size > len(self._body) - self._at:
             raise struct.error(f"{size} bytes announced, {len(self._body) - self._at} are there")
         self._at += size

@@ -23,6 +23,7 @@ from sbnet_perception.bench.measure import Row, check_writable, machine, write_r
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
+from sbnet_perception.ros.overhead import answers
 
 WARM_UP = 10
 SEED, SWEEPS, PERIOD_NS = 9_100_001, 10, 100_000_000
@@ -80,7 +81,8 @@ def in_layout(points: npt.NDArray[np.float32], layout: str) -> Any:
         table[name] = points[:, column]
     assert table.dtype.fields is not None
     offsets = {name: table.dtype.fields[name][1] for name in table.dtype.fields}
-    message.fields = [make(name=name, offset=offsets[name], datatype=code, count=1) for name, _, code in LAYOUTS[layout]]
+    codes = {name: code for name, _, code in LAYOUTS[layout]}
+    message.fields = [make(name=name, offset=offsets[name], datatype=code, count=1) for name, code in codes.items()]
     message.point_step, message.row_step = table.itemsize, table.nbytes
     message.data = table.view(np.uint8)
     return message
@@ -106,8 +108,6 @@ def _message(topic: str, message: Any, stamp_ns: int) -> BagMessage:
 
 def measure(layout: str, points: int, count: int, grid: str, console: Console) -> list[Row]:
     """Percentiles of latency, overhead, pipeline and of each step over ``count`` clouds of one layout."""
-    from sbnet_perception.ros.overhead import answers
-
     parameters = {"grid": grid, "grid_frame": "base_link"}
     running = answers(played(simulated(points, layout), WARM_UP + count), parameters)
     every = list(track(running, layout, total=WARM_UP + count, console=console, transient=True))[WARM_UP:]
