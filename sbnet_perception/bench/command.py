@@ -21,13 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind, summary in KINDS.items():
         command = kinds.add_parser(kind, help=summary, description=summary[0].upper() + summary[1:] + ".")
         more = "; 200 with --sweep" if kind == "units" else ""
-        command.add_argument("--rounds", type=int, help=f"alternating rounds (default 30{more})")
+        if kind != "node":
+            command.add_argument("--rounds", type=int, help=f"alternating rounds (default 30{more})")
         command.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
         command.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
         if kind == "network":
             command.add_argument("--real", type=Path, metavar="FOLDER", help="measure on FOLDER/frames/*.npz too")
             command.add_argument("--weights", default="", help="weights file (default: the shipped ones)")
         elif kind == "node":
+            command.set_defaults(rounds=1)
             command.add_argument("--points", type=int, default=100_000, help="points of each cloud (default 100000)")
             command.add_argument("--messages", type=int, default=200, help="clouds of each layout (default 200)")
             command.add_argument("--layout", metavar="LAYOUT", help="xyzi, velodyne or autoware (default: all)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from sbnet_perception.ros.topics import CLOUD, GRID, TRANSFORMS, Played
 
 READY_S = 60.0
 ANSWER_S = 5.0
+AHEAD_S = 0.005
+"""A pose is sent this long before its cloud, as odometry is on a vehicle: taking it in is not the cloud's cost."""
 FIGURES = "/sbnet/debug/frame"
 PLAYED = Played(
     points="/points",
@@ -81,7 +84,9 @@ def answers(messages: Iterable[BagMessage], parameters: Mapping[str, object]) ->
                 player.publish(message)
                 if message.topic == PLAYED.points:
                     yield _answer(player, figures, stamp_of(message.raw))
-                elif message.topic in ("/road_mask", "/tf_static"):
+                elif message.topic == "/tf":
+                    time.sleep(AHEAD_S)
+                else:
                     player.settle(message.topic)
         except NotReady as error:
             raise UserError(f"{error}; the node's last lines:\n{node.last_lines()}") from error

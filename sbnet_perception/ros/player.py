@@ -62,7 +62,8 @@ class Player:
                 domain_id=session.domain_id,
                 signal_handler_options=SignalHandlerOptions.NO,
             )
-            self._node = rclpy.create_node("sbnet_replay", context=self._context)
+            # Each service that nobody calls would still be looked at before every message.
+            self._node = rclpy.create_node("sbnet_replay", context=self._context, start_parameter_services=False)
         clock_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._clock = self._node.create_publisher(Clock, "/clock", clock_qos)
         self._publishers = {name: self._publisher(*wire) for name, wire in played.wire.items()}

@@ -164,8 +164,10 @@ class Processor:
 def move(points: npt.NDArray[np.float32], target_from_source: Matrix) -> None:
     """Transforms x, y, z of points [P, >= 3] in place.
 
-    By columns: a matrix product as narrow as this one costs BLAS more than it computes.
+    By columns: a matrix product as narrow as this one costs BLAS more than it computes. Sensors are mostly mounted
+    upright, so that many of the nine weights are 0.
     """
-    x, y, z = (points[:, axis].copy() for axis in range(3))
-    for axis, (along_x, along_y, along_z, offset) in enumerate(target_from_source[:3].tolist()):
-        points[:, axis] = along_x * x + along_y * y + along_z * z + offset
+    columns = [points[:, axis].copy() for axis in range(3)]
+    for axis, (*weights, offset) in enumerate(target_from_source[:3].tolist()):
+        parts = [weight * column for weight, column in zip(weights, columns, strict=True) if weight]
+        points[:, axis] = sum(parts, start=offset)
