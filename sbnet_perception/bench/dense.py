@@ -1,138 +1,180 @@
-"""The dense layers to beat: as fast as PyTorch makes them on this CPU.
-
-All three compute the same chain of layers on channels_last maps. Batch normalizations are folded into
-the convolution before them; a unit's leading one cannot be, because a ReLU stands between it and the
-next convolution.
-"""
+"""The dense network to beat: as fast as PyTorch makes it on this CPU, for chains of layers and the whole detector."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sbnet_perception.blocks import ConvUnit, ResidualUnit, dense_layers
+from sbnet_perception.bench.folded import FoldedConv, FoldedUpsample, Layer, Size, fold
+from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, dense_layers
+from sbnet_perception.detector.network import Detector
 
 Dense = Callable[[Tensor], Tensor]
 
-
-class Folded(nn.Module):
-    """A `ConvUnit`, or a `ResidualUnit` of unchanged shape, for inference: convolutions with biases.
-
-    Attributes:
-        convs: each followed by a ReLU, except the last of a residual unit.
-        scale, shift: float32 [C] of the leading batch normalization; only a residual unit has one.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, layer: ConvUnit | ResidualUnit) -> None:
-        super().__init__()
-        dtype = layer.conv.weight.dtype
-        layer = copy.deepcopy(layer).float().eval()
-        self.residual = isinstance(layer, ResidualUnit)
-        if isinstance(layer, ConvUnit):
-            convs = [fuse_conv_bn_eval(layer.conv, layer.norm)]
-        else:
-            convs = [fuse_conv_bn_eval(layer.reduce, layer.norm2), fuse_conv_bn_eval(layer.conv, layer.norm3)]
-            convs.append(layer.expand)
-            norm = layer.norm1
-            assert norm.running_mean is not None and norm.running_var is not None
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            self.register_buffer("scale", scale.detach())
-            self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach())
-        for conv in convs:
-            conv.weight.data = conv.weight.to(dtype, memory_format=torch.channels_last)
-        self.convs = nn.ModuleList(convs).to(dtype).requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] of the layer's dtype -> the same shape; the definition, for torch.compile."""
-        y = _norm_relu(x, self.scale, self.shift) if self.residual else x
-        for conv in self.convs[:-1]:
-            y = conv(y).relu()
-        y = self.convs[-1](y)
-        return y + x if self.residual else y.relu()
+STAGES = {
+    "conv-1": ("bev",),
+    "conv-2": ("conv-1",),
+    "conv-3": ("conv-2",),
+    "conv-4": ("conv-3",),
+    "conv-5": ("conv-4",),
+    "up": ("conv-5", "conv-4", "conv-3"),
+    "header": ("up",),
+    "branches": ("header",),
+}
+"""Stages of the detector in the order of execution, and the maps that each reads."""
+MIXED, WHOLE = "mixed", "compile-whole"
 
 
 def baselines(layers: Sequence[ConvUnit | ResidualUnit], x: Tensor) -> dict[str, Dense]:
     """The dense candidates, by name, for a chain of ``layers`` applied to maps like ``x``."""
-    folded = [Folded(layer) for layer in layers]
-    candidates = {"eager": eager(folded), "compile": compiled(folded)}
+    folded = [fold(layer) for layer in layers]
+    candidates = {"eager": eager(folded), "compile": compiled(nn.Sequential(*folded))}
     if dense_layers.is_fast(x.dtype):
-        candidates["onednn"] = onednn(folded, x)
+        candidates["onednn"] = onednn(folded, _size(x))
     return candidates
 
 
-def eager(layers: Sequence[Folded]) -> Dense:
+def eager(layers: Sequence[Layer]) -> Dense:
     """Eager PyTorch on channels_last maps, in place wherever it can be."""
-    norms = [_eager_norm(layer) if layer.residual else None for layer in layers]
 
     def run(x: Tensor) -> Tensor:
-        for layer, norm in zip(layers, norms, strict=True):
-            y = x if norm is None else norm(x).relu_()
-            for conv in layer.convs[:-1]:
-                y = conv(y).relu_()
-            y = layer.convs[-1](y)
-            x = y.add_(x) if layer.residual else y.relu_()
+        for layer in layers:
+            x = layer.eager(x)
         return x
 
     return run
 
 
-def compiled(layers: Sequence[Folded]) -> Dense:
+def compiled(module: nn.Module) -> Callable[..., Any]:
     """torch.compile with freezing, which packs the weights for oneDNN and fuses what follows a convolution."""
-    return torch.compile(nn.Sequential(*layers).eval(), dynamic=False, options={"freezing": True})
+    return torch.compile(module.eval(), dynamic=False, options={"freezing": True})
 
 
-def onednn(layers: Sequence[Folded], x: Tensor) -> Dense:
-    """oneDNN's convolutions with weights packed for maps like ``x``, ReLU and residual add fused into them.
+def onednn(layers: Sequence[Layer], size: Size) -> Dense:
+    """oneDNN's convolutions with weights packed for maps of ``size`` (N, H, W), ReLU and residual add fused into them.
 
-    From the second unit on the map belongs to the chain, and the sum goes into it in place: a pass over memory
-    less than torch.compile, which does not see that it may. Leading normalization and ReLU are one compiled pass.
+    From the second layer on the map belongs to the chain, and a unit adds to it in place: a pass over memory less
+    than torch.compile, which does not see that it may. Leading normalization and ReLU are one compiled pass.
     """
-    norm_relu = torch.compile(_norm_relu, dynamic=False)
-    convolve, convolve_add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise.binary
-    convolve_add_ = torch.ops.mkldnn._convolution_pointwise_.binary
-    images, _, height, width = x.shape
-    chain = [(layer, [_packed(conv, (images, height, width)) for conv in layer.convs]) for layer in layers]
+    chain = []
+    for layer in layers:
+        run, size = layer.packed(size)
+        chain.append(run)
 
-    def run(x: Tensor) -> Tensor:
-        given = x
-        for layer, convs in chain:
-            y = norm_relu(x, layer.scale, layer.shift) if layer.residual else x
-            for arguments in convs[: len(convs) - layer.residual]:
-                y = convolve(y, *arguments, "relu", [], "")
-            if not layer.residual:
-                x = y
-            elif x is given:
-                x = convolve_add(y, x, *convs[-1], "add", 1.0, None, [], None)
-            else:
-                x = convolve_add_(x, y, *convs[-1], "add", 1.0, None, [], None)
+    def run_all(x: Tensor) -> Tensor:
+        for number, run in enumerate(chain):
+            x = run(x, number > 0)
         return x
 
-    return run
+    return run_all
 
 
-def _norm_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return (x.float() * scale[:, None, None] + shift[:, None, None]).relu().to(x.dtype)
+class FoldedDetector(nn.Module):
+    """The detector's stages for dense inference; the three branches are one convolution of all their channels."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        stages = {f"conv-{number}": getattr(network, f"conv{number}") for number in range(2, 6)}
+        parts: dict[str, nn.Module] = {"conv-1": _folded(network.conv1), "header": _folded(network.header)}
+        parts |= {name: _folded(stage.units) for name, stage in stages.items()}
+        parts["up"], parts["branches"] = Up(network), _folded([_merged(network)])
+        self.parts = nn.ModuleDict({name: parts[name] for name in STAGES})
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """[N, 33, H, W] -> [N, classes + 8, H/4, W/4]: logits, size and orientation, one after the other."""
+        return DenseDetector(dict(self.parts.items()))(bev)
 
 
-def _eager_norm(layer: Folded) -> Dense:
-    """The leading normalization as one native pass: with mean 0 and variance 1 it multiplies and adds."""
-    mean, variance = torch.zeros_like(layer.shift), torch.ones_like(layer.scale)
-    return lambda x: torch.batch_norm(x, layer.scale, layer.shift, mean, variance, False, 0.0, 0.0, False)
+class Up(nn.Module):
+    """The stage "up": top, then the two upsamplings with their skips."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.top, self.up4, self.up3 = FoldedConv(network.top), FoldedUpsample(network.up4), FoldedUpsample(network.up3)
+
+    def forward(self, c5: Tensor, c4: Tensor, c3: Tensor) -> Tensor:
+        y: Tensor = self.up3(self.up4(self.top(c5), c4), c3)
+        return y
+
+    def eager(self, c5: Tensor, c4: Tensor, c3: Tensor) -> Tensor:
+        return self.up3.eager(self.up4.eager(self.top.eager(c5), c4), c3)
+
+    def packed(self, size5: Size, size4: Size, size3: Size) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """As those of `sbnet_perception.bench.folded`, for the sizes of c5, c4 and c3."""
+        top, up4, up3 = self.top.packed(size5)[0], self.up4.packed(size5, size4), self.up3.packed(size4, size3)
+        return lambda c5, c4, c3: up3(up4(top(c5, False), c4), c3)
 
 
-def _packed(conv: nn.Module, size: tuple[int, int, int]) -> tuple[object, ...]:
-    """Arguments of oneDNN's convolution from the weight on; ``size`` is (N, H, W)."""
-    assert isinstance(conv, nn.Conv2d)
-    images, height, width = size
-    shape = [images, conv.in_channels, height, width]
-    geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-    pack: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
-    weight = pack(conv.weight.to_mkldnn(), *geometry, shape)
-    return (weight, conv.bias, *geometry)
+class DenseDetector:
+    """One way to run the dense detector: a callable for each stage, in the order of `STAGES`."""
+
+    def __init__(self, stages: dict[str, Callable[..., Tensor]]) -> None:
+        self.stages = stages
+
+    def __call__(self, bev: Tensor, lap: Callable[[str], object] = lambda stage: None) -> Tensor:
+        """[N, 33, H, W] -> [N, classes + 8, H/4, W/4]; calls ``lap`` with the name of each stage that is done."""
+        maps = {"bev": bev}
+        for stage, inputs in STAGES.items():
+            maps[stage] = self.stages[stage](*(maps[name] for name in inputs))
+            lap(stage)
+        return maps[stage]
+
+
+def detectors(network: Detector, bev: Tensor) -> dict[str, DenseDetector]:
+    """Ways to run the dense detector stage by stage, by name, for inputs like ``bev`` [N, 33, H, W]."""
+    folded = FoldedDetector(network)
+    parts: dict[str, Any] = dict(folded.parts.items())
+    chains = {name: list(part) for name, part in parts.items() if name != "up"}
+    ways: dict[str, dict[str, Callable[..., Tensor]]] = {
+        "eager": {name: eager(chain) for name, chain in chains.items()} | {"up": parts["up"].eager},
+        "compile": {name: compiled(part) for name, part in parts.items()},
+    }
+    if dense_layers.is_fast(bev.dtype):
+        sizes = _sizes(bev)
+        ways["onednn"] = {name: onednn(chain, sizes[STAGES[name][0]]) for name, chain in chains.items()}
+        ways["onednn"]["up"] = parts["up"].packed(*(sizes[name] for name in STAGES["up"]))
+    return {name: DenseDetector(stages) for name, stages in ways.items()}
+
+
+def whole(network: Detector) -> Dense:
+    """The dense detector as a single graph of torch.compile with freezing; without stages."""
+    return compiled(FoldedDetector(network))
+
+
+def mixed(ways: dict[str, DenseDetector], ms: dict[str, dict[str, float]]) -> DenseDetector:
+    """Each stage in the way that took the least of the milliseconds ``ms`` [way][stage]."""
+    best = {stage: min(ways, key=lambda way: ms[way][stage]) for stage in STAGES}
+    return DenseDetector({stage: ways[way].stages[stage] for stage, way in best.items()})
+
+
+def _folded(layers: Any) -> nn.Sequential:
+    return nn.Sequential(*(fold(layer) for layer in layers))
+
+
+def _merged(network: Detector) -> PointwiseConv2d:
+    """The three branches as one 1x1 convolution."""
+    branches = (network.logits, network.size, network.orientation)
+    weight = torch.cat([branch.weight.detach() for branch in branches])
+    merged = PointwiseConv2d(weight.shape[1], weight.shape[0]).to(weight.dtype)
+    merged.weight.data = weight
+    biases = [branch.bias.detach() for branch in branches if branch.bias is not None]
+    assert merged.bias is not None
+    merged.bias.data = torch.cat(biases)
+    return merged
+
+
+def _size(x: Tensor) -> Size:
+    return x.shape[0], x.shape[2], x.shape[3]
+
+
+def _sizes(bev: Tensor) -> dict[str, Size]:
+    """(N, H, W) of every map: conv-1 at the grid's resolution, each stage after it halves."""
+    images, height, width = _size(bev)
+    sizes = {"bev": (images, height, width)}
+    for number in range(1, 6):
+        sizes[f"conv-{number}"] = (images, height, width)
+        height, width = -(-height // 2), -(-width // 2)
+    return sizes | {"up": sizes["conv-3"], "header": sizes["conv-3"]}
