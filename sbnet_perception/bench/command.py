@@ -9,36 +9,68 @@ from pathlib import Path
 from sbnet_perception.errors import UserError
 
 KINDS = {
-    "network": "the network of the shipped weights, dense and under each mask",
+    "network": "the network under each mask against the best dense one, over sparsity as the paper's Figure 7",
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
+    "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
     "tune": "the best tile of every layer and when dense is faster, kept for later runs",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
+INPUT = "a bag, an Argoverse 2 log, frames/*.npz, or 'simulated'"
+ROUNDS = {"network": 3, "tune": 30, "units": 30}
+"""Kinds with alternating rounds, and how many of them by default."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
     for kind, summary in KINDS.items():
         command = kinds.add_parser(kind, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        more = "; 200 with --sweep" if kind == "units" else ""
-        if kind != "node":
-            command.add_argument("--rounds", type=int, help=f"alternating rounds (default 30{more})")
-        command.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
-        command.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
         if kind == "network":
-            command.add_argument("--real", type=Path, metavar="FOLDER", help="measure on FOLDER/frames/*.npz too")
-            command.add_argument("--weights", default="", help="weights file (default: the shipped ones)")
+            _add_network_arguments(command)
+        elif kind == "pipeline":
+            _add_pipeline_arguments(command)
         elif kind == "node":
-            command.set_defaults(rounds=1)
-            command.add_argument("--points", type=int, default=100_000, help="points of each cloud (default 100000)")
-            command.add_argument("--messages", type=int, default=200, help="clouds of each layout (default 200)")
-            command.add_argument("--layout", metavar="LAYOUT", help="xyzi, velodyne or autoware (default: all)")
-            command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+            _add_node_arguments(command)
         elif kind == "tune":
             command.add_argument("--dtype", metavar="DTYPE", help="float32 or bfloat16 (default: both)")
             command.epilog = "Kept in SBNET_TUNING if set, else in sbnet_perception/tuning.json of the cache folder."
         else:
             _add_unit_arguments(command)
+        if kind in ROUNDS:
+            more = "; 200 with --sweep" if kind == "units" else ""
+            command.add_argument("--rounds", type=int, help=f"alternating rounds (default {ROUNDS[kind]}{more})")
+        command.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
+
+
+def _add_network_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
+    _add_detector_arguments(command, frames=24)
+    command.add_argument("--plot", type=Path, metavar="FILE", help="also draw the speed-up over sparsity to FILE")
+
+
+def _add_node_arguments(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(rounds=1)
+    command.add_argument("--points", type=int, default=100_000, help="points of each cloud (default 100000)")
+    command.add_argument("--messages", type=int, default=200, help="clouds of each layout (default 200)")
+    command.add_argument("--layout", metavar="LAYOUT", help="xyzi, velodyne or autoware (default: all)")
+    command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+
+
+def _add_pipeline_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", metavar="INPUT", help=INPUT)
+    _add_detector_arguments(command, frames=300)
+    command.add_argument("--mask", action="append", metavar="EXPR", help="mask expression; may be given several times")
+    command.add_argument(
+        "--dense-every", type=int, metavar="N", help="dense on every N-th frame only (default: paper 10, compact 1)"
+    )
+    command.add_argument("--steady", type=int, metavar="N", help="instead: N frames, memory and repeated results")
+
+
+def _add_detector_arguments(command: argparse.ArgumentParser, frames: int) -> None:
+    command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+    command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
+    command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
+    command.add_argument("--weights", default="", help="weights file (default: the grid's own; seeded if none)")
 
 
 def _add_unit_arguments(command: argparse.ArgumentParser) -> None:
@@ -53,10 +85,11 @@ def _add_unit_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.rounds is None:
-        arguments.rounds = 200 if getattr(arguments, "sweep", False) else 30
-    if arguments.rounds < 1:
-        raise UserError(f"--rounds is {arguments.rounds}; it must be at least 1")
+    if arguments.kind in ROUNDS:
+        if arguments.rounds is None:
+            arguments.rounds = 200 if getattr(arguments, "sweep", False) else ROUNDS[arguments.kind]
+        if arguments.rounds < 1:
+            raise UserError(f"--rounds is {arguments.rounds}; it must be at least 1")
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     return int(importlib.import_module(f"sbnet_perception.bench.{arguments.kind}").run(arguments))

@@ -31,7 +31,7 @@ MIXED, WHOLE = "mixed", "compile-whole"
 def baselines(layers: Sequence[ConvUnit | ResidualUnit], x: Tensor) -> dict[str, Dense]:
     """The dense candidates, by name, for a chain of ``layers`` applied to maps like ``x``."""
     folded = [fold(layer) for layer in layers]
-    candidates = {"eager": eager(folded), "compile": compiled(nn.Sequential(*folded))}
+    candidates: dict[str, Dense] = {"eager": eager(folded), "compile": compiled(nn.Sequential(*folded))}
     if dense_layers.is_fast(x.dtype):
         candidates["onednn"] = onednn(folded, _size(x))
     return candidates

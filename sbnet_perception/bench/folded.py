@@ -36,7 +36,7 @@ class FoldedConv(nn.Module):
     def __init__(self, layer: ConvUnit | PointwiseConv2d) -> None:
         super().__init__()
         self.relu = isinstance(layer, ConvUnit)
-        plain = copy.deepcopy(layer).float().eval()
+        plain: Any = copy.deepcopy(layer).float().eval()
         self.conv = _frozen(fuse_conv_bn_eval(plain.conv, plain.norm) if self.relu else plain, _dtype(layer))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +61,8 @@ class FoldedUnit(nn.Module):
 
     scale: Tensor
     shift: Tensor
+    zero: Tensor
+    one: Tensor
 
     def __init__(self, layer: ResidualUnit) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class FoldedUpsample(nn.Module):
         weight = _onednn._reorder_convolution_transpose_weight(
             self.up.weight, [0, 0], [0, 0], [2, 2], [1, 1], 1, shape
         )
-        geometry = (weight, None, [0, 0], [0, 0], [2, 2], [1, 1], 1, "none", [], "")
+        geometry: Any = (weight, None, [0, 0], [0, 0], [2, 2], [1, 1], 1, "none", [], "")
 
         def run(x: Tensor, skip: Tensor) -> Tensor:
             up = _onednn._convolution_transpose_pointwise(x, *geometry)

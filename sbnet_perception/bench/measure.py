@@ -74,7 +74,7 @@ def alternate(
     """Run the candidates in turn, ``rounds`` times each, so that noise of the machine falls on all alike."""
     ms: dict[str, list[float]] = {name: [] for name in candidates}
     faults = dict.fromkeys(candidates, 0)
-    began, busy = time.perf_counter(), _others_seconds()
+    began, busy = time.perf_counter(), others_seconds()
     for number in range(warm_up + rounds):
         for name, candidate in candidates.items():
             before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
@@ -85,17 +85,22 @@ def alternate(
                 faults[name] += resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         if number >= warm_up:
             after_round()
-    others = max(_others_seconds() - busy, 0.0) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+    others = share_of_others(began, busy)
     return {name: Times(np.array(values), faults[name] / rounds, others) for name, values in ms.items()}
 
 
-def _others_seconds() -> float:
+def others_seconds() -> float:
     """Seconds that all cores have spent on other programs since the machine and this program started."""
     try:
         user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     except (OSError, ValueError):
         return 0.0
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def share_of_others(began: float, busy: float) -> float:
+    """Share of the cores that other programs used since `others_seconds` was ``busy``, at perf_counter ``began``."""
+    return max(others_seconds() - busy, 0.0) / (time.perf_counter() - began) / (os.cpu_count() or 1)
 
 
 def median_interval(samples: Samples) -> tuple[float, float, float]:

@@ -1,19 +1,34 @@
-"""The speed-up over sparsity, as the paper's Figure 6."""
+"""The speed-up over sparsity, of single layers as in the paper's Figure 6 and of the network as in its Figure 7."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
 
-from sbnet_perception.bench.measure import Row
+from sbnet_perception.bench.measure import Row, check_writable
+from sbnet_perception.errors import UserError
 
+SUFFIXES = (".png", ".svg", ".pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
-"""One per layer, told apart by readers of any colour vision."""
+"""One per line, told apart by readers of any colour vision."""
+BIN, LEAST = 5.0, 3
+"""Width of a bin in percent, and the fewest dots of which a mean is drawn."""
+AXES = (("pixel_sparsity", 100.0), ("speedup", 1.0))
+Floats = NDArray[np.float64]
+
+
+def check_plot(path: Path | None) -> None:
+    """Raises UserError, before anything is measured, where no picture can be written to ``path``."""
+    if path is not None and path.suffix not in SUFFIXES:
+        raise UserError(f"--plot is {path}; its name must end in one of {', '.join(SUFFIXES)}")
+    check_writable("--plot", path)
 
 
 def plot_sweep(rows: Sequence[Row], machine: Row, path: Path) -> None:
@@ -29,6 +44,48 @@ def plot_sweep(rows: Sequence[Row], machine: Row, path: Path) -> None:
         _finish(panel, dtype)
     panels[0].set_ylabel("speed-up over the best dense PyTorch")
     panels[0].legend(frameon=False, loc="upper left")
+    _save(figure, machine, path)
+
+
+def plot_network(rows: Sequence[Row], machine: Row, path: Path) -> None:
+    """Draws the network's rows to ``path``: a panel per dtype, a dot per frame and mask, bins with deviation."""
+    dtypes, kinds = list(dict.fromkeys(str(row["dtype"]) for row in rows)), list(dict.fromkeys(map(_kind, rows)))
+    figure = Figure(figsize=(1.0 + 4.8 * len(dtypes), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
+    for panel, dtype in zip(panels, dtypes, strict=True):
+        here = [row for row in rows if row["dtype"] == dtype]
+        for kind, colour in zip(kinds, COLOURS, strict=False):
+            percent, speedup = _points([row for row in here if _kind(row) == kind])
+            panel.plot(percent, speedup, "o", ms=4, alpha=0.45, mew=0, color=colour, label=kind)
+        _bins(panel, *_points(here))
+        _finish(panel, f"{rows[0]['grid']} grid, {dtype}")
+    panels[0].set_ylabel("speed-up of the network over the best dense PyTorch")
+    panels[0].legend(frameon=False, loc="upper left", fontsize=8)
+    _save(figure, machine, path)
+
+
+def _kind(row: Row) -> str:
+    """All rectangles are one kind of mask."""
+    return "top left" if str(row["mask"]).startswith("top left") else str(row["mask"])
+
+
+def _points(rows: Sequence[Row]) -> tuple[Floats, Floats]:
+    """Percent of the pixels left out, and speed-up."""
+    return tuple(np.array([scale * float(row[key] or 0) for row in rows]) for key, scale in AXES)  # type: ignore[return-value]
+
+
+def _bins(panel: Axes, percent: Floats, speedup: Floats) -> None:
+    """Mean and standard deviation of all dots in bins of 5 %."""
+    number = (percent // BIN).astype(np.int64)
+    for chosen in (number == one for one in np.unique(number)):
+        if chosen.sum() >= LEAST:
+            middle, mean, deviation = percent[chosen].mean(), speedup[chosen].mean(), speedup[chosen].std()
+            style = {"fmt": "_", "ms": 11, "mew": 1.8, "lw": 1.4, "capsize": 3, "color": "#000000", "zorder": 4}
+            panel.errorbar(middle, mean, deviation, **style)
+
+
+def _save(figure: Figure, machine: Row, path: Path) -> None:
     figure.suptitle(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}", fontsize=9)
     figure.savefig(path, dpi=150)
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from rich.table import Table
 from sbnet_perception.bench.cases import CONVOLUTIONS, DTYPES, MASKS, SPARSITIES, UNITS, Case, Pair, top_left
 from sbnet_perception.bench.contest import ALL_TILES, Contest
 from sbnet_perception.bench.measure import Row, check_writable, machine, warnings, with_steady_memory, write_rows
+from sbnet_perception.bench.plots import check_plot, plot_sweep
 from sbnet_perception.errors import UserError
 
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 RATIOS = ("ratio", "lone_ratio")
 
 
@@ -67,8 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in warnings(rows):
         console.print(warning, style="yellow")
     if arguments.plot:
-        from sbnet_perception.bench.plots import plot_sweep
-
         plot_sweep(rows, machine(), arguments.plot)
     return 0
 
@@ -123,11 +120,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--mask is {arguments.mask!r}, but --sweep has masks of its own; leave one of the two out")
     if arguments.plot and not arguments.sweep:
         raise UserError("--plot draws a sweep; add --sweep")
-    if arguments.plot and arguments.plot.suffix not in PLOT_SUFFIXES:
-        raise UserError(f"--plot is {arguments.plot}; its name must end in one of {', '.join(PLOT_SUFFIXES)}")
-    for option in ("json", "plot"):
-        path: Path | None = getattr(arguments, option)
-        check_writable(f"--{option}", path)
+    check_plot(arguments.plot)
+    check_writable("--json", arguments.json)
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UserError(f"torch.compile needs the compiler {compiler!r}, which is missing: sudo apt install g++")

@@ -1,0 +1,119 @@
+"""What the benches ask of the detector beyond `Pipeline(config)(points, road)`."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sbnet_perception.bench.inputs import Scene
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.detector.boxes import Detections, decode, nms
+from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
+from sbnet_perception.detector.network import Detector, Prediction, initialize
+from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
+from sbnet_perception.detector.weights import WeightsError, save_weights, weights_path
+from sbnet_perception.masks.computation import MaskConfig, computation_mask
+
+ROAD, OCCUPANCY = "dilate(road, 0.5)", "dilate(occupancy, 0.5)"
+ROAD_AND_OCCUPANCY = f"{ROAD} and {OCCUPANCY}"
+_SOURCES = {ROAD_AND_OCCUPANCY: "road_and_occupancy", ROAD: "road", OCCUPANCY: "occupancy", "everywhere": "none"}
+SEED = 0
+
+
+def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> DetectorConfig:
+    """The detector's configuration; an empty mask is the default one.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it.
+    """
+    options: dict[str, Any] = {"grid": grid, "weights": weights}
+    if "dtype" in {field.name for field in fields(DetectorConfig)}:
+        options["dtype"] = dtype
+    elif dtype != "float32":
+        raise ValueError(f"dtype is {dtype!r}; use float32")
+    if mask and mask not in _SOURCES:
+        raise ValueError(f"mask is {mask!r}; use one of {', '.join(_SOURCES)}")
+    return DetectorConfig(**options, mask=MaskConfig(source=_SOURCES[mask]) if mask else MaskConfig())
+
+
+def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
+    """The pipeline, and where its weights are from: seeded ones where none are given and none shipped."""
+    try:
+        weights = weights_path(config)
+    except WeightsError:
+        if config.weights:
+            raise
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "seeded.safetensors"
+            network = initialize(Detector(len(config.classes), NetworkConfig()), SEED)
+            save_weights(file, network, config.grid, config.classes, {"seed": SEED})
+            return Pipeline(replace(config, weights=str(file))), f"untrained, seed {SEED}"
+    return Pipeline(config), weights.name
+
+
+def dtype_of(pipeline: Pipeline) -> torch.dtype:
+    """In which the network computes."""
+    return pipeline.network.header[0].conv.weight.dtype  # type: ignore[union-attr,return-value]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """As the configuration calls it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def computed(scene: Scene, grid: Grid, mask: str) -> NDArray[np.bool_] | None:
+    """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known."""
+    where = computation_mask(scene.points, grid, scene.road_on(grid), configured("compact", "float32", mask).mask)
+    return None if where.missing_road else where.mask
+
+
+def dense_maps(network: Detector, bev: Tensor) -> Tensor:
+    """The network's own dense result: logits, size and orientation as [N, classes + 8, h, w]."""
+    prediction = network(bev)
+    return torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
+
+
+def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
+    """Decoding and suppression of the whole map [1, classes + 8, h, w]."""
+    config, classes = pipeline.config, maps.shape[1] - 8
+    prediction = Prediction(*maps.split([classes, 6, 2], 1), None, {})
+    return nms(decode(prediction, pipeline.grid, config.score_threshold), config.nms_iou, config.max_detections)
+
+
+def sparse_network(
+    pipeline: Pipeline, points: NDArray[np.float32], mask: NDArray[np.bool_], lap: Callable[[str], object]
+) -> None:
+    """Runs the network under any mask; calls ``lap`` with "voxelize" before it and "network" after it."""
+    bev, where = voxelize(points, pipeline.grid), torch.from_numpy(mask)[None]
+    lap("voxelize")
+    pipeline.network(bev, where)
+    lap("network")
+
+
+def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:
+    """Builds the messages of a result as the node does; None where ROS is not installed."""
+    try:
+        messages = importlib.import_module("sbnet_perception.ros.messages")
+        header = importlib.import_module("std_msgs.msg").Header(frame_id="base_link")
+    except ImportError:
+        return None
+    classes = pipeline.config.classes
+
+    def build(result: PipelineResult) -> object:
+        return (
+            messages.detections_message(header, result.detections, classes),
+            messages.markers_message(header, result.detections, classes),
+            messages.computation_mask_message(header, result.computed, pipeline.grid, 0.0),
+        )
+
+    return build

@@ -1,0 +1,70 @@
+"""What the benches of the detector share on screen and in their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sbnet_perception.bench import current
+from sbnet_perception.bench.measure import Row, machine, warnings
+from sbnet_perception.errors import UserError
+
+DTYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "both": ("float32", "bfloat16")}
+
+
+def dtypes(arguments: argparse.Namespace, masks: Sequence[str] = ("",)) -> tuple[str, ...]:
+    """The dtypes asked for.
+
+    Raises:
+        UserError: an option of the detector is impossible, before anything is read or measured.
+    """
+    if arguments.dtype not in DTYPES:
+        raise UserError(f"--dtype is {arguments.dtype!r}; use one of {', '.join(DTYPES)}")
+    for dtype in DTYPES[arguments.dtype]:
+        for mask in masks:
+            try:
+                current.configured(arguments.grid, dtype, mask, arguments.weights)
+            except ValueError as error:
+                raise UserError(f"--{error}") from None
+    return DTYPES[arguments.dtype]
+
+
+def at_least_one(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError for a number that is given and not positive."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+
+
+def progress_bar(console: Console) -> Progress:
+    """Redrawn once a second, so that it costs what is measured nothing."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, refresh_per_second=1)
+
+
+def table_of(title: str, left: str, right: Sequence[str]) -> Table:
+    """An empty table with a title; one column of words, then numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    table.add_column(left, no_wrap=True)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def milliseconds(value: float | str | None) -> str:
+    """Three digits."""
+    return "" if value is None else f"{float(value):.2f}" if float(value) < 10 else f"{float(value):.1f}"
+
+
+def closing(rows: Sequence[Row], console: Console) -> None:
+    """The machine, and what the user should know about these times."""
+    here = machine()
+    text = f"{here['cpu']}, {here['threads']} threads, {here['flags']}, torch {here['torch']}"
+    console.print(text, highlight=False)
+    for warning in warnings(rows):
+        console.print(warning, style="yellow", highlight=False)

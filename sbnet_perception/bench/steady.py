@@ -1,0 +1,88 @@
+"""`sbnet bench pipeline --steady`: memory over many frames, and whether the same input gives the same detections."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from sbnet_perception.bags.pointcloud2 import decode
+from sbnet_perception.bench import current
+from sbnet_perception.bench.inputs import Input, Scene
+from sbnet_perception.bench.measure import Row
+from sbnet_perception.bench.screen import table_of
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.pipeline import Pipeline
+
+SETTLE, REPEAT_EVERY = 100, 50
+"""Frames before memory is first read (a tenth of the run at most), and between two looks at the same frame."""
+ALLOWED_MB = 16.0
+"""Growth of resident memory over the run, in MiB, that is still none: the allocator's own unrest."""
+
+
+def measure_steady(
+    source: Input, config: DetectorConfig, mask: str, frames: int, advance: Callable[[], object]
+) -> Row:
+    """Runs ``frames`` perturbed frames through the pipeline; memory at begin, middle and end, in MiB.
+
+    One frame comes again and again in between; its detections must stay the same to the last bit. The fingerprint
+    covers the detections of all frames: two runs of this program on one machine must agree in it.
+    """
+    pipeline, origin = current.open_pipeline(config)
+    reference = next(source.frames())
+    expected, fingerprint = _detections(pipeline, reference), hashlib.sha256()
+    identical, repeats = True, 0
+    resident: dict[int, float] = {}
+    marks = {min(SETTLE, frames // 10): "begin", frames // 2: "middle", frames - 1: "end"}
+    for number, scene in zip(range(frames), source.frames(), strict=False):
+        fingerprint.update(_detections(pipeline, scene))
+        if number % REPEAT_EVERY == 0:
+            identical, repeats = identical and _detections(pipeline, reference) == expected, repeats + 1
+        if number in marks:
+            gc.collect()
+            resident[number] = _resident_mb()
+        advance()
+    at = {name: resident[number] for number, name in marks.items()}
+    begin, end = resident[min(marks)], resident[max(marks)]
+    return {
+        "input": source.name,
+        "grid": config.grid,
+        "mask": mask,
+        "dtype": current.name_of(current.dtype_of(pipeline)),
+        "frames": frames,
+        **{f"resident_{name}_mb": at.get(name) for name in ("begin", "middle", "end")},
+        "growth_mb": end - begin,
+        "steady": end - begin <= ALLOWED_MB,
+        "repeats": repeats,
+        "identical": identical,
+        "fingerprint": fingerprint.hexdigest()[:16],
+        "weights": origin,
+        "page_faults": 0.0,
+        "other_programs": 0.0,
+    }
+
+
+def _detections(pipeline: Pipeline, scene: Scene) -> bytes:
+    found = pipeline(decode(scene.message()).points, scene.road_on(pipeline.grid)).detections
+    return found.boxes.tobytes() + found.scores.tobytes() + found.classes.tobytes()
+
+
+def _resident_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmRSS")
+
+
+def steady_table(rows: Sequence[Row]) -> Table:
+    """Resident memory and repeatability of each row."""
+    title = f"{rows[0]['input']}, {rows[0]['grid']} grid, {rows[0]['frames']} frames; resident memory, MiB"
+    table = table_of(title, "", ("begin", "middle", "end", "growth", "same input again", "fingerprint"))
+    for row in rows:
+        memory = [f"{float(row[f'resident_{name}_mb'] or 0):.0f}" for name in ("begin", "middle", "end")]
+        same = f"{row['repeats']} times, " + ("identical" if row["identical"] else "DIFFERENT")
+        table.add_row(str(row["dtype"]), *memory, f"{float(row['growth_mb'] or 0):.1f}", same, str(row["fingerprint"]))
+    return table
