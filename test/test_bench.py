@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sbnet_perception.bench import cases, contest, units
 from sbnet_perception.bench.cases import CONVOLUTIONS, MASKS, STAGES, UNITS, Case, top_left
 from sbnet_perception.bench.contest import Contest
-from sbnet_perception.bench.dense import Folded, compiled, eager, onednn
+from sbnet_perception.bench.dense import compiled, eager, onednn
+from sbnet_perception.bench.folded import fold
 from sbnet_perception.bench.measure import alternate, median_interval
 from sbnet_perception.blocks import dense_layers
 from sbnet_perception.cli import main
@@ -53,15 +55,15 @@ def assert_computes(case: Case, dense) -> None:
 @pytest.mark.parametrize("layer", ["conv-2", "conv-2-3x3"])
 def test_dense_baselines_compute_the_layers_and_leave_their_input_alone(uncompiled, layer, dtype):
     case = tiny(layer, dtype)
-    folded = [Folded(one) for one in case.layers()]
+    folded = [fold(one) for one in case.layers()]
     assert_computes(case, eager(folded))
     if dense_layers.is_fast(case.input().dtype):
-        assert_computes(case, onednn(folded, case.input()))
+        assert_computes(case, onednn(folded, (1, *case.size)))
 
 
 def test_the_compiled_baseline_computes_the_layers():
     case = tiny("conv-2")
-    assert_computes(case, compiled([Folded(one) for one in case.layers()]))
+    assert_computes(case, compiled(nn.Sequential(*(fold(one) for one in case.layers()))))
 
 
 def test_a_candidate_that_computes_something_else_is_not_timed(uncompiled, monkeypatch):

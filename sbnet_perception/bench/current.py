@@ -17,6 +17,7 @@ from torch import Tensor
 from sbnet_perception.bench.inputs import Scene
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, Prediction, initialize
@@ -55,7 +56,7 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
             raise
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "seeded.safetensors"
-            network = initialize(Detector(len(config.classes), NetworkConfig()), SEED)
+            network = initialize(Detector(len(config.classes), NetworkConfig.of_grid(config.grid)), SEED)
             save_weights(file, network, config.grid, config.classes, {"seed": SEED})
             return Pipeline(replace(config, weights=str(file))), f"untrained, seed {SEED}"
     return Pipeline(config), weights.name
@@ -80,24 +81,27 @@ def computed(scene: Scene, grid: Grid, mask: str) -> NDArray[np.bool_] | None:
 def dense_maps(network: Detector, bev: Tensor) -> Tensor:
     """The network's own dense result: logits, size and orientation as [N, classes + 8, h, w]."""
     prediction = network(bev)
-    return torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
+    rows = torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
+    return rows.view(*prediction.pixels.size, -1).permute(0, 3, 1, 2)
 
 
 def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
     """Decoding and suppression of the whole map [1, classes + 8, h, w]."""
     config, classes = pipeline.config, maps.shape[1] - 8
-    prediction = Prediction(*maps.split([classes, 6, 2], 1), None, {})
+    rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+    pixels = Pixels.all((1, *maps.shape[2:]))
+    logits, size, orientation = rows.split([classes, 6, 2], 1)
+    prediction = Prediction(logits, size, orientation, pixels, {})
     return nms(decode(prediction, pipeline.grid, config.score_threshold), config.nms_iou, config.max_detections)
 
 
 def sparse_network(
     pipeline: Pipeline, points: NDArray[np.float32], mask: NDArray[np.bool_], lap: Callable[[str], object]
 ) -> None:
-    """Runs the network under any mask; calls ``lap`` with "voxelize" before it and "network" after it."""
-    bev, where = voxelize(points, pipeline.grid), torch.from_numpy(mask)[None]
+    """Runs the network under any mask; calls ``lap`` with "voxelize", then "tiles" and every stage that is done."""
+    bev, where = voxelize(points, pipeline.grid).to(dtype_of(pipeline)), torch.from_numpy(mask)[None]
     lap("voxelize")
-    pipeline.network(bev, where)
-    lap("network")
+    pipeline.network(bev, where, lap)
 
 
 def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:

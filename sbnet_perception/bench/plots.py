@@ -20,7 +20,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 """One per line, told apart by readers of any colour vision."""
 BIN, LEAST = 5.0, 3
 """Width of a bin in percent, and the fewest dots of which a mean is drawn."""
-AXES = (("pixel_sparsity", 100.0), ("speedup", 1.0))
+SYNTHETIC = "top left"
+"""Begins the names of masks that are rectangles."""
 Floats = NDArray[np.float64]
 
 
@@ -48,41 +49,51 @@ def plot_sweep(rows: Sequence[Row], machine: Row, path: Path) -> None:
 
 
 def plot_network(rows: Sequence[Row], machine: Row, path: Path) -> None:
-    """Draws the network's rows to ``path``: a panel per dtype, a dot per frame and mask, bins with deviation."""
-    dtypes, kinds = list(dict.fromkeys(str(row["dtype"]) for row in rows)), list(dict.fromkeys(map(_kind, rows)))
-    figure = Figure(figsize=(1.0 + 4.8 * len(dtypes), 4.6), layout="constrained")
+    """Draws the network's rows to ``path``, a panel per dtype.
+
+    A dot per frame and mask, the mean and the deviation of all of them in bins, and a line for the rectangles.
+    """
+    dtypes = list(dict.fromkeys(str(row["dtype"]) for row in rows))
+    real = [row for row in rows if not str(row["mask"]).startswith(SYNTHETIC)]
+    figure = Figure(figsize=(1.0 + 4.8 * len(dtypes), 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
     for panel, dtype in zip(panels, dtypes, strict=True):
-        here = [row for row in rows if row["dtype"] == dtype]
-        for kind, colour in zip(kinds, COLOURS, strict=False):
-            percent, speedup = _points([row for row in here if _kind(row) == kind])
-            panel.plot(percent, speedup, "o", ms=4, alpha=0.45, mew=0, color=colour, label=kind)
-        _bins(panel, *_points(here))
+        for mask, colour in zip(dict.fromkeys(str(row["mask"]) for row in real), COLOURS, strict=False):
+            points = _points([row for row in real if (row["dtype"], row["mask"]) == (dtype, mask)])
+            panel.plot(*points, "o", ms=4, alpha=0.5, mew=0, color=colour, label=mask)
+        _bins(panel, *_points([row for row in real if row["dtype"] == dtype]))
+        _rectangles(panel, [row for row in rows if row not in real and row["dtype"] == dtype])
         _finish(panel, f"{rows[0]['grid']} grid, {dtype}")
-    panels[0].set_ylabel("speed-up of the network over the best dense PyTorch")
+        panel.set_ylim(0.5, 60)
+    panels[0].set_ylabel("speed-up of the network over the best dense")
     panels[0].legend(frameon=False, loc="upper left", fontsize=8)
     _save(figure, machine, path)
 
 
-def _kind(row: Row) -> str:
-    """All rectangles are one kind of mask."""
-    return "top left" if str(row["mask"]).startswith("top left") else str(row["mask"])
-
-
 def _points(rows: Sequence[Row]) -> tuple[Floats, Floats]:
     """Percent of the pixels left out, and speed-up."""
-    return tuple(np.array([scale * float(row[key] or 0) for row in rows]) for key, scale in AXES)  # type: ignore[return-value]
+    percent = np.array([100 * float(row["pixel_sparsity"] or 0) for row in rows])
+    return percent, np.array([float(row["speedup"] or 0) for row in rows])
 
 
 def _bins(panel: Axes, percent: Floats, speedup: Floats) -> None:
-    """Mean and standard deviation of all dots in bins of 5 %."""
+    """Mean and standard deviation of all dots in bins."""
     number = (percent // BIN).astype(np.int64)
-    for chosen in (number == one for one in np.unique(number)):
-        if chosen.sum() >= LEAST:
-            middle, mean, deviation = percent[chosen].mean(), speedup[chosen].mean(), speedup[chosen].std()
-            style = {"fmt": "_", "ms": 11, "mew": 1.8, "lw": 1.4, "capsize": 3, "color": "#000000", "zorder": 4}
-            panel.errorbar(middle, mean, deviation, **style)
+    chosen = [number == one for one in np.unique(number) if (number == one).sum() >= LEAST]
+    middle, mean, deviation = ([of(bin) for bin in chosen] for of in (
+        lambda bin: percent[bin].mean(), lambda bin: speedup[bin].mean(), lambda bin: speedup[bin].std()
+    ))
+    label = f"mean and deviation in bins of {BIN:g} %"
+    panel.errorbar(middle, mean, deviation, fmt="_", ms=9, mew=1.6, lw=1.2, capsize=2.5, color="black", label=label)
+
+
+def _rectangles(panel: Axes, rows: Sequence[Row]) -> None:
+    """Mean over the frames of each rectangle at the top left."""
+    masks = dict.fromkeys(str(row["mask"]) for row in rows)
+    means = [[values.mean() for values in _points([row for row in rows if row["mask"] == mask])] for mask in masks]
+    if means:
+        panel.plot(*zip(*means, strict=True), "-", lw=1.2, color="#777777", label="a rectangle at the top left")
 
 
 def _save(figure: Figure, machine: Row, path: Path) -> None:
