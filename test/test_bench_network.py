@@ -31,8 +31,8 @@ def uncompiled():
 
 @pytest.fixture
 def in_this_process(uncompiled, monkeypatch):
-    for module in (network,):
-        monkeypatch.setattr(module, "with_steady_memory", lambda: None)
+    monkeypatch.setattr(network, "with_steady_memory", lambda: None)
+    monkeypatch.setattr(network, "SYNTHETIC", (0.5, 0.9))
 
 
 def small_bev(dtype: str) -> torch.Tensor:
@@ -64,9 +64,11 @@ def test_every_way_to_run_the_dense_detector_computes_the_detector(uncompiled, d
 
 
 @torch.inference_mode()
-def test_the_single_graph_with_freezing_computes_the_detector():
-    bev = small_bev("float32")
-    assert relative_error(dense.whole(tiny_detector())(bev), bev) < DTYPES["float32"]
+def test_compiled_upsampling_computes_what_eager_does():
+    up, generator = dense.Up(tiny_detector()), torch.Generator().manual_seed(0)
+    maps = [torch.randn(shape, generator=generator) for shape in ((1, 32, 3, 5), (1, 24, 5, 9), (1, 16, 10, 18))]
+    expected = up(*maps)
+    assert torch.allclose(dense.compiled(up)(*maps), expected, atol=1e-5)
 
 
 def test_mixed_takes_each_stage_from_the_way_that_was_fastest():
@@ -132,10 +134,14 @@ def test_rows_table_and_picture_of_the_network(in_this_process, tmp_path, monkey
     assert max(map(len, printed.splitlines())) <= 80 and "road and occupancy" in printed
 
 
+def missing(name: str) -> None:
+    raise FileNotFoundError(name)
+
+
 def test_a_grid_without_weights_gets_seeded_ones_and_says_so(monkeypatch):
     monkeypatch.setattr(current, "Pipeline", lambda config: config.weights)
     monkeypatch.setattr(current.NetworkConfig, "of_grid", lambda grid: TINY)
-    monkeypatch.setattr("sbnet_perception.detector.weights.resource", lambda name: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr("sbnet_perception.detector.weights.resource", missing)
     weights, origin = current.open_pipeline(current.configured("paper", "float32"))
     assert weights.endswith("seeded.safetensors") and origin == "untrained, seed 0"
 

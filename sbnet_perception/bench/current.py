@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sbnet_perception.bench.inputs import Scene
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
@@ -96,12 +96,14 @@ def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
 
 
 def sparse_network(
-    pipeline: Pipeline, points: NDArray[np.float32], mask: NDArray[np.bool_], lap: Callable[[str], object]
+    pipeline: Pipeline, points: NDArray[np.float32], mask: NDArray[np.bool_], lap: Callable[[str], None]
 ) -> None:
-    """Runs the network under any mask; calls ``lap`` with "voxelize", then "tiles" and every stage that is done."""
-    bev, where = voxelize(points, pipeline.grid).to(dtype_of(pipeline)), torch.from_numpy(mask)[None]
+    """Runs the network under any mask; calls ``lap`` with "voxelize", "tiles", and then each stage when it is done."""
+    bev = voxels(points, pipeline.grid)
     lap("voxelize")
-    pipeline.network(bev, where, lap)
+    tiles = pipeline.network.tiles(torch.from_numpy(mask)[None])
+    lap("tiles")
+    pipeline.network.predict(bev, tiles, lap)
 
 
 def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:

@@ -132,9 +132,9 @@ def machine() -> Row:
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What the user should know about times that were taken in bad conditions."""
     found = []
-    if max(float(row["page_faults"] or 0) for row in rows) > MANY_FAULTS:
+    if max((float(row["page_faults"] or 0) for row in rows), default=0.0) > MANY_FAULTS:
         found.append("WARNING: page faults distort these times; free some memory and measure again")
-    busy = max(float(row["other_programs"] or 0) for row in rows)
+    busy = max((float(row["other_programs"] or 0) for row in rows), default=0.0)
     if busy > BUSY:
         found.append(f"WARNING: other programs used {100 * busy:.0f} % of the cores; stop them and measure again")
     return found

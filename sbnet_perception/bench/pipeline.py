@@ -158,7 +158,8 @@ def _measure(plans: Sequence[Plan], arguments: argparse.Namespace, console: Cons
     """The rows of all plans; each is shown and written as soon as it is there."""
     rows: list[Row] = []
     with progress_bar(console) as progress:
-        task = progress.add_task("", total=sum(plan.frames for plan in plans))
+        runs = len(plans[0].masks) if arguments.steady else 1
+        task = progress.add_task("", total=sum(plan.frames for plan in plans) * runs)
         for plan in plans:
             progress.update(task, description=f"{plan.source.name} {plan.dtype}")
 
@@ -166,8 +167,10 @@ def _measure(plans: Sequence[Plan], arguments: argparse.Namespace, console: Cons
                 progress.advance(task)
 
             if arguments.steady:
-                config = current.configured(plan.grid, plan.dtype, plan.masks[0], plan.weights)
-                found = [measure_steady(plan.source, config, plan.masks[0], plan.frames, advance)]
+                found = []
+                for mask in plan.masks:
+                    config = current.configured(plan.grid, plan.dtype, mask, plan.weights)
+                    found.append(measure_steady(plan.source, config, mask, plan.frames, advance))
                 console.print(steady_table(found), "")
             else:
                 found = measure(plan, advance)

@@ -66,5 +66,5 @@ def closing(rows: Sequence[Row], console: Console) -> None:
     here = machine()
     text = f"{here['cpu']}, {here['threads']} threads, {here['flags']}, torch {here['torch']}"
     console.print(text, highlight=False)
-    for warning in warnings(rows):
+    for warning in warnings([row for row in rows if "page_faults" in row]):
         console.print(warning, style="yellow", highlight=False)

@@ -60,8 +60,6 @@ def measure_steady(
         "identical": identical,
         "fingerprint": fingerprint.hexdigest()[:16],
         "weights": origin,
-        "page_faults": 0.0,
-        "other_programs": 0.0,
     }
 
 
@@ -78,11 +76,13 @@ def _resident_mb() -> float:
 
 
 def steady_table(rows: Sequence[Row]) -> Table:
-    """Resident memory and repeatability of each row."""
-    title = f"{rows[0]['input']}, {rows[0]['grid']} grid, {rows[0]['frames']} frames; resident memory, MiB"
-    table = table_of(title, "", ("begin", "middle", "end", "growth", "same input again", "fingerprint"))
+    """Resident memory and repeatability under each mask."""
+    first = rows[0]
+    title = f"{first['input']}, {first['grid']} grid, {first['dtype']}, {first['frames']} frames; resident memory, MiB"
+    table = table_of(title, "mask", ("begin", "middle", "end", "growth", "same input"))
     for row in rows:
         memory = [f"{float(row[f'resident_{name}_mb'] or 0):.0f}" for name in ("begin", "middle", "end")]
-        same = f"{row['repeats']} times, " + ("identical" if row["identical"] else "DIFFERENT")
-        table.add_row(str(row["dtype"]), *memory, f"{float(row['growth_mb'] or 0):.1f}", same, str(row["fingerprint"]))
+        same = "identical" if row["identical"] else "DIFFERENT"
+        table.add_row(str(row["mask"]), *memory, f"{float(row['growth_mb'] or 0):.1f}", same)
+        table.add_row(f"  fingerprint {row['fingerprint']}", *[""] * 4, f"{row['repeats']} times", style="dim")
     return table
