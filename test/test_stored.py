@@ -57,10 +57,7 @@ def case(kind, size, sides, density, seed, dtype=torch.float64):
     torch.manual_seed(seed)
     layer = randomized(LAYERS[kind](), dtype)
     tiles = random_tiles(size, sides, density, stride_of(layer), seed)
-    if keeps_shape(layer):
-        tiles_of_x = tiles
-    else:
-        tiles_of_x = random_tiles(size, sides[::-1], density, 1, seed + 1)
+    tiles_of_x = tiles if keeps_shape(layer) else random_tiles(size, sides[::-1], density, 1, seed + 1)
     x = torch.randn(size[0], input_channels(layer), *size[1:], dtype=dtype)
     return layer, SparseMap.from_dense(x, tiles_of_x), tiles
 
@@ -224,5 +221,5 @@ def test_pixels_that_are_no_runs_of_the_map_are_refused(start, runs):
     x = SparseMap(torch.zeros(count, 3), tiles)
     object.__setattr__(x, "tiles", Tiles(tiles.indices, 1, (2, 8), (1, 1)))
     x.tiles.__dict__["pixels"] = pixels
-    with torch.no_grad(), pytest.raises(ValueError, match="start of x|runs of x"):
+    with torch.no_grad(), pytest.raises(ValueError, match=r"(start|runs) of x"):
         randomized(ConvUnit(3, 5))(x, tiles)
