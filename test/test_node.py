@@ -80,7 +80,7 @@ def test_a_cloud_gives_detections_markers_mask_and_figures_with_its_stamp_and_fr
     assert 0 < np.mean(mask.data) < 50
     robot.wait(lambda: any(f"{robot.now_ns}"[:10] in values(f)["stamp"] for f in robot.frames), 3, "figures")
     figures = values(robot.frames[-1])
-    assert {"sparsity conv-1", "sparsity conv-5", "ms network", "latency ms"} <= figures.keys()
+    assert {"sparsity conv-1", "sparsity conv-5", "ms conv-1", "latency ms"} <= figures.keys()
     assert figures["road mask"] == "in use"
     status = robot.status()
     assert status.message == "detecting"
