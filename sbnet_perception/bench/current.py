@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbnet_perception.bench.inputs import Scene
+from sbnet_perception.bags.raw_cloud import Header, Stamp
+from sbnet_perception.bench.inputs import GROUND_FRAME, Scene
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
@@ -37,14 +37,10 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
     Raises:
         ValueError: a value is out of its range; the message names it.
     """
-    options: dict[str, Any] = {"grid": grid, "weights": weights}
-    if "dtype" in {field.name for field in fields(DetectorConfig)}:
-        options["dtype"] = dtype
-    elif dtype != "float32":
-        raise ValueError(f"dtype is {dtype!r}; use float32")
     if mask and mask not in _SOURCES:
         raise ValueError(f"mask is {mask!r}; use one of {', '.join(_SOURCES)}")
-    return DetectorConfig(**options, mask=MaskConfig(source=_SOURCES[mask]) if mask else MaskConfig())
+    where = MaskConfig(source=_SOURCES[mask]) if mask else MaskConfig()
+    return DetectorConfig(grid=grid, weights=weights, dtype=dtype, mask=where)
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
@@ -64,7 +60,7 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
 
 def dtype_of(pipeline: Pipeline) -> torch.dtype:
     """In which the network computes."""
-    return pipeline.network.header[0].conv.weight.dtype  # type: ignore[union-attr,return-value]
+    return pipeline.network.logits.weight.dtype
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -110,10 +106,9 @@ def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:
     """Builds the messages of a result as the node does; None where ROS is not installed."""
     try:
         messages = importlib.import_module("sbnet_perception.ros.messages")
-        header = importlib.import_module("std_msgs.msg").Header(frame_id="base_link")
     except ImportError:
         return None
-    classes = pipeline.config.classes
+    header, classes = Header(Stamp(0, 0), GROUND_FRAME), pipeline.config.classes
 
     def build(result: PipelineResult) -> object:
         return (

@@ -18,6 +18,7 @@ from sbnet_perception.bags.occupancy import road_from_occupancy_grid
 from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE, TransformTable, stamp_ns
+from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
@@ -61,9 +62,9 @@ class Scene:
         """The road resampled onto the grid, bool [H, W]."""
         return None if self.road is None else road_mask(self.road, self.map_from_grid, grid)
 
-    def message(self) -> Any:
-        """The cloud as a sensor_msgs/PointCloud2, intensity 0-255."""
-        return point_cloud2(self.points, GROUND_FRAME, 0)
+    def message(self) -> bytes:
+        """The cloud as the CDR bytes of a sensor_msgs/PointCloud2, intensity 0-255."""
+        return bytes(typestore().serialize_cdr(point_cloud2(self.points, GROUND_FRAME, 0), CLOUD_TYPE))
 
 
 @dataclass(frozen=True, eq=False)

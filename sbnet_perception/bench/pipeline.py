@@ -21,8 +21,8 @@ from sbnet_perception.bench.steady import measure_steady, steady_table
 STAGES = ("decode", "mask", "road", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.
 
-"decode" is PointCloud2 to array, "mask" the computation mask with all tiles, "road" its part that resamples the road,
-"nms" also the decoding of the boxes, "publish" the building of the messages.
+"decode" is the bytes of a PointCloud2 to an array, "mask" the computation mask with all tiles, "road" its part that
+resamples the road, "nms" also the decoding of the boxes, "publish" the building of the messages.
 """
 WARM_UP = 3
 TARGETS_MS = {("paper", "bfloat16"): 50.0, ("paper", "float32"): 80.0, ("compact", "bfloat16"): 10.0}

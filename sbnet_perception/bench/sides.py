@@ -6,7 +6,6 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbnet_perception.bags.pointcloud2 import decode
+from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bench import current, dense
 from sbnet_perception.bench.contest import TOLERANCE
 from sbnet_perception.bench.inputs import Scene
@@ -80,10 +80,10 @@ class Sparse:
         self.skipped: dict[str, float] = {}
         """Share of the tiles of each stage that the last frame left out."""
 
-    def __call__(self, scene: Scene, message: Any) -> Laps:
+    def __call__(self, scene: Scene, message: bytes) -> Laps:
         """Milliseconds by stage; "mask" includes "road", its resampling; "publish" is not in "total"."""
         clock = Clock()
-        points = decode(message).points
+        points = decode(read_cloud(message)).points
         clock.lap("decode")
         road = scene.road_on(self.pipeline.grid)
         clock.lap("road")
@@ -153,10 +153,10 @@ class DenseSide:
         self.names = [name for name, ms in self.contest.items() if ms <= WITHIN * best]
 
     @torch.inference_mode()
-    def __call__(self, name: str, message: Any) -> Laps:
+    def __call__(self, name: str, message: bytes) -> Laps:
         """Milliseconds by stage, of one of the ways ``names``; a way of a single graph has no stages."""
         clock = Clock()
-        points = decode(message).points
+        points = decode(read_cloud(message)).points
         clock.lap("decode")
         bev = self.input(points)
         clock.lap("voxelize")
@@ -200,7 +200,7 @@ class DenseSide:
         return {name: float(np.median(ms)) for name, ms in times.items()}
 
 
-def by_frame(frames: Iterator[Scene], count: int) -> Iterator[tuple[int, Scene, Any]]:
+def by_frame(frames: Iterator[Scene], count: int) -> Iterator[tuple[int, Scene, bytes]]:
     """The next frames, numbered, with their messages."""
     for number, scene in zip(range(count), frames, strict=False):
         yield number, scene, scene.message()

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from sbnet_perception.bags.pointcloud2 import decode
+from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bench import current
 from sbnet_perception.bench.inputs import Input, Scene
 from sbnet_perception.bench.measure import Row
@@ -64,7 +65,7 @@ def measure_steady(
 
 
 def _detections(pipeline: Pipeline, scene: Scene) -> bytes:
-    found = pipeline(decode(scene.message()).points, scene.road_on(pipeline.grid)).detections
+    found = pipeline(decode(read_cloud(scene.message())).points, scene.road_on(pipeline.grid)).detections
     return found.boxes.tobytes() + found.scores.tobytes() + found.classes.tobytes()
 
 
