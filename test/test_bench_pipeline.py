@@ -145,7 +145,8 @@ def test_a_steady_run_reports_memory_and_identical_results(in_this_process, tmp_
     first, second = (measured(tmp_path, monkeypatch, "--steady", "20")[0] for _ in range(2))
     assert first["fingerprint"] == second["fingerprint"] and first["identical"] and first["repeats"] == 4
     assert first["growth_mb"] == pytest.approx(first["resident_end_mb"] - first["resident_begin_mb"])
-    assert "identical" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80 and "4 times: identical" in printed
 
 
 def test_a_result_that_depends_on_the_frames_before_is_called_different(in_this_process, tmp_path, monkeypatch):

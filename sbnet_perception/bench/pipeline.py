@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from sbnet_perception.bench import current
+from sbnet_perception.bench import current, steady
 from sbnet_perception.bench.inputs import Input, read_inputs
 from sbnet_perception.bench.measure import Row, Samples, check_writable, with_steady_memory, write_rows
 from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Sparse, by_frame
-from sbnet_perception.bench.steady import measure_steady, steady_table
 
 STAGES = ("decode", "mask", "road", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.
@@ -170,8 +169,8 @@ def _measure(plans: Sequence[Plan], arguments: argparse.Namespace, console: Cons
                 found = []
                 for mask in plan.masks:
                     config = current.configured(plan.grid, plan.dtype, mask, plan.weights)
-                    found.append(measure_steady(plan.source, config, mask, plan.frames, advance))
-                console.print(steady_table(found), "")
+                    found.append(steady.measure(plan.source, config, mask, plan.frames, advance))
+                    steady.show(found[-1], console)
             else:
                 found = measure(plan, advance)
                 for mask in plan.masks:

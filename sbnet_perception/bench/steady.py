@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Console
 
 from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.raw_cloud import read_cloud
@@ -24,7 +24,7 @@ ALLOWED_MB = 16.0
 """Growth of resident memory over the run, in MiB, that is still none: the allocator's own unrest."""
 
 
-def measure_steady(
+def measure(
     source: Input, config: DetectorConfig, mask: str, frames: int, advance: Callable[[], object]
 ) -> Row:
     """Runs ``frames`` perturbed frames through the pipeline; memory at begin, middle and end, in MiB.
@@ -76,14 +76,14 @@ def _resident_mb() -> float:
     raise RuntimeError("/proc/self/status has no VmRSS")
 
 
-def steady_table(rows: Sequence[Row]) -> Table:
-    """Resident memory and repeatability under each mask."""
-    first = rows[0]
-    title = f"{first['input']}, {first['grid']} grid, {first['dtype']}, {first['frames']} frames; resident memory, MiB"
-    table = table_of(title, "mask", ("begin", "middle", "end", "growth", "same input"))
-    for row in rows:
-        memory = [f"{float(row[f'resident_{name}_mb'] or 0):.0f}" for name in ("begin", "middle", "end")]
-        same = "identical" if row["identical"] else "DIFFERENT"
-        table.add_row(str(row["mask"]), *memory, f"{float(row['growth_mb'] or 0):.1f}", same)
-        table.add_row(f"  fingerprint {row['fingerprint']}", *[""] * 4, f"{row['repeats']} times", style="dim")
-    return table
+def show(row: Row, console: Console) -> None:
+    """Resident memory and repeatability."""
+    title = f"{row['input']}, {row['grid']} grid, {row['dtype']}: {row['frames']} frames in a row"
+    table = table_of(title, "resident memory", ("begin", "middle", "end", "growth"))
+    memory = [f"{float(row[f'resident_{name}_mb'] or 0):.0f}" for name in ("begin", "middle", "end")]
+    table.add_row("MiB", *memory, f"{float(row['growth_mb'] or 0):.1f}")
+    console.print(table, highlight=False)
+    same = "identical" if row["identical"] else "DIFFERENT"
+    console.print(f"the same frame again, {row['repeats']} times: {same}", highlight=False)
+    console.print(f"fingerprint of all detections: {row['fingerprint']}", highlight=False)
+    console.print(f"mask: {row['mask']}; weights: {row['weights']}", "", highlight=False)
