@@ -71,6 +71,11 @@ class Grid:
         return self.height, self.width
 
     @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """x_min, x_max, y_min, y_max in metres."""
+        return self.x_min, self.x_max, self.y_min, self.y_max
+
+    @property
     def x_centres(self) -> NDArray[np.float64]:
         """float64 [W]: x of each column's centre."""
         return self.x_min + (np.arange(self.width, dtype=np.float64) + 0.5) * self.resolution

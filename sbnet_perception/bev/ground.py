@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.tensors import as_tensor
+from sbnet_perception.blocks.ops import UNAVAILABLE
 
 CELL = 4.0
 PERCENTILE = 0.05
@@ -16,7 +23,7 @@ _Z_STEP = 0.01
 _Z_LOW = -(1 << (_Z_BITS - 1)) * _Z_STEP
 
 
-def height_above_ground(points: NDArray[np.float32]) -> NDArray[np.float32]:
+def height_above_ground(points: NDArray[np.float32], grid: Grid | None = None) -> NDArray[np.float32]:
     """Height of each point above the ground around it.
 
     The ground of a 4 m cell is the 5th percentile of its points' z (the lowest points may be
@@ -26,22 +33,30 @@ def height_above_ground(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Args:
         points: float [P, >= 3], columns x, y, z in metres, z up.
+        grid: points outside of it, where it is given, are left out of account.
 
     Returns:
-        float32 [P], metres; NaN for a point with a non-finite coordinate.
+        float32 [P], metres; NaN for a point with a non-finite coordinate or left out of account.
     """
-    xyz = np.ascontiguousarray(points[:, :3].T, dtype=np.float32)
-    finite = np.isfinite(xyz).all(axis=0)
-    if not finite.all():
-        height = np.full(len(points), np.nan, dtype=np.float32)
-        height[finite] = height_above_ground(points[finite])
-        return height
-    if len(points) == 0:
-        return np.empty(0, dtype=np.float32)
-    x, y, z = xyz
-    cell = _cell(y) * _SIDE + _cell(x)
-    ground = _smoothed(_low_percentile(cell, z))
-    return z - ground[cell]
+    points = np.asarray(points, dtype=np.float32)
+    if UNAVAILABLE:
+        return heights_in_numpy(points, grid)
+    within = (-math.inf, math.inf) * 2 if grid is None else grid.bounds
+    heights: NDArray[np.float32] = torch.ops.sbnet.height_above_ground(as_tensor(points), within).numpy()
+    return heights
+
+
+def heights_in_numpy(points: NDArray[np.float32], grid: Grid | None = None) -> NDArray[np.float32]:
+    """What :func:`height_above_ground` computes where the compiled operations are not built."""
+    counts = np.isfinite(points[:, :3]).all(axis=1)
+    if grid is not None:
+        counts &= grid.cells(points)[2]
+    height = np.full(len(points), np.nan, dtype=np.float32)
+    if counts.any():
+        x, y, z = np.ascontiguousarray(points[counts, :3].T)
+        cell = _cell(y) * _SIDE + _cell(x)
+        height[counts] = z - _smoothed(_low_percentile(cell, z))[cell]
+    return height
 
 
 def _cell(values: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -61,7 +76,7 @@ def _low_percentile(cell: NDArray[np.int32], z: NDArray[np.float32]) -> NDArray[
     start = (np.cumsum(count) - count)[occupied]
     pick = key[start + ((count[occupied] - 1) * PERCENTILE).astype(np.int64)]
     low = np.full(_SIDE * _SIDE, np.inf, dtype=np.float32)
-    low[occupied] = (pick & ((1 << _Z_BITS) - 1)) * np.float32(_Z_STEP) + np.float32(_Z_LOW)
+    low[occupied] = ((pick & ((1 << _Z_BITS) - 1)) - (1 << (_Z_BITS - 1))) * np.float32(_Z_STEP)
     return low
 
 

@@ -12,7 +12,7 @@ threads. All raise ValueError for an argument of a wrong rank, dtype, device, si
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,15 @@ from sbnet_perception.blocks import reference
 from sbnet_perception.blocks.reference import Pair
 from sbnet_perception.blocks.registration import LIBRARY, UNAVAILABLE
 
-__all__ = ["LIBRARY", "UNAVAILABLE", "reduce_mask", "sparse_gather", "sparse_scatter", "sparse_scatter_"]
+__all__ = [
+    "LIBRARY",
+    "UNAVAILABLE",
+    "reduce_mask",
+    "sparse_gather",
+    "sparse_scatter",
+    "sparse_scatter_",
+    "tile_pyramid",
+]
 
 KERNELS: Any = reference if UNAVAILABLE else torch.ops.sbnet
 
@@ -49,6 +57,19 @@ def reduce_mask(
     if mode not in ("max", "avg"):
         raise ValueError(f"mode must be 'max' or 'avg', got {mode!r}")
     return _call("reduce_mask", mask, block_count, block_size, block_stride, block_offset, tol, mode == "avg")
+
+
+def tile_pyramid(mask: Tensor, sides: Sequence[Pair]) -> list[Tensor]:
+    """Indices of the active tiles of several partitions of one mask, from one pass over it.
+
+    Args:
+        mask: bool [N, H, W].
+        sides: (rows, columns) of a tile of each partition, in pixels of the mask; tiles at its edges may be cut.
+
+    Returns:
+        For each partition int32 [B, 3] rows (n, ty, tx) of the tiles with a True pixel, in raster order.
+    """
+    return _call("tile_pyramid", mask, [side for pair in sides for side in pair])
 
 
 def sparse_gather(

@@ -8,6 +8,8 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,14 @@ def reduce_mask(
         values = _sums(values, axis + 1, block_count[axis], block_size[axis], block_stride[axis], block_offset[axis])
     active = values / (block_size[0] * block_size[1]) > tol if avg else values > 0
     return torch.nonzero(active).to(torch.int32)
+
+
+def tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    """Indices int32 [B, 3] of the active tiles of bool ``mask`` [N, H, W], for each pair (rows, columns) of sides."""
+    check_pyramid(mask, sides)
+    pairs = list(zip(sides[::2], sides[1::2], strict=True))
+    counts = [(-(-mask.shape[1] // rows), -(-mask.shape[2] // columns)) for rows, columns in pairs]
+    return [reduce_mask(mask, count, side, side, (0, 0), 0.5, False) for count, side in zip(counts, pairs, strict=True)]
 
 
 def _sums(values: Tensor, dim: int, count: int, size: int, stride: int, offset: int) -> Tensor:
@@ -155,6 +165,14 @@ def check_mask(mask: Tensor, block_count: Pair, block_size: Pair, block_stride: 
         raise ValueError(f"mask must be bool or floating point [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
     _check_pair("block_count", block_count, 0)
     check_geometry(block_size, block_stride, block_offset, (1, 1))
+
+
+def check_pyramid(mask: Tensor, sides: Sequence[int]) -> None:
+    """Raises ValueError unless ``mask`` is bool [N, H, W] and ``sides`` are pairs of positive numbers."""
+    if mask.dim() != 3 or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
+    if len(sides) % 2 or not all(side >= 1 for side in sides):
+        raise ValueError(f"sides must be pairs of positive numbers, got {tuple(sides)}")
 
 
 def check_image(name: str, image: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.blocks import reference
-from sbnet_perception.blocks.reference import Pair, check_blocks, check_geometry, check_image, check_indices, check_mask
+from sbnet_perception.blocks.reference import (
+    Pair,
+    check_blocks,
+    check_geometry,
+    check_image,
+    check_indices,
+    check_mask,
+    check_pyramid,
+)
 
 # `make sanitize` names another library.
 LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent.parent / "_ops.so")
@@ -37,6 +46,12 @@ def _fake_reduce_mask(
 ) -> Tensor:
     check_mask(mask, block_count, block_size, block_stride, block_offset)
     return mask.new_empty((torch.library.get_ctx().new_dynamic_size(), 3), dtype=torch.int32)
+
+
+def _fake_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    check_pyramid(mask, sides)
+    new_size = torch.library.get_ctx().new_dynamic_size
+    return [mask.new_empty((new_size(), 3), dtype=torch.int32) for _ in sides[::2]]
 
 
 def _fake_gather(
@@ -125,6 +140,7 @@ def _scatter_with_gradient_(blocks: Tensor, indices: Tensor, base: Tensor, *rest
 def _register() -> torch.library.Library:
     """Registers what the library leaves to Python; returns what must stay alive."""
     torch.library.register_fake("sbnet::reduce_mask", _fake_reduce_mask)
+    torch.library.register_fake("sbnet::tile_pyramid", _fake_tile_pyramid)
     torch.library.register_fake("sbnet::sparse_gather", _fake_gather)
     torch.library.register_fake("sbnet::sparse_scatter", _fake_scatter)
     torch.library.register_fake("sbnet::sparse_scatter_", _fake_scatter_)
@@ -133,7 +149,7 @@ def _register() -> torch.library.Library:
     library = torch.library.Library("sbnet", "IMPL")
     library.impl("sparse_scatter_", _scatter_with_gradient_, "Autograd")
     # Devices without kernels of their own run the reference.
-    for name in ("reduce_mask", "sparse_gather", "sparse_scatter", "sparse_scatter_"):
+    for name in ("reduce_mask", "tile_pyramid", "sparse_gather", "sparse_scatter", "sparse_scatter_"):
         library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
     return library
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.ops import UNAVAILABLE, reduce_mask
+from sbnet_perception.blocks.ops import UNAVAILABLE, reduce_mask, tile_pyramid
 from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.blocks.reference import Pair
 
@@ -41,18 +42,31 @@ class Tiles:
         Raises:
             ValueError: an argument has the wrong rank, dtype or sign.
         """
-        if mask.dim() not in (2, 3):
-            raise ValueError(f"mask must be [H, W] or [N, H, W], got {tuple(mask.shape)}")
-        if len(tile) != 2 or min(tile) < 1:
-            raise ValueError(f"tile must be two positive numbers of pixels, got {tile!r}")
-        if stride < 1:
-            raise ValueError(f"stride must be positive, got {stride}")
-        mask = mask[None] if mask.dim() == 2 else mask
-        size = (-(-mask.shape[1] // stride), -(-mask.shape[2] // stride))
-        tile = (_side_within(tile[0], size[0]), _side_within(tile[1], size[1]))
+        mask = _batched(mask)
+        size, tile = _on_map(mask, tile, stride)
         count = (-(-size[0] // tile[0]), -(-size[1] // tile[1]))
         side = (tile[0] * stride, tile[1] * stride)
         return Tiles(reduce_mask(mask, count, side, side), mask.shape[0], size, tile)
+
+    @staticmethod
+    def pyramid(mask: Tensor, tiles: Sequence[Pair], strides: Sequence[int]) -> list[Tiles]:
+        """`from_mask` for each tile and stride, from one pass over the mask where each tile divides a later one.
+
+        Args:
+            mask: bool [H, W] or [N, H, W] on the grid.
+            tiles: (th, tw) of each feature map, in its pixels.
+            strides: stride of each feature map on the grid.
+
+        Raises:
+            ValueError: an argument has the wrong rank, dtype, length or sign.
+        """
+        if len(tiles) != len(strides):
+            raise ValueError(f"tiles and strides must be as many, got {len(tiles)} and {len(strides)}")
+        mask = _batched(mask)
+        maps = [_on_map(mask, tile, stride) for tile, stride in zip(tiles, strides, strict=True)]
+        sides = [(tile[0] * stride, tile[1] * stride) for (_, tile), stride in zip(maps, strides, strict=True)]
+        lists = tile_pyramid(mask, sides)
+        return [Tiles(indices, mask.shape[0], *of_map) for indices, of_map in zip(lists, maps, strict=True)]
 
     @property
     def count(self) -> Pair:
@@ -80,6 +94,23 @@ class Tiles:
         size = (self.batch, *self.size)
         start, runs = torch.ops.sbnet.tile_pixels(self.indices, self.tile, size)
         return Pixels(start, runs, size)
+
+
+def _batched(mask: Tensor) -> Tensor:
+    """``mask`` as [N, H, W]."""
+    if mask.dim() not in (2, 3):
+        raise ValueError(f"mask must be [H, W] or [N, H, W], got {tuple(mask.shape)}")
+    return mask[None] if mask.dim() == 2 else mask
+
+
+def _on_map(mask: Tensor, tile: Pair, stride: int) -> tuple[Pair, Pair]:
+    """Size of the feature map of ``stride`` over ``mask`` [N, H, W], and the tile's size on it."""
+    if len(tile) != 2 or min(tile) < 1:
+        raise ValueError(f"tile must be two positive numbers of pixels, got {tile!r}")
+    if stride < 1:
+        raise ValueError(f"stride must be positive, got {stride}")
+    size = (-(-mask.shape[1] // stride), -(-mask.shape[2] // stride))
+    return size, (_side_within(tile[0], size[0]), _side_within(tile[1], size[1]))
 
 
 def _side_within(side: int, extent: int) -> int:

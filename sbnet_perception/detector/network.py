@@ -73,7 +73,8 @@ class Detector(nn.Module):
 
     def tiles(self, mask: Tensor) -> dict[str, Tiles]:
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
-        return {stage: Tiles.from_mask(mask, self.config.tile(stage), stride) for stage, stride in STRIDES.items()}
+        tiles = [self.config.tile(stage) for stage in STRIDES]
+        return dict(zip(STRIDES, Tiles.pyramid(mask, tiles, list(STRIDES.values())), strict=True))
 
     def forward(self, bev: Tensor | Voxels, mask: Tensor | None = None) -> Prediction:
         """Predictions for ``bev``, [N, 33, H, W] or voxels of that size.

@@ -103,9 +103,8 @@ def computation_mask(
     if "road" in wanted and road is not None:
         masks["road"] = dilate(road, config.road_dilation, grid.resolution)
     if "occupancy" in wanted:
-        masks["occupancy"] = occupancy_mask(
-            points, grid, config.min_height, config.max_height, config.occupancy_dilation
-        )
+        occupied = occupancy_mask(points, grid, config.min_height, config.max_height)
+        masks["occupancy"] = dilate(occupied, config.occupancy_dilation, grid.resolution)
     return ComputationMask(
         mask=np.logical_and.reduce(list(masks.values())) if masks else None,
         used=tuple(masks),

@@ -1,0 +1,141 @@
+// tile_pyramid: the active tiles of several partitions of one mask, from one pass over it.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "check.h"
+#include "parallel.h"
+
+namespace sbnet {
+namespace {
+
+constexpr int64_t kPixelsPerThread = 1 << 15;
+
+// Bytes [images, rows, columns], 0 or not.
+struct Raster {
+  const uint8_t* data;
+  int64_t images, rows, columns;
+};
+
+// A partition of the mask: tiles of side (y, x), at first none of them known to be active.
+struct Level {
+  int64_t side_y, side_x, images, rows, columns;
+  std::vector<uint8_t> active;
+
+  Level(const Raster& mask, const int64_t* side)
+      : side_y(side[0]), side_x(side[1]), images(mask.images), rows(divide_up(mask.rows, side_y)),
+        columns(divide_up(mask.columns, side_x)), active(images * rows * columns) {}
+
+  Raster raster() const { return {active.data(), images, rows, columns}; }
+};
+
+void add_row(const uint8_t* __restrict row, int64_t width, uint8_t* __restrict sum) {
+  for (int64_t x = 0; x < width; ++x) sum[x] |= row[x];
+}
+
+void halve(const uint8_t* __restrict bytes, int64_t count, uint8_t* __restrict out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = bytes[2 * i] | bytes[2 * i + 1];
+}
+
+// Whether any of each `side` bytes is set. The bytes are followed by zeros; `scratch` is overwritten.
+void pool_row(std::vector<uint8_t>& bytes, std::vector<uint8_t>& scratch, int64_t side, uint8_t* out, int64_t count) {
+  for (; side % 2 == 0; side /= 2, bytes.swap(scratch)) halve(bytes.data(), count * side / 2, scratch.data());
+  for (int64_t x = 0; x < side; ++x)
+    for (int64_t i = 0; i < count; ++i) out[i] |= bytes[side * i + x] != 0;
+}
+
+// Each tile of `level` from the `step_y` x `step_x` bytes of `from` beneath it.
+void pool(const Raster& from, int64_t step_y, int64_t step_x, Level& level) {
+  const int64_t grain = larger(1, kPixelsPerThread / larger(1, smaller(step_y, from.rows) * from.columns));
+  parallel_for(level.images * level.rows, grain, [&](int64_t first, int64_t last) {
+    std::vector<uint8_t> bytes(level.columns * step_x), scratch(bytes.size());
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t image = row / level.rows, begin = row % level.rows * step_y;
+      const uint8_t* line = from.data + (image * from.rows + begin) * from.columns;
+      std::fill(bytes.begin(), bytes.end(), 0);
+      for (int64_t y = begin; y < smaller(begin + step_y, from.rows); ++y, line += from.columns)
+        add_row(line, from.columns, bytes.data());
+      pool_row(bytes, scratch, step_x, level.active.data() + row * level.columns, level.columns);
+    }
+  });
+}
+
+// The coarsest of the levels before `level` whose tiles divide its own, or none.
+const Level* finer(const std::vector<Level>& before, const Level& level) {
+  const Level* best = nullptr;
+  for (const Level& other : before)
+    if (level.side_y % other.side_y == 0 && level.side_x % other.side_x == 0 &&
+        (!best || other.rows * other.columns < best->rows * best->columns))
+      best = &other;
+  return best;
+}
+
+// First active tile from `x` on; `width` if there is none.
+int64_t next_active(const uint8_t* tiles, int64_t x, int64_t width) {
+  uint64_t eight;
+  for (; x + 8 <= width; x += 8) {
+    std::memcpy(&eight, tiles + x, sizeof eight);
+    if (eight) break;
+  }
+  while (x < width && !tiles[x]) ++x;
+  return x;
+}
+
+// The list of a level, rows (n, ty, tx) in raster order.
+Tensor indices_of(const char* op, const Level& level, const Tensor& like) {
+  const int64_t count = std::accumulate(level.active.begin(), level.active.end(), int64_t{0});
+  const Tensor indices = allocate(op, "mask", {count, 3, sizeof(int32_t)},
+                                  [&] { return torch::stable::new_empty(like, {count, 3}, ScalarType::Int); });
+  int32_t* next = indices.mutable_data_ptr<int32_t>();
+  for (int64_t row = 0; row < level.images * level.rows; ++row) {
+    const uint8_t* const tiles = level.active.data() + row * level.columns;
+    const auto image = static_cast<int32_t>(row / level.rows), ty = static_cast<int32_t>(row % level.rows);
+    for (int64_t tx = next_active(tiles, 0, level.columns); tx < level.columns;
+         tx = next_active(tiles, tx + 1, level.columns)) {
+      *next++ = image;
+      *next++ = ty;
+      *next++ = static_cast<int32_t>(tx);
+    }
+  }
+  return indices;
+}
+
+// mask bool [N, H, W] -> int32 [B, 3] for each partition; sides holds the (y, x) of one after the other, in pixels.
+std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> sides) {
+  constexpr const char* op = "tile_pyramid";
+  check(argument.dim() == 3 && argument.scalar_type() == ScalarType::Bool, op, ": mask must be bool [N, H, W], got ",
+        describe(argument));
+  for (int64_t i = 0; i < 3; ++i)
+    check(argument.size(i) <= kHighest, op, ": mask must have at most ", kHighest, " images, rows and columns, got ",
+          describe(argument));
+  check(sides.size() % 2 == 0, op, ": sides must be pairs, got ", sides.size(), " integers");
+  for (const int64_t side : sides) check(side >= 1, op, ": sides must be positive, got ", side);
+  const Tensor mask = torch::stable::contiguous(argument);
+  const Raster pixels{static_cast<const uint8_t*>(mask.const_data_ptr()), mask.size(0), mask.size(1), mask.size(2)};
+
+  std::vector<Level> levels;
+  std::vector<Tensor> lists;
+  for (size_t i = 0; i < sides.size(); i += 2) {
+    // no side need exceed the mask, nor leave 64 bits
+    const int64_t side[2] = {smaller(sides[i], larger(pixels.rows, 1)), smaller(sides[i + 1], larger(pixels.columns, 1))};
+    Level level = allocate(op, "mask", {pixels.images, pixels.rows, pixels.columns},
+                           [&] { return Level(pixels, side); });
+    // tiles made of whole tiles of an earlier partition are active where one of those is
+    if (const Level* const source = finer(levels, level))
+      pool(source->raster(), level.side_y / source->side_y, level.side_x / source->side_x, level);
+    else
+      pool(pixels, level.side_y, level.side_x, level);
+    lists.push_back(indices_of(op, level, mask));
+    levels.push_back(std::move(level));
+  }
+  return lists;
+}
+
+}  // namespace
+}  // namespace sbnet
+
+STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) { m.def("tile_pyramid(Tensor mask, int[] sides) -> Tensor[]"); }
+
+STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("tile_pyramid", TORCH_BOX(&sbnet::tile_pyramid)); }
