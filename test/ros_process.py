@@ -344,8 +344,7 @@ def with_parameters(robot: Robot, weights: Path) -> Iterator[Callable[..., None]
     """For a fixture: a function that restarts the node with other parameters; the usual ones come back."""
     usual = {
         "missing_intensity": "reject",
-        "mask__source": "road_and_occupancy",
-        "mask__road_dilation": 0.5,
+        "mask__expression": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
         "road_mask_timeout": 0.0,
         "without_road_mask": "continue",
         "weights": str(weights),

@@ -21,7 +21,7 @@ from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkCon
 from sbnet_perception.detector.network import Detector, Prediction, initialize
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import WeightsError, read_metadata, save_weights
-from sbnet_perception.masks.computation import MaskConfig
+from sbnet_perception.masks.config import MaskConfig
 
 SMALL = NetworkConfig(8, (8, 8, 12, 16), (2, 2, 2, 2), 12, (8, 8), 2)
 
@@ -198,20 +198,20 @@ def cloud(seed=0, count=5000):
     return points
 
 
-@pytest.mark.parametrize("source", ["none", "road", "occupancy", "road_and_occupancy"])
-def test_the_pipeline_computes_where_the_configured_mask_says(weights, source):
-    pipeline = Pipeline(DetectorConfig(weights=str(weights), mask=MaskConfig(source=source), score_threshold=0.0))
+@pytest.mark.parametrize("mask", ["everywhere", "road", "occupancy", "road and occupancy"])
+def test_the_pipeline_computes_where_the_configured_mask_says(weights, mask):
+    pipeline = Pipeline(DetectorConfig(weights=str(weights), mask=MaskConfig(mask), score_threshold=0.0))
     road = np.zeros((200, 352), bool)
     road[90:110] = True
     result = pipeline(cloud(), road)
-    assert result.dense == (source == "none") and not result.missing_road
+    assert result.dense == (mask == "everywhere") and not result.missing_road
     assert result.computed.shape == (50, 88)
-    if source != "none":
+    if mask != "everywhere":
         assert result.mask.any() and 0 < result.computed.mean() < 1
         assert 0 < result.sparsity["conv-3"] < 1
     without = pipeline(cloud())
-    assert without.missing_road == ("road" in source)
-    assert without.dense == (source in ("none", "road"))
+    assert without.missing_road == ("road" in mask)
+    assert without.dense == (mask in ("everywhere", "road"))
 
 
 def test_a_frame_without_anything_above_the_road_costs_nothing_and_finds_nothing(weights):

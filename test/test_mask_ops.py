@@ -18,6 +18,7 @@ from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
 from sbnet_perception.blocks import Tiles, ops, reference
 from sbnet_perception.masks.dilate import dilate_by_runs, dilate_in_numpy
 from sbnet_perception.masks.occupancy import occupancy_in_numpy, occupancy_mask
+from sbnet_perception.masks.view import sample, sample_in_numpy
 
 pytestmark = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=ops.UNAVAILABLE or "built")
 
@@ -124,6 +125,13 @@ def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
         assert (found.batch, found.size, found.tile) == (expected.batch, expected.size, expected.tile)
 
 
+@settings(max_examples=200, deadline=None)
+@given(MASKS, st.lists(st.integers(-(2**34), 2**34), min_size=6, max_size=6), st.integers(1, 9), st.integers(1, 70))
+def test_a_raster_is_sampled_as_plainly_for_any_steps(raster: np.ndarray, steps: list[int], h: int, w: int) -> None:
+    arguments = (raster, (steps[0] * 16, steps[1] * 16), (steps[2], steps[3]), (steps[4], steps[5] >> 33), (h, w))
+    np.testing.assert_array_equal(sample(*arguments), sample_in_numpy(*arguments))
+
+
 def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
     mask = torch.rand(800, 1408, generator=torch.Generator().manual_seed(0)) < 0.003
     sides, strides = (2, 2, 2, 2, 1), (1, 2, 4, 8, 16)
@@ -167,6 +175,10 @@ def test_an_unusable_argument_is_named() -> None:
         "mark_points: size must be in": lambda: sbnet.mark_points(points, values, 0, 1, everywhere, 1, (1, 0)),
         "dilate: mask must be bool": lambda: sbnet.dilate(points, [1]),
         "dilate: half_widths must be": lambda: sbnet.dilate(points > 0, [1, 2]),
+        "sample_raster: raster must be bool": lambda: sbnet.sample_raster(points, *[(0, 0)] * 3, (1, 1)),
+        "sample_raster: per_row must stay within": lambda: sbnet.sample_raster(
+            points > 0, (0, 0), (0, 1 << 60), (0, 0), (9, 9)
+        ),
     }
     for reason, call in calls.items():
         with pytest.raises(RuntimeError, match=reason):

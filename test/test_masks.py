@@ -10,38 +10,22 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from road_geometry import POSES, RASTERS, RESOLUTIONS, SMALL_GRIDS, polygons_of, squares_of
 from scipy import ndimage
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.masks.computation import MaskConfig, computation_mask
+from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.occupancy import occupancy_mask
 from sbnet_perception.masks.road import RoadMap, covers, road_mask
+from sbnet_perception.masks.view import RoadView
 
 COMPACT = Grid.named("compact")
-POSES = st.builds(SE2, st.floats(-6, 6), st.floats(-6, 6), st.floats(-4, 4))
-RASTERS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: arrays(np.bool_, shape))
-RESOLUTIONS = st.sampled_from([0.1, 0.25, 0.5, 0.7, 1.0, 2.5])
-SMALL_GRIDS = st.sampled_from([0.3, 0.5, 1.0]).map(lambda r: Grid(1.0, 1.0 + 7 * r, -2.0, -2.0 + 5 * r, r))
 
 
 # --- road -------------------------------------------------------------------------------------------
-
-
-def _squares(cells: np.ndarray, resolution: float, pose: SE2) -> np.ndarray:
-    """shapely polygons [K] of the True cells of a raster whose corner is at ``pose``."""
-    row, col = np.nonzero(cells)
-    boxes = shapely.box(col * resolution, row * resolution, (col + 1) * resolution, (row + 1) * resolution)
-    return shapely.transform(boxes, pose.apply)
-
-
-def _polygons(road: RoadMap, map_from_grid: SE2, grid: Grid) -> tuple[np.ndarray, shapely.Geometry]:
-    """The oracle's view, in the map frame: squares [H, W] of the grid, and the union of the road's."""
-    corner = map_from_grid @ SE2(grid.x_min, grid.y_min, 0.0)
-    squares = _squares(np.ones(grid.shape, dtype=np.bool_), grid.resolution, corner).reshape(grid.shape)
-    return squares, shapely.union_all(_squares(road.cells, road.resolution, road.origin))
 
 
 @settings(max_examples=120, deadline=None)
@@ -51,7 +35,7 @@ def test_every_grid_cell_that_overlaps_road_is_road_and_none_far_from_it(
 ) -> None:
     road = RoadMap(cells, resolution, origin)
     mask = road_mask(road, map_from_grid, grid)
-    squares, area = _polygons(road, map_from_grid, grid)
+    squares, area = polygons_of(road, map_from_grid, grid)
     assert mask[shapely.area(shapely.intersection(squares, area)) > 1e-5].all()
     assert (shapely.distance(squares[mask], area) <= grid.resolution / 2 + 1e-6).all()
 
@@ -66,7 +50,7 @@ def test_with_parallel_axes_the_resampling_is_exact(
     cells: np.ndarray, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
 ) -> None:
     road = RoadMap(cells, resolution, origin)
-    squares, area = _polygons(road, map_from_grid, grid)
+    squares, area = polygons_of(road, map_from_grid, grid)
     expected = shapely.area(shapely.intersection(squares, area)) > 1e-5
     np.testing.assert_array_equal(road_mask(road, map_from_grid, grid), expected)
 
@@ -77,12 +61,23 @@ def test_a_map_covers_the_grid_exactly_when_their_rectangles_overlap(
     cells: np.ndarray, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
 ) -> None:
     road = RoadMap(np.ones_like(cells), resolution, origin)
-    squares, area = _polygons(road, map_from_grid, grid)
+    squares, area = polygons_of(road, map_from_grid, grid)
     whole = shapely.union_all(squares)
     covered = covers(road, map_from_grid, grid)
     # Rectangles that only touch may be called either way.
     assert covered or shapely.area(shapely.intersection(whole, area)) < 1e-9
     assert not covered or shapely.distance(whole, area) < 1e-9
+
+
+@pytest.mark.parametrize("expression", ["road", "dilate(road, 0.5)", "dilate(road or occupancy, 0.5)"])
+def test_a_view_stands_for_the_road_in_every_expression(expression: str) -> None:
+    road = RoadMap(np.ones((16, 71), np.bool_), 1.0, SE2(0.0, -8.0, 0.0))
+    raster = road_mask(road, SE2(), COMPACT)
+    by_view = computation_mask(_scene(), COMPACT, RoadView(road, SE2()), MaskConfig(expression)).mask
+    by_raster = computation_mask(_scene(), COMPACT, raster, MaskConfig(expression)).mask
+    assert by_view is not None and by_raster is not None
+    assert by_view[by_raster].all()
+    assert not by_view[~dilate(by_raster, 1.0 + 0.2 + 0.01, 0.2)].any()
 
 
 def test_far_from_the_origin_a_city_map_is_resampled_the_same() -> None:
@@ -97,6 +92,8 @@ def test_far_from_the_origin_a_city_map_is_resampled_the_same() -> None:
 def test_a_map_elsewhere_has_no_road_and_does_not_cover_the_grid() -> None:
     road = RoadMap(np.ones((50, 50), dtype=np.bool_), 1.0, SE2(1e6, 0.0, 0.3))
     assert not road_mask(road, SE2(), COMPACT).any()
+    assert not RoadView(road, SE2(-1e300, 0.0, 1.0)).mask(COMPACT, 0.5).any()
+    assert not RoadView(road, SE2()).has_road(COMPACT)
     assert not covers(road, SE2(), COMPACT)
 
 
@@ -135,7 +132,7 @@ def test_polygons_become_exactly_the_cells_that_they_touch_outside_of_holes(
     rings: list[np.ndarray], holes: list[np.ndarray], resolution: float
 ) -> None:
     road = RoadMap.from_polygons(rings, resolution, holes)
-    squares = _squares(np.ones_like(road.cells), resolution, road.origin).reshape(road.cells.shape)
+    squares = squares_of(np.ones_like(road.cells), resolution, road.origin).reshape(road.cells.shape)
     polygons = shapely.union_all([shapely.Polygon(ring) for ring in rings])
     touched = shapely.area(shapely.intersection(squares, polygons))
     apart = shapely.distance(squares, polygons)
@@ -223,21 +220,24 @@ def test_the_default_mask_is_what_stands_on_the_road() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "road", "used", "missing"),
+    ("expression", "road", "used", "missing"),
     [
-        ("road_and_occupancy", None, ("occupancy",), True),
-        ("road", None, (), True),
-        ("road", ROAD, ("road",), False),
-        ("occupancy", None, ("occupancy",), False),
-        ("occupancy", ROAD, ("occupancy",), False),
-        ("none", ROAD, (), False),
-        ("none", None, (), False),
+        ("dilate(road, 0.5) and dilate(occupancy, 0.5)", None, ("occupancy",), True),
+        ("dilate(road, 0.5) or dilate(occupancy, 0.5)", None, (), True),
+        ("(road or occupancy) and dilate(occupancy, 0.5)", None, ("occupancy",), True),
+        ("dilate(road, 0.5)", None, (), True),
+        ("dilate(road, 0.5)", ROAD, ("road",), False),
+        ("dilate(occupancy, 0.5)", None, ("occupancy",), False),
+        ("everywhere and dilate(occupancy, 0.5)", ROAD, ("occupancy",), False),
+        ("dilate(everywhere, 1) or road", ROAD, (), False),
+        ("everywhere", ROAD, (), False),
+        ("everywhere", None, (), False),
     ],
 )
 def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
-    source: str, road: np.ndarray | None, used: tuple[str, ...], missing: bool
+    expression: str, road: np.ndarray | None, used: tuple[str, ...], missing: bool
 ) -> None:
-    result = computation_mask(_scene(), COMPACT, road, MaskConfig(source=source))
+    result = computation_mask(_scene(), COMPACT, road, MaskConfig(expression))
     assert (result.used, result.missing_road) == (used, missing)
     assert (result.mask is None) == (used == ())
     if used == ("occupancy",):
@@ -252,18 +252,21 @@ def test_a_cloud_without_points_leaves_nothing_to_compute() -> None:
     assert not result.mask.any()
 
 
-def test_a_road_of_another_shape_or_type_is_refused() -> None:
-    for road in (np.zeros((3, 3), np.bool_), np.zeros(COMPACT.shape, np.uint8)):
+def test_a_raster_of_another_shape_or_type_or_missing_is_refused() -> None:
+    for wrong in (np.zeros((3, 3), np.bool_), np.zeros(COMPACT.shape, np.uint8)):
         with pytest.raises(ValueError, match=r"road must be bool \[200, 352\]"):
-            computation_mask(_scene(), COMPACT, road, MaskConfig())
+            computation_mask(_scene(), COMPACT, wrong, MaskConfig())
+        with pytest.raises(ValueError, match=r"predicted must be bool \[200, 352\]"):
+            computation_mask(_scene(), COMPACT, ROAD, MaskConfig(), predicted=wrong)
+    with pytest.raises(ValueError, match="predicted is missing; the mask is 'road and predicted'"):
+        computation_mask(_scene(), COMPACT, ROAD, MaskConfig("road and predicted"))
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"source": "roads"}, "source is 'roads'; use one of road_and_occupancy, "),
-        ({"road_dilation": -1.0}, "road_dilation is -1"),
-        ({"occupancy_dilation": math.nan}, "occupancy_dilation is nan"),
+        ({"expression": "roads"}, "expression is 'roads'; at character 1 road, .* was expected, not 'roads'"),
+        ({"min_height": math.nan}, "min_height is nan"),
         ({"min_height": 4.0}, "max_height is 3.2; it must be above min_height, 4"),
     ],
 )
@@ -321,9 +324,9 @@ def _tiles(mask: np.ndarray, side: int) -> np.ndarray:
     return padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3))
 
 
-def _mask(points: np.ndarray, road: np.ndarray | None, source: str = "road_and_occupancy") -> np.ndarray:
+def _mask(points: np.ndarray, road: np.ndarray | None, name: str = "road_and_occupancy") -> np.ndarray:
     """The compact grid's computation mask, which must not be dense."""
-    mask = computation_mask(points, COMPACT, road, MaskConfig(source=source)).mask
+    mask = computation_mask(points, COMPACT, road, MaskConfig(EXPRESSIONS[name])).mask
     assert mask is not None
     return mask
 

@@ -112,9 +112,9 @@ def test_parameters_change_only_where_they_may(robot: Robot) -> None:
     refused = robot.set(score_threshold=1.5)
     assert not refused.successful
     assert "score_threshold" in refused.reason
-    refused = robot.set(mask__source="none")
+    refused = robot.set(mask__expression="everywhere")
     assert not refused.successful
-    assert "mask.source cannot change while configured" in refused.reason
+    assert "mask.expression cannot change while configured" in refused.reason
     assert not robot.set(no_such_parameter=1).successful
     robot.detect()
 
@@ -200,11 +200,11 @@ def ended(parameters: dict[str, Any]) -> tuple[int, str]:
 
 
 def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights: Path) -> None:
-    code, output = ended({"weights": weights, "score_threshold": 7.0, "mask.sauce": "road", "nms_iou": "low"})
+    code, output = ended({"weights": weights, "score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low"})
     assert code == 1
     (line,) = (line for line in output.splitlines() if "FATAL" in line)
     assert "'score_threshold' is 7.0: it must lie in [0, 1]" in line
-    assert "'mask.sauce' is not known (did you mean 'mask.source'?)" in line
+    assert "'mask.expresion' is not known (did you mean 'mask.expression'?)" in line
     assert "'nms_iou' is 'low': a number is needed" in line
     assert "Traceback" not in output
 
@@ -238,7 +238,7 @@ def test_14_26_simulated_time_may_begin_anew_and_sigint_twice_ends_the_node_unde
 ) -> None:
     weights = tiny_weights(tmp_path / "full.safetensors", shape=NetworkConfig())
     # Dense, and faster clouds than it can take: an inference is always under way.
-    robot = Robot({"weights": weights, "use_sim_time": True, "grid_frame": "map", "mask.source": "none"})
+    robot = Robot({"weights": weights, "use_sim_time": True, "grid_frame": "map", "mask.expression": "everywhere"})
     try:
         robot.wait_printed("active: waiting", 30)
         # The second lap begins a minute before the first: /clock tells before any transform or cloud does.

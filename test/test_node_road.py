@@ -110,7 +110,7 @@ def test_16_a_road_mask_that_is_too_old_or_beside_the_grid_counts_as_everywhere(
 def test_17_a_road_mask_in_another_frame_resolution_and_rotation_is_placed_at_each_cloud(
     robot: Robot, reconfigured: Any
 ) -> None:
-    reconfigured(mask__source="road", mask__road_dilation=0.0)
+    reconfigured(mask__expression="road")
     # In the map the road is a strip 6 m wide along y at x = 100; the robot at (100, 50) looks along it,
     # then across.
     cells = np.zeros((300, 40), np.int8)
@@ -142,7 +142,7 @@ def test_17_while_the_map_cannot_be_placed_the_road_is_everywhere(robot: Robot, 
 
 
 def test_18_a_malformed_road_mask_is_rejected_and_the_last_good_one_kept(robot: Robot, reconfigured: Any) -> None:
-    reconfigured(mask__source="road", mask__road_dilation=0.0)
+    reconfigured(mask__expression="road")
     cells = np.zeros((80, 141), np.int8)
     cells[:, :20] = 100
     robot.send_road(road_grid(cells))

@@ -54,5 +54,5 @@ def test_16_a_mask_from_before_simulated_time_began_ages_from_its_beginning(rece
 def test_15_a_grid_that_stands_upright_on_the_map_counts_the_road_as_everywhere() -> None:
     upright = Still(0, 0, 0, np.sqrt(0.5), 0, np.sqrt(0.5), 0)
     answer = layer(START_NS, 0.0, frame_id="map").at(upright, "base_link", START_NS, START_NS, 0.0, STOP)
-    assert answer.mask is None
+    assert answer.view is None
     assert "cannot be placed: matrix has no heading" in answer.problem

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.checks import check_fields
-from sbnet_perception.masks.computation import MaskConfig
+from sbnet_perception.masks.config import MaskConfig
 
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
 """Stage -> stride of its output on the grid (paper, section 4.2)."""

@@ -16,6 +16,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Prediction
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.view import RoadView
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Pipeline:
         self._compute(nothing, np.ones(self.grid.shape, bool), _Clock())
 
     @torch.inference_mode()
-    def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | None = None) -> PipelineResult:
+    def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | RoadView | None = None) -> PipelineResult:
         """Detect vehicles.
 
         Args:
             points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1).
-            road: bool [H, W] on the grid, True = road; None when unknown.
+            road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
         """
         clock = _Clock()
         # A cheap mask says where to compute.

@@ -23,6 +23,7 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid, real_frames
 from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, Matches, average_precision, match
 from sbnet_perception.learning.targets import LEAST_POINTS
+from sbnet_perception.masks.config import EXPRESSIONS
 
 SENSORS = ("hdl64", "vlp32c", "hdl32")
 HELD_OUT = range(9_000_001, 9_000_007)
@@ -69,7 +70,7 @@ class RealResult:
 def pipelines(config: DetectorConfig) -> dict[str, Pipeline]:
     """A pipeline for each mask of the protocols, reporting everything above `LOWEST_SCORE`."""
     sources = dict.fromkeys(source for source, _ in PROTOCOLS)
-    masks = {source: replace(config.mask, source=source) for source in sources}
+    masks = {source: replace(config.mask, expression=EXPRESSIONS[source]) for source in sources}
     return {s: Pipeline(replace(config, mask=mask, score_threshold=LOWEST_SCORE)) for s, mask in masks.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class RoadMap:
         cells: bool [h, w], True = road; rows along the raster's y, columns along its x.
         resolution: side of a cell in metres, at least 1 mm.
         origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame.
+        grown: what :class:`~sbnet_perception.masks.view.RoadView` made of the cells, by distance in cells.
 
     Raises:
         ValueError: cells is not a bool raster with at least one cell, or resolution is unusable.
@@ -38,6 +39,7 @@ class RoadMap:
     cells: NDArray[np.bool_]
     resolution: float
     origin: SE2
+    grown: dict[float, NDArray[np.bool_]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.cells.ndim != 2 or self.cells.size == 0 or self.cells.dtype != np.bool_:

@@ -108,11 +108,11 @@ class SbnetNode(LifecycleNode):
             self.get_logger().fatal(f"cannot configure: {error}")
             return FAILURE
         self._create(config, detector, path)
-        mask = detector.mask.source
+        mask = detector.mask.expression
         seconds = time.monotonic() - started
         self.get_logger().info(f"configured in {seconds:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}")
-        if mask == "none":
-            self.get_logger().warning("mask.source is none: computing densely")
+        if not detector.mask.names:
+            self.get_logger().warning("mask.expression names no mask: computing densely")
         return super().on_configure(state)
 
     @reported

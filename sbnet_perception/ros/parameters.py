@@ -1,6 +1,6 @@
 """ROS parameters declared from the typed configuration, and the configuration read back from them.
 
-A parameter's name is its field's path with dots (`mask.source`), its default the field's, its description
+A parameter's name is its field's path with dots (`mask.expression`), its default the field's, its description
 the field's help. Run as a program it prints config/sbnet.yaml.
 """
 
@@ -234,7 +234,10 @@ class Parameters:
             name: spec.check(changes.get(name, self._node.get_parameter(name).value))
             for name, spec in SPECIFICATIONS.items()
         }
-        return build(NodeConfig, values), build(DetectorConfig, values)
+        detector = build(DetectorConfig, values)
+        if "predicted" in detector.mask.names:
+            raise ParameterError("parameter 'mask.expression' names predicted: the node has no mask network")
+        return build(NodeConfig, values), detector
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         changes = {item.name: item.value for item in parameters if item.name in SPECIFICATIONS}

@@ -78,7 +78,7 @@ class Processor:
         self._transforms = transforms
         self._road = road
         self._clock_ns = clock_ns
-        self._wants_road = pipeline.config.mask.source in ("road_and_occupancy", "road")
+        self._wants_road = "road" in pipeline.config.mask.names
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
         """Detects.
@@ -96,7 +96,7 @@ class Processor:
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result = self._pipeline(points, None if road is None else road.mask)
+        result = self._pipeline(points, None if road is None else road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
@@ -156,7 +156,7 @@ class Processor:
             return None
         now_ns = self._clock_ns()
         answer = self._road.at(self._transforms, grid_frame, stamp_ns(header.stamp), now_ns, deadline, stop)
-        if answer.mask is None and self._config.without_road_mask == "refuse":
+        if answer.view is None and self._config.without_road_mask == "refuse":
             raise Dropped("no road mask", f"{answer.problem} (without_road_mask is refuse)")
         return answer
 

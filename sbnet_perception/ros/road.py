@@ -7,13 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sbnet_perception.bags.occupancy import MaskError, road_from_occupancy_grid
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.masks.road import RoadMap, covers, road_mask
+from sbnet_perception.masks.road import RoadMap, covers
+from sbnet_perception.masks.view import RoadView
 from sbnet_perception.ros.status import Rejected
 from sbnet_perception.ros.transforms import Transforms, TransformUnavailable, lookup_before
 
@@ -26,12 +24,12 @@ class RoadAnswer:
     """The road on the grid, or why there is none.
 
     Attributes:
-        mask: bool [H, W]; None when the road has to count as everywhere.
-        problem: why mask is None, empty otherwise.
+        view: the map beneath the grid; None when the road has to count as everywhere.
+        problem: why view is None, empty otherwise.
         age_s: seconds since the mask in use arrived, by the node's clock; None without one.
     """
 
-    mask: npt.NDArray[np.bool_] | None
+    view: RoadView | None
     problem: str
     age_s: float | None
 
@@ -44,7 +42,7 @@ class _Received:
 
 
 class RoadLayer:
-    """Keeps the last good road mask and resamples it onto the grid at each cloud's time."""
+    """Keeps the last good road mask and places it beneath the grid at each cloud's time."""
 
     def __init__(self, grid: Grid, timeout_s: float) -> None:
         self._grid = grid
@@ -100,21 +98,20 @@ class RoadLayer:
             return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
         self._no_wait_before = 0.0
         try:
-            return self._resample(last.road, SE2.from_matrix(transform), age_s)
+            return self._place(last.road, SE2.from_matrix(transform), age_s)
         except ValueError as error:
             # The grid stands upright on the map, or a pose is beyond what can be computed.
             return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
 
-    def _resample(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
+    def _place(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
         if self._cached is not None and self._cached[0] is road and self._cached[1] == map_from_grid:
             return replace(self._cached[2], age_s=age_s)
         if not covers(road, map_from_grid, self._grid):
             answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
         else:
-            mask = road_mask(road, map_from_grid, self._grid)
+            view = RoadView(road, map_from_grid)
             # A grid without any road would mean: compute nothing, see nothing.
-            answer = (
-                RoadAnswer(mask, "", age_s) if mask.any() else RoadAnswer(None, "no road in the grid", age_s)
-            )
+            has_road = view.has_road(self._grid)
+            answer = RoadAnswer(view, "", age_s) if has_road else RoadAnswer(None, "no road in the grid", age_s)
         self._cached = (road, map_from_grid, answer)
         return answer

@@ -1,0 +1,56 @@
+"""Configuration of the computation mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sbnet_perception.checks import check_fields
+from sbnet_perception.masks.expression import names, parse
+
+EXPRESSIONS = {
+    "road_and_occupancy": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
+    "road": "dilate(road, 0.5)",
+    "occupancy": "dilate(occupancy, 0.5)",
+}
+"""What reports call a mask -> its expression; the first is the default."""
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which masks make up the computation mask, and how.
+
+    Raises:
+        ValueError: a field is out of range, or no expression; the message names it.
+    """
+
+    expression: str = field(
+        default=EXPRESSIONS["road_and_occupancy"],
+        metadata={
+            "help": "Where to compute: road, occupancy, predicted, with and, or, dilate(mask, metres); or everywhere."
+        },
+    )
+    min_height: float = field(
+        default=0.35,
+        metadata={
+            "help": "Lowest height above ground, in metres, of a point that counts as occupancy.",
+            "range": (0.0, 100.0),
+        },
+    )
+    max_height: float = field(
+        default=3.2,
+        metadata={
+            "help": "Highest height above ground, in metres, of a point that counts as occupancy.",
+            "range": (0.0, 100.0),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        parse(self.expression)
+        if self.max_height <= self.min_height:
+            raise ValueError(f"max_height is {self.max_height}; it must be above min_height, {self.min_height}")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of road, occupancy and predicted that the expression has; empty means everywhere."""
+        return names(parse(self.expression))
