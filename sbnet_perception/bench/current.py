@@ -23,11 +23,10 @@ from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, Prediction, initialize
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.detector.weights import WeightsError, save_weights, weights_path
-from sbnet_perception.masks.computation import MaskConfig, computation_mask
+from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
-ROAD, OCCUPANCY = "dilate(road, 0.5)", "dilate(occupancy, 0.5)"
-ROAD_AND_OCCUPANCY = f"{ROAD} and {OCCUPANCY}"
-_SOURCES = {ROAD_AND_OCCUPANCY: "road_and_occupancy", ROAD: "road", OCCUPANCY: "occupancy", "everywhere": "none"}
+ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 SEED = 0
 
 
@@ -37,9 +36,7 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
     Raises:
         ValueError: a value is out of its range; the message names it.
     """
-    if mask and mask not in _SOURCES:
-        raise ValueError(f"mask is {mask!r}; use one of {', '.join(_SOURCES)}")
-    where = MaskConfig(source=_SOURCES[mask]) if mask else MaskConfig()
+    where = MaskConfig(expression=mask) if mask else MaskConfig()
     return DetectorConfig(grid=grid, weights=weights, dtype=dtype, mask=where)
 
 

@@ -62,21 +62,29 @@ class Pipeline:
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """The first inference allocates and packs weights."""
+        """The first inference packs weights: on a few pixels, or on all where the configuration asks for all."""
+        corner = np.zeros(self.grid.shape, bool)
+        corner[:64, :64] = True
         nothing = np.zeros((0, 4), np.float32)
-        self._compute(nothing, np.ones(self.grid.shape, bool), _Clock())
+        self._compute(nothing, corner if self.config.mask.names else None, _Clock())
 
     @torch.inference_mode()
-    def __call__(self, points: NDArray[np.float32], road: NDArray[np.bool_] | RoadView | None = None) -> PipelineResult:
+    def __call__(
+        self,
+        points: NDArray[np.float32],
+        road: NDArray[np.bool_] | RoadView | None = None,
+        predicted: NDArray[np.bool_] | None = None,
+    ) -> PipelineResult:
         """Detect vehicles.
 
         Args:
             points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1).
             road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
+            predicted: bool [H, W], what the mask expression calls ``predicted``.
         """
         clock = _Clock()
         # A cheap mask says where to compute.
-        where = computation_mask(points, self.grid, road, self.config.mask)
+        where = computation_mask(points, self.grid, road, self.config.mask, predicted)
         prediction, count = self._compute(points, where.mask, clock)
         # Active positions become boxes; the better of two that overlap stays.
         detections = decode(prediction, self.grid, self.config.score_threshold)
