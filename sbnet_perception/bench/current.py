@@ -36,7 +36,10 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
     Raises:
         ValueError: a value is out of its range; the message names it.
     """
-    where = MaskConfig(expression=mask) if mask else MaskConfig()
+    try:
+        where = MaskConfig(expression=mask) if mask else MaskConfig()
+    except ValueError as error:
+        raise ValueError(str(error).replace("expression", "mask", 1)) from None
     return DetectorConfig(grid=grid, weights=weights, dtype=dtype, mask=where)
 
 
@@ -67,7 +70,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 def computed(scene: Scene, grid: Grid, mask: str) -> NDArray[np.bool_] | None:
     """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known."""
-    where = computation_mask(scene.points, grid, scene.road_on(grid), configured("compact", "float32", mask).mask)
+    where = computation_mask(scene.points, grid, scene.view(), configured("compact", "float32", mask).mask)
     return None if where.missing_road else where.mask
 
 

@@ -25,7 +25,8 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import FULL_REFLECTANCE, real_frames
 from sbnet_perception.learning.simulator import Drive
-from sbnet_perception.masks.road import RoadMap, road_mask
+from sbnet_perception.masks.road import RoadMap
+from sbnet_perception.masks.view import RoadView
 
 SIMULATED = "simulated"
 DRIVES = (9_100_001, 9_100_002)
@@ -58,9 +59,9 @@ class Scene:
     map_from_grid: SE2 = field(default_factory=SE2)
     boxes: NDArray[np.float32] | None = None
 
-    def road_on(self, grid: Grid) -> NDArray[np.bool_] | None:
-        """The road resampled onto the grid, bool [H, W]."""
-        return None if self.road is None else road_mask(self.road, self.map_from_grid, grid)
+    def view(self) -> RoadView | None:
+        """The road under this frame, looked up anew for each view."""
+        return None if self.road is None else RoadView(self.road, self.map_from_grid)
 
     def message(self) -> bytes:
         """The cloud as the CDR bytes of a sensor_msgs/PointCloud2, intensity 0-255."""

@@ -17,11 +17,11 @@ from sbnet_perception.bench.measure import Row, Samples, check_writable, with_st
 from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Sparse, by_frame
 
-STAGES = ("decode", "mask", "road", "voxelize", *NETWORK, "nms", "publish", "network", "total")
+STAGES = ("decode", "mask", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.
 
-"decode" is the bytes of a PointCloud2 to an array, "mask" the computation mask with all tiles, "road" its part that
-resamples the road, "nms" also the decoding of the boxes, "publish" the building of the messages.
+"decode" is the bytes of a PointCloud2 to an array, "mask" the computation mask, road included, with all tiles, "nms" also
+the decoding of the boxes, "publish" the building of the messages.
 """
 WARM_UP = 3
 TARGETS_MS = {("paper", "bfloat16"): 50.0, ("paper", "float32"): 80.0, ("compact", "bfloat16"): 10.0}
@@ -190,7 +190,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
         skipped = "" if row["tile_sparsity"] is None else f"{100 * float(row['tile_sparsity']):.1f} %"
         times = [milliseconds(row[key]) for key in ("dense_ms", "sparse_ms", "p95_ms", "p99_ms")]
         speedup = "" if row["speedup"] is None else f"{float(row['speedup']):.1f}"
-        label = {"road": "  of it road", "nms": "boxes, NMS", "publish": "(publish)"}.get(stage, stage)
+        label = {"nms": "boxes, NMS", "publish": "(publish)"}.get(stage, stage)
         if stage == "network":
             table.add_section()
         table.add_row(label, *times, speedup, skipped, style="bold" if stage in ("network", "total") else "")
@@ -205,7 +205,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 def _verdict(by_stage: dict[str, Row]) -> str:
     """Whether the total is within the target, and which stages take the most of it."""
     total = float(by_stage["total"]["p95_ms"] or 0)
-    sums = ("network", "total", "road", "publish")
+    sums = ("network", "total", "publish")
     parts = {stage: float(row["sparse_ms"] or 0) for stage, row in by_stage.items() if stage not in sums}
     largest = sorted(parts, key=lambda stage: -parts[stage])[:3]
     first = by_stage["total"]

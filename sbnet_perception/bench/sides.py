@@ -81,19 +81,15 @@ class Sparse:
         """Share of the tiles of each stage that the last frame left out."""
 
     def __call__(self, scene: Scene, message: bytes) -> Laps:
-        """Milliseconds by stage; "mask" includes "road", its resampling; "publish" is not in "total"."""
+        """Milliseconds by stage; "publish" is not in "total"."""
         clock = Clock()
         points = decode(read_cloud(message)).points
         clock.lap("decode")
-        road = scene.road_on(self.pipeline.grid)
-        clock.lap("road")
-        result = self.pipeline(points, road)
+        result = self.pipeline(points, scene.view())
         total = clock.total()
         self.skipped = result.sparsity
         laps = {**clock.laps, **result.timings_ms}
-        laps["mask"] += laps["road"]
-        # Steps of the pipeline before it told its stages apart.
-        laps.setdefault("network", sum(laps.get(stage, 0.0) for stage in NETWORK))
+        laps["network"] = sum(laps[stage] for stage in NETWORK)
         if self.publish is not None:
             clock.lap("")
             self.publish(result)

@@ -65,7 +65,7 @@ def measure(
 
 
 def _detections(pipeline: Pipeline, scene: Scene) -> bytes:
-    found = pipeline(decode(read_cloud(scene.message())).points, scene.road_on(pipeline.grid)).detections
+    found = pipeline(decode(read_cloud(scene.message())).points, scene.view()).detections
     return found.boxes.tobytes() + found.scores.tobytes() + found.classes.tobytes()
 
 
