@@ -190,7 +190,7 @@ def test_8_no_point_or_none_in_range_gives_an_empty_stamped_array(robot: Robot) 
 def test_8_an_empty_cloud_has_no_detection_where_the_network_computes_densely_either(
     robot: Robot, reconfigured: Any
 ) -> None:
-    reconfigured(mask__source="none")
+    reconfigured(mask__expression="everywhere")
     assert len(robot.detect().detections) > 0
     assert len(robot.detect(cloud(scene()[:0], robot.tick())).detections) == 0
 

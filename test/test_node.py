@@ -122,7 +122,8 @@ def test_parameters_change_only_where_they_may(robot: Robot) -> None:
 def test_unusable_parameters_are_refused_by_name_before_configuration(unconfigured: Robot) -> None:
     for name, value in (
         ("without_road_mask", "perhaps"),
-        ("mask__source", "magic"),
+        ("mask__expression", "magic"),
+        ("mask__expression", "road or predicted"),
         ("mask__max_height", 0.1),
         ("grid", "huge"),
         ("queue_size", 0),
@@ -302,7 +303,7 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
                 spec.check(wrong)
         described = spec.descriptor()
         limited = described.floating_point_range or described.integer_range or spec.choices
-        assert limited or type(spec.default) in (bool, tuple) or name in ("grid_frame", "weights"), name
+        assert limited or type(spec.default) in (bool, tuple) or name in ("grid_frame", "weights", "mask.expression"), name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
     with pytest.raises(ValueError, match="tf_timeout"):
         NodeConfig(tf_timeout=-1.0)

@@ -65,7 +65,7 @@ def test_15_without_a_road_mask_the_road_is_everywhere_and_other_masks_still_app
 
 
 def test_15_without_any_mask_the_dense_computation_is_announced(robot: Robot, reconfigured: Any) -> None:
-    reconfigured(mask__source="road")
+    reconfigured(mask__expression="road")
     answer = robot.detect()
     robot.wait_printed("WARN.*computing densely")
     status = robot.status()
