@@ -158,6 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
+    parser.add_argument("--dtype", default=defaults.dtype, help=f"float32 or bfloat16 (default {defaults.dtype})")
     parser.add_argument(
         "--validation",
         action="store_true",
@@ -169,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        config = DetectorConfig(grid=arguments.grid, weights=arguments.weights)
+        config = DetectorConfig(grid=arguments.grid, weights=arguments.weights, dtype=arguments.dtype)
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
