@@ -20,8 +20,8 @@ from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Spa
 STAGES = ("decode", "mask", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.
 
-"decode" is the bytes of a PointCloud2 to an array, "mask" the computation mask, road included, with all tiles, "nms" also
-the decoding of the boxes, "publish" the building of the messages.
+"decode" is the bytes of a PointCloud2 to an array, "mask" the computation mask, road included, with all tiles, "nms"
+also the decoding of the boxes, "publish" the building of the messages.
 """
 WARM_UP = 3
 TARGETS_MS = {("paper", "bfloat16"): 50.0, ("paper", "float32"): 80.0, ("compact", "bfloat16"): 10.0}
