@@ -303,7 +303,8 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
                 spec.check(wrong)
         described = spec.descriptor()
         limited = described.floating_point_range or described.integer_range or spec.choices
-        assert limited or type(spec.default) in (bool, tuple) or name in ("grid_frame", "weights", "mask.expression"), name
+        free = ("grid_frame", "weights", "mask.expression")
+        assert limited or type(spec.default) in (bool, tuple) or name in free, name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
     with pytest.raises(ValueError, match="tf_timeout"):
         NodeConfig(tf_timeout=-1.0)
