@@ -1,0 +1,48 @@
+"""The shipped weights of both grids, on a real frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.learning.evaluate import evaluate_real
+from sbnet_perception.learning.frames import real_frames
+
+
+@pytest.fixture(scope="module", params=[("compact", "float32"), ("compact", "bfloat16"), ("paper", "bfloat16")])
+def pipeline(request):
+    grid, dtype = request.param
+    return Pipeline(DetectorConfig(grid=grid, dtype=dtype))
+
+
+@pytest.fixture(scope="module")
+def frame(real_data: Path, pipeline: Pipeline):
+    return next(frame for frame in real_frames(real_data, pipeline.grid) if frame.name.startswith("av2"))
+
+
+def test_the_shipped_weights_find_most_vehicles_of_a_real_sweep(pipeline, frame):
+    found = evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid)
+    assert found.vehicles == 9 and found.found >= 6 and found.false_positives <= 2
+
+
+def test_the_same_sweep_gives_the_same_detections_whatever_came_between(pipeline, frame):
+    first = pipeline(frame.points, frame.road)
+    for count in (0, 1, 5000, len(frame.points) // 2):
+        pipeline(frame.points[:count], None)
+    again = pipeline(frame.points.copy(order="C"), frame.road)
+    assert len(first.detections) > 0
+    assert np.array_equal(first.detections.boxes, again.detections.boxes)
+    assert np.array_equal(first.detections.scores, again.detections.scores)
+
+
+def test_only_a_few_percent_of_the_paper_grid_are_computed(real_data: Path):
+    pipeline = Pipeline(DetectorConfig(grid="paper"))
+    assert Grid.named("paper").shape == (800, 1408)
+    frame = next(frame for frame in real_frames(real_data, pipeline.grid) if frame.name.startswith("av2"))
+    sparsity = pipeline(frame.points, frame.road).sparsity
+    assert all(share > 0.85 for share in sparsity.values()), sparsity
