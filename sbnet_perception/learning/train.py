@@ -30,7 +30,7 @@ from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, initialize
-from sbnet_perception.detector.weights import save_weights
+from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.losses import detection_loss
 from sbnet_perception.learning.scenes import Scenes, augment, crop
@@ -53,6 +53,7 @@ class TrainConfig:
     learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
     weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
     seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
+    start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
 
     def __post_init__(self) -> None:
@@ -112,7 +113,7 @@ class Trainer:
         """``scenes`` names the scenes and the version of the simulator that made them."""
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
         self.step = 0
-        self.network = initialize(Detector(config=NetworkConfig.of_grid(config.grid)), config.seed)
+        self.network = _begin(config)
         self.network.train()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -165,6 +166,21 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+def _begin(config: TrainConfig) -> Detector:
+    """The network before the first step.
+
+    Raises:
+        WeightsError: the weights to begin with are missing, damaged or for another network.
+    """
+    network = initialize(Detector(config=NetworkConfig.of_grid(config.grid)), config.seed)
+    if config.start:
+        given = load_network(DetectorConfig(grid=config.grid, weights=config.start))
+        if given.config != network.config:
+            raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {network.config}")
+        network.load_state_dict(given.state_dict())
+    return network
 
 
 def one_cycle(progress: float) -> float:
@@ -256,7 +272,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
-    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items())
+    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items() if v != "")
     notes = {
         "command": f"sbnet train {arguments.out.name} {options}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; no real data",
