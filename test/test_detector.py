@@ -219,6 +219,14 @@ def test_a_frame_without_anything_above_the_road_costs_nothing_and_finds_nothing
     assert len(result.detections) == 0 and not result.dense and not result.computed.any()
 
 
+def test_a_road_of_any_memory_layout_is_a_mask(weights):
+    pipeline = Pipeline(DetectorConfig(weights=str(weights), mask=MaskConfig("road")))
+    road = np.zeros((200, 352), bool)
+    road[:40, 20:90] = True
+    flipped, copied = pipeline(cloud(), road[::-1, ::-1]), pipeline(cloud(), road[::-1, ::-1].copy())
+    assert flipped.computed.any() and np.array_equal(flipped.computed, copied.computed)
+
+
 def test_the_same_frame_gives_the_same_detections_again(weights):
     pipeline = Pipeline(DetectorConfig(weights=str(weights), score_threshold=0.001))
     first, _, third = pipeline(cloud(1)), pipeline(cloud(2)), pipeline(cloud(1))

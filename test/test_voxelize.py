@@ -136,6 +136,12 @@ def test_a_cloud_without_points_gives_an_empty_image() -> None:
     assert voxelize(np.empty((0, 4), dtype=np.float32), SMALL).count_nonzero() == 0
 
 
+def test_points_that_may_not_be_written_to_are_voxelized_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    points = np.frombuffer(np.float32([1, 0, 0.5, 0.25]).tobytes(), np.float32).reshape(1, 4)
+    assert len(voxels(points, SMALL).pixels) == 1
+    assert not recwarn.list
+
+
 def test_points_on_the_upper_edges_of_the_range_are_left_out() -> None:
     points = np.array([[4, 0, 0, 1], [1, 2, 0, 1], [4, 2, 0, 1]], dtype=np.float32)
     assert voxelize(points, SMALL).count_nonzero() == 0

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.blocks import Pixels, Voxels
 from sbnet_perception.blocks.ops import UNAVAILABLE
 
@@ -48,7 +49,7 @@ def voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
     """
     if not UNAVAILABLE and points.dtype == np.float32:
         bounds = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
-        cloud = torch.from_numpy(np.ascontiguousarray(points))
+        cloud = as_tensor(np.ascontiguousarray(points))
         start, runs, bits, mean, count = torch.ops.sbnet.voxelize(
             cloud, bounds, grid.resolution, grid.shape, Z_MIN, BIN_HEIGHT, BINS
         )

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig
@@ -105,7 +106,7 @@ class Pipeline:
         self, points: NDArray[np.float32], mask: NDArray[np.bool_] | None, clock: _Clock
     ) -> tuple[Prediction, int]:
         """The network's prediction where ``mask`` is True, and how many points it has seen."""
-        tiles = {} if mask is None else self.network.tiles(torch.from_numpy(mask)[None])
+        tiles = {} if mask is None else self.network.tiles(as_tensor(mask))
         clock.lap("mask")
         # The cloud becomes a bird's-eye view.
         seen = voxels(points, self.grid)
