@@ -78,8 +78,7 @@ Map map_of(const char* op, const char* name, const Tensor& x, RowList& stored) {
   return {const_cast<void*>(x.const_data_ptr()), x.size(1), x.size(2), static_cast<int>(x.size(3)), stored.rows()};
 }
 
-Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Tensor& runs,
-                 const std::vector<int64_t>& size) {
+Extent checked_extent(const char* op, const std::vector<int64_t>& size) {
   check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
   int64_t pixels = 1;
   for (const int64_t side : size) {
@@ -87,7 +86,13 @@ Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Te
           " pixels, got ", size[0], " x ", size[1], " x ", size[2]);
     pixels *= side;
   }
-  const int64_t rows = size[0] * size[1];
+  return {size[0], size[1], size[2]};
+}
+
+Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Tensor& runs,
+                 const std::vector<int64_t>& size) {
+  const Extent extent = checked_extent(op, size);
+  const int64_t rows = extent.images * extent.height;
   check(start.dim() == 1 && start.size(0) == rows + 1 && start.scalar_type() == ScalarType::Int && start.is_contiguous(),
         op, ": start of ", name, " must be contiguous int32 [", rows + 1, "], got ", describe(start));
   check(runs.dim() == 2 && runs.size(1) == 3 && runs.scalar_type() == ScalarType::Int && runs.is_contiguous(), op,
@@ -102,14 +107,14 @@ Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Te
     right = stored.start[row] <= stored.start[row + 1] && stored.start[row + 1] <= runs.size(0);
     int32_t last = 0;
     for (const Run* run = stored.begin(row); right && run != stored.end(row); ++run) {
-      right = run->begin >= last && run->end > run->begin && run->end <= size[2] && run->number == number;
+      right = run->begin >= last && run->end > run->begin && run->end <= extent.width && run->number == number;
       last = run->end;
       number += run->size();
     }
   }
-  check(right, op, ": runs of ", name, " must lie within ", size[0], " x ", size[1], " rows of ", size[2],
-        " pixels, from left to right, and number their pixels from 0 on");
-  return {{size[0], size[1], size[2]}, stored, number};
+  check(right, op, ": runs of ", name, " must lie within ", extent.images, " x ", extent.height, " rows of ",
+        extent.width, " pixels, from left to right, and number their pixels from 0 on");
+  return {extent, stored, number};
 }
 
 Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stored) {

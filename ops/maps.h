@@ -25,6 +25,9 @@ struct Pixels {
   int64_t count;
 };
 
+// `size` as (N, H, W); raises an error unless positions within such maps fit 32 bits.
+Extent checked_extent(const char* op, const std::vector<int64_t>& size);
+
 // Raises an error that names the pixels if they are not what they should be.
 Pixels pixels_of(const char* op, const char* name, const Tensor& start, const Tensor& runs,
                  const std::vector<int64_t>& size);

@@ -41,7 +41,8 @@ double intersection(const Footprint& a, const Footprint& b) {
   // Coordinates relative to a keep the arithmetic exact far from the origin.
   std::array<Point, 4> edge = b.corners;
   for (Point& p : edge) p = {p.x + (b.x - a.x), p.y + (b.y - a.y)};
-  std::array<Point, 8> shape, cut;  // each cut adds one corner at most
+  // A cut adds one corner at most; to a sliver that rounding has bent, up to half as many again: 4, 6, 9, 13, 19.
+  std::array<Point, 19> shape, cut;
   int corners = 4;
   std::copy(a.corners.begin(), a.corners.end(), shape.begin());
   for (int e = 0; e < 4 && corners > 0; ++e) {
@@ -57,7 +58,7 @@ double intersection(const Footprint& a, const Footprint& b) {
       }
     }
     corners = kept;
-    shape = cut;
+    std::copy_n(cut.begin(), kept, shape.begin());
   }
   double twice = 0;
   for (int i = 0; i < corners; ++i) {

@@ -25,9 +25,7 @@ Output output_of(const char* op, const Tensor& y, const Pixels& pixels) {
 // start, runs: the pixels of the tiles at `indices` int32 [B, 3] of a map.
 std::tuple<Tensor, Tensor> tile_pixels(const Tensor& indices, Size tile, Size size) {
   constexpr const char* op = "tile_pixels";
-  check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
-  for (const int64_t side : size) check(side >= 0 && side <= kHighest, op, ": size must be 0 or more, got ", side);
-  const RowList& active = active_pixels(op, indices, tile, {size[0], size[1], size[2]});
+  const RowList& active = active_pixels(op, indices, tile, checked_extent(op, size));
   Tensor start = torch::stable::new_empty(indices, {static_cast<int64_t>(active.start.size())});
   Tensor runs = torch::stable::new_empty(indices, {static_cast<int64_t>(active.runs.size()), 3});
   std::copy(active.start.begin(), active.start.end(), start.mutable_data_ptr<int32_t>());

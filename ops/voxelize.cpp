@@ -39,7 +39,8 @@ struct Raster {
  private:
   // Rounding next to the upper edge stays in the last cell.
   int32_t index(float value, float low, int64_t count) const {
-    return std::clamp(static_cast<int32_t>((value - low) * per_metre), 0, static_cast<int32_t>(count - 1));
+    const float cell = std::clamp((value - low) * per_metre, 0.0f, static_cast<float>(count - 1));
+    return static_cast<int32_t>(smaller(static_cast<int64_t>(cell), count - 1));
   }
 };
 
@@ -123,11 +124,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, int64_t> voxelize(const Tensor& point
   check(points.dim() == 2 && points.size(1) == 4 && points.scalar_type() == ScalarType::Float && points.is_contiguous(),
         op, ": points must be contiguous float32 [P, 4], got ", describe(points));
   check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest);
-  check(range.size() == 4, op, ": range must be x_min, x_max, y_min, y_max");
+  check(range.size() == 4 && std::all_of(range.begin(), range.end(), [](double edge) { return std::isfinite(edge); }),
+        op, ": range must be x_min, x_max, y_min, y_max, all finite");
   check_pair(op, "size", size, 1);
   check(size[0] * size[1] <= kHighest, op, ": size must be at most ", kHighest, " cells");
-  check(resolution > 0 && bin_height > 0 && bins >= 1 && bins <= 61, op,
-        ": resolution and bin_height must be positive, bins 1 to 61");
+  check(resolution > 0 && bin_height > 0 && std::isfinite(z_min) && bins >= 1 && bins <= 61, op,
+        ": resolution and bin_height must be positive, z_min finite, bins 1 to 61");
   const auto f = [](double value) { return static_cast<float>(value); };
   const Raster raster{f(range[0]), f(range[1]), f(range[2]), f(range[3]), f(1 / resolution), size[0], size[1],
                       f(z_min), f(z_min - bin_height / 2), f(z_min + (static_cast<double>(bins) + 0.5) * bin_height),

@@ -157,6 +157,17 @@ def test_compiled_suppression_equals_the_reference(found, iou):
     assert nms(detections, iou, 7).classes.tolist() == expected.classes.tolist()
 
 
+def test_slivers_on_one_line_are_compared_without_harm():
+    # so thin that rounding alone says on which side of an edge their corners lie
+    rng = np.random.default_rng(0)
+    boxes = np.zeros((2000, 7), np.float32)
+    yaw, along = np.float32(0.1967), rng.uniform(-4, 4, 2000)
+    boxes[:, 0], boxes[:, 1] = along * np.cos(yaw), along * np.sin(yaw)
+    boxes[:, 3], boxes[:, 4], boxes[:, 6] = rng.uniform(1, 8, 2000), np.exp(rng.uniform(-40, -30, 2000)), yaw
+    found = Detections(boxes, np.linspace(1, 0.5, 2000, dtype=np.float32), np.arange(2000))
+    assert 0 < len(nms(found, 0.1, 2000)) <= 2000
+
+
 def test_suppression_follows_its_definition_pair_by_pair():
     rng = np.random.default_rng(0)
     boxes = rng.uniform([0, -10, 0, 3, 1.5, 1, -3], [30, 10, 1, 8, 2.5, 2, 3], (80, 7)).astype(np.float32)

@@ -126,7 +126,9 @@ def test_stored_pixels_are_computed_as_exactly_as_the_whole_map_in_every_dtype(k
 
 @needs_ops
 def test_the_number_of_threads_changes_no_bit():
-    layer, x, tiles = case("strided stage", (1, 120, 200), (2, 2), 0.3, 5, torch.float32)
+    tiles, tiles_of_x = (random_tiles((1, 120, 200), (2, 2), 0.1, stride, 5) for stride in (2, 1))
+    layer = randomized(Stage([ResidualUnit(32, 64, stride=2), ResidualUnit(64, 64), ResidualUnit(64, 64)]))
+    x = SparseMap(torch.randn(len(tiles_of_x.pixels), 32), tiles_of_x)
     voxels, first = random_voxels((1, 120, 200), 0.2, 5), randomized(ConvUnit(6, 32))
     on = random_tiles((1, 120, 200), (2, 2), 0.3)
     threads, results = torch.get_num_threads(), []
@@ -184,6 +186,14 @@ def test_batches_of_voxels_are_joined_in_order():
     first, second = random_voxels((1, 9, 12), 0.3, 1), random_voxels((2, 9, 12), 0.2, 2)
     joined = Voxels.cat([first, second])
     assert torch.equal(joined.dense(), torch.cat([first.dense(), second.dense()]))
+
+
+@needs_ops
+def test_maps_of_more_pixels_than_32_bits_hold_are_refused():
+    nothing, most = torch.zeros(0, 3, dtype=torch.int32), 2**31 - 1
+    for size in [(1, 65536, 65536), (most, most, most), (most, most, 0), (1, -1, 4)]:
+        with pytest.raises(RuntimeError, match="tile_pixels: size must be at most"):
+            torch.ops.sbnet.tile_pixels(nothing, (2, 2), size)
 
 
 def test_layers_on_stored_pixels_say_what_is_wrong():
