@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -186,6 +190,33 @@ def test_batches_of_voxels_are_joined_in_order():
     first, second = random_voxels((1, 9, 12), 0.3, 1), random_voxels((2, 9, 12), 0.2, 2)
     joined = Voxels.cat([first, second])
     assert torch.equal(joined.dense(), torch.cat([first.dense(), second.dense()]))
+
+
+def test_what_training_finds_out_about_pixels_goes_with_them():
+    # at once, as memory of that size must not wait for the garbage collector
+    layer, x, tiles = case("stage", (1, 12, 20), (2, 2), 0.3, 0)
+    layer.train()(x, tiles).values.sum().backward()
+    pixels = weakref.ref(tiles.pixels)
+    gc.disable()
+    try:
+        del x, tiles
+        assert pixels() is None
+    finally:
+        gc.enable()
+
+
+def test_pixels_are_copied_and_pickled_without_what_was_computed_of_them():
+    pixels = random_tiles((2, 9, 12), (2, 2), 0.3).pixels
+    numbers = pixels.beneath(pixels, 1)
+    again = copy.deepcopy(pixels)
+    assert set(vars(again)) == set(pixels.__reduce_ex__(4)[2]) == {"start", "runs", "size"}
+    assert torch.equal(again.beneath(again, 1), numbers)
+
+
+@pytest.mark.parametrize("size", [(1, 3, 0), (1, 0, 3), (0, 3, 4)])
+def test_a_map_without_pixels_stores_none(size):
+    tiles = random_tiles(size, (2, 2), 1.0)
+    assert len(tiles.pixels) == len(Pixels.from_mask(tiles.mask())) == len(tiles.pixels.flat) == 0
 
 
 @needs_ops

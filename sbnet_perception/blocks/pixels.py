@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class Pixels:
     def from_mask(mask: Tensor) -> Pixels:
         """The True pixels of bool [N, H, W]."""
         images, height, width = mask.shape
-        padded = torch.nn.functional.pad(mask.reshape(-1, width).to(torch.int8), (1, 1))
+        padded = torch.nn.functional.pad(mask.reshape(images * height, width).to(torch.int8), (1, 1))
         change = padded.diff(dim=1)
         rows, begin = torch.nonzero(change == 1, as_tuple=True)
         end = torch.nonzero(change == -1)[:, 1]
@@ -96,13 +97,21 @@ class Pixels:
 
     def beneath(self, output: Pixels, stride: int) -> Tensor:
         """int64 [P_out, 9]: numbers of the pixels in the 3x3 window (padding 1) of each output pixel."""
-        kept: dict[int, tuple[Pixels, int, Tensor]] = self.__dict__.setdefault("_kept", {})
-        found = kept.get(id(output))
-        if found is None or found[:2] != (output, stride):
+        found = self._kept.get(output)
+        if found is None or found[0] != stride:
             image, row, column = output.positions
             offset = torch.arange(-1, 2, device=row.device)
             rows = (stride * row[:, None] + offset)[:, :, None].expand(-1, 3, 3)
             columns = (stride * column[:, None] + offset)[:, None, :].expand(-1, 3, 3)
             numbers = self.numbers(image[:, None, None], rows, columns).reshape(-1, 9)
-            found = kept[id(output)] = output, stride, numbers
-        return found[2]
+            found = self._kept[output] = stride, numbers
+        return found[1]
+
+    @functools.cached_property
+    def _kept(self) -> WeakKeyDictionary[Pixels, tuple[int, Tensor]]:
+        """What `beneath` found for each output. The output is often these pixels: nothing here may keep them alive."""
+        return WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is computed again stays out of a pickle or copy."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
