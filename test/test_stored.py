@@ -219,6 +219,40 @@ def test_a_map_without_pixels_stores_none(size):
     assert len(tiles.pixels) == len(Pixels.from_mask(tiles.mask())) == len(tiles.pixels.flat) == 0
 
 
+def test_a_pointwise_convolution_takes_voxels_too():
+    seen, tiles = random_voxels((1, 9, 12), 0.3, 1), random_tiles((1, 9, 12), (2, 2), 0.5)
+    layer = randomized(ConvUnit(6, 5, kernel=1))
+    with torch.no_grad():
+        expected = SparseMap.from_dense(layer(seen.dense(), tiles), tiles)
+        assert_close(layer(seen, tiles).values, expected.values, 1e-5)
+
+
+@needs_ops
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["3x3", "1x1", "branch", "unit", "projected unit", "stage"])
+def test_stored_pixels_of_other_channels_or_dtype_than_the_weights_are_refused(kind):
+    layer, x, tiles = case(kind, (1, 8, 8), (2, 2), 0.5, 0, torch.float32)
+    channels = x.values.shape[1]
+    # an odd number of channels and the even one above it are packed alike
+    for other in (channels - 1, channels + 1):
+        with pytest.raises(ValueError, match=f"x must have {channels} channels, .*, got {other}"):
+            layer(SparseMap(torch.zeros(len(x.values), other), x.tiles), tiles)
+    for dtype in (torch.float64, torch.bfloat16, torch.int32):
+        with pytest.raises(ValueError, match=f"x is {dtype}, the layer has parameters of torch.float32"):
+            layer(SparseMap(x.values.to(dtype), x.tiles), tiles)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_upsampling_of_stored_pixels_names_the_map_that_does_not_fit(gradients):
+    layer, tiles, half = randomized(UpsampleUnit(4, 3, 5)), *(random_tiles((1, 8, n), (2, 2), 1.0) for n in (9, 5))
+    skip = SparseMap(torch.zeros(len(tiles.pixels), 3), tiles)
+    with torch.set_grad_enabled(gradients), pytest.raises(ValueError, match="x must have half the size of skip"):
+        layer(SparseMap(torch.zeros(len(half.pixels), 4), half), skip, tiles)
+    half = random_tiles((1, 4, 5), (2, 2), 1.0)
+    with torch.no_grad(), pytest.raises(ValueError, match="skip must have 3 channels"):
+        layer(SparseMap(torch.zeros(20, 4), half), SparseMap(torch.zeros(len(tiles.pixels), 4), tiles), tiles)
+
+
 @needs_ops
 def test_maps_of_more_pixels_than_32_bits_hold_are_refused():
     nothing, most = torch.zeros(0, 3, dtype=torch.int32), 2**31 - 1

@@ -74,6 +74,13 @@ def _check_dtypes(name: str, x: Tensor, parameters: Sequence[Tensor]) -> None:
         raise ValueError(f"{name} is {x.dtype}, the layer has parameters of {wrong.pop()}; convert one of them")
 
 
+def _check_rows(name: str, x: SparseMap, channels: int, parameters: Sequence[Tensor]) -> None:
+    """Raises ValueError unless a layer of ``parameters`` for maps of ``channels`` channels computes with ``x``."""
+    if x.values.shape[1] != channels:
+        raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {x.values.shape[1]}")
+    _check_dtypes(name, x.values, parameters)
+
+
 def _run(operation: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
     """An operation of `layer_ops`; the parameters are the last argument."""
     _check_dtypes("x", x, arguments[-1])
@@ -112,13 +119,16 @@ class ConvUnit(nn.Module):
         return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
     def _sparse(self, x: SparseMap | Voxels, tiles: Tiles) -> SparseMap:
-        if not self.training and sparse_ops.applies(self.conv.weight):
-            compute: Any = sparse_ops.voxel_conv if isinstance(x, Voxels) else sparse_ops.conv_unit
+        pointwise, of_voxels = self.conv.kernel_size == (1, 1), isinstance(x, Voxels)
+        if not self.training and sparse_ops.applies(self.conv.weight) and not (pointwise and of_voxels):
+            compute: Any = sparse_ops.voxel_conv if of_voxels else sparse_ops.conv_unit
             parameters = [self.conv.weight, *_norm_parameters(self.norm)]
+            if isinstance(x, SparseMap):
+                _check_rows("x", x, self.conv.in_channels, parameters)
             return SparseMap(compute(x, tiles.pixels, self.norm.eps, parameters), tiles)
         values = x.values().to(self.conv.weight.dtype) if isinstance(x, Voxels) else x.values
         rows = sparse_layers.with_absent(values)
-        if self.conv.kernel_size == (1, 1):
+        if pointwise:
             y = sparse_layers.pointwise(sparse_layers.beneath(rows, x.pixels, tiles.pixels), self.conv)
         else:
             y = sparse_layers.windows(rows, x.pixels, tiles.pixels, self.conv)
@@ -137,6 +147,7 @@ class PointwiseConv2d(nn.Conv2d):
             tiles = _needed(tiles, x.pixels.size)
             assert self.bias is not None
             if sparse_ops.applies(x.values):
+                _check_rows("x", x, self.in_channels, [self.weight, self.bias])
                 return SparseMap(sparse_ops.conv_unit(x, tiles.pixels, 0.0, [self.weight, self.bias]), tiles)
             rows = sparse_layers.beneath(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels)
             return SparseMap(sparse_layers.pointwise(rows, self), tiles)
@@ -181,8 +192,14 @@ class UpsampleUnit(nn.Module):
         return _run(layer_ops.upsample_unit, x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
 
     def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles) -> SparseMap:
+        images, height, width = skip.pixels.size
+        half = (images, -(-height // 2), -(-width // 2))
+        if x.pixels.size != half:
+            raise ValueError(f"x must have half the size of skip, (N, H, W) = {half}, got {x.pixels.size}")
         if not self.training and sparse_ops.applies(x.values):
             parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
+            _check_rows("x", x, self.up.in_channels, parameters)
+            _check_rows("skip", skip, self.lateral.in_channels, parameters)
             return SparseMap(sparse_ops.upsample_unit(x, skip, tiles.pixels, self.norm.eps, parameters), tiles)
         y = sparse_layers.upsampled(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels, self.up)
         rows = sparse_layers.beneath(sparse_layers.with_absent(skip.values), skip.pixels, tiles.pixels)
@@ -295,6 +312,7 @@ def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> M
             raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
         if not any(unit.training for unit in units) and sparse_ops.applies(x.values):
             sets = [unit.tensors() for unit in units]
+            _check_rows("x", x, units[0].reduce.in_channels, [tensor for unit in sets for tensor in unit])
             each = [eps for unit in units for eps in unit.eps()]
             return SparseMap(sparse_ops.residual_units(x, tiles.pixels, stride, each, sets), tiles)
         for unit in units:

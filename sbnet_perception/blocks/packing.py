@@ -32,7 +32,7 @@ def remember(
     It is kept with the first parameter, for each ``pack`` and dtype of ``like``.
     """
     try:
-        state = eps, [(p.data_ptr(), p._version) for p in parameters]
+        state = tuple(eps), [(p.data_ptr(), p._version) for p in parameters]
     except RuntimeError:
         return pack(parameters, like, eps)  # nothing counts changes of tensors that were made in inference mode
     kept = _kept.get(parameters[0])

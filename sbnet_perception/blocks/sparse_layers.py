@@ -41,8 +41,9 @@ def windows(rows: Tensor, pixels: Pixels, output: Pixels, conv: nn.Conv2d) -> Te
 def normalize(rows: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """Batch normalization of rows; in training the statistics are those of the rows, of which there are two or more."""
     training = norm.training and len(rows) > 1
+    momentum = norm.momentum if norm.momentum is not None else 0.1
     return F.batch_norm(
-        rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, training, norm.momentum or 0.1, norm.eps
+        rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, training, momentum, norm.eps
     )
 
 
