@@ -93,3 +93,9 @@ def test_what_is_no_expression_is_refused_with_the_place(text: str, position: in
 def test_an_expression_that_nests_too_deeply_is_refused() -> None:
     with pytest.raises(ValueError, match="expression nests deeper than 20 levels at character 21"):
         MaskConfig("(" * 100_000 + "road")
+
+
+def test_an_expression_of_too_many_operands_is_refused() -> None:
+    assert MaskConfig(" and ".join(["road"] * 100)).names == {"road"}
+    with pytest.raises(ValueError, match="expression has more than 100 operands at character 901"):
+        MaskConfig(" and ".join(["road"] * 100_000))

@@ -17,6 +17,7 @@ MOST_METRES = 100.0
 """Largest distance by which a mask may grow."""
 
 _DEEPEST = 20
+_MOST_OPERANDS = 100
 _TOKEN = re.compile(r"\s*(?:([A-Za-z_]\w*|\d+(?:\.\d*)?|\.\d+|[(),])|$)")
 
 
@@ -78,7 +79,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._depth = 0
+        self._depth = self._operands = 0
         self._end = 0
         self._advance()
 
@@ -105,6 +106,9 @@ class _Parser:
         return expression
 
     def _operand(self) -> Expression:
+        self._operands += 1
+        if self._operands > _MOST_OPERANDS:
+            raise ValueError(f"expression has more than {_MOST_OPERANDS} operands at character {self._start + 1}")
         if self._accept("("):
             expression = self._expression()
             self._expect(")", "'and', 'or' or ')'")
