@@ -49,7 +49,7 @@ class TrainConfig:
     steps: int = field(default=4000, metadata={"help": "optimizer steps"})
     batch: int = field(default=4, metadata={"help": "scenes per step"})
     crop: int = field(default=192, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
-    crop_rows: int = field(default=192, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
+    crop_rows: int = field(default=176, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
     weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
     seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
