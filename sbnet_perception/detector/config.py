@@ -12,7 +12,7 @@ from sbnet_perception.masks.config import MaskConfig
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
 """Stage -> stride of its output on the grid (paper, section 4.2)."""
 
-TILES = {"compact": (8, 8, 4, 4, 2), "paper": (2, 2, 2, 2, 1)}
+TILES = {"compact": (2, 2, 2, 2, 1), "paper": (2, 2, 2, 2, 1)}
 """Grid -> tile sides of its stages: the kernels compute small tiles as fast as large ones, and fewer pixels."""
 
 
