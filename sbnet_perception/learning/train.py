@@ -272,7 +272,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
-    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(config).items() if v != "")
+    told = {**asdict(config), "start": Path(config.start).name}
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
     notes = {
         "command": f"sbnet train {arguments.out.name} {options}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; no real data",
