@@ -14,6 +14,9 @@ import torch
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxelize
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.config import NetworkConfig
+from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
 from sbnet_perception.learning.evaluate import evaluate_real
@@ -23,7 +26,7 @@ from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes, augment, crop
 from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.learning.targets import make_targets
-from sbnet_perception.learning.train import TrainConfig, train
+from sbnet_perception.learning.train import TrainConfig, Trainer, train
 
 GRID = Grid.named("compact")
 CAR = [20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.5]
@@ -189,3 +192,14 @@ def test_real_frames_come_into_the_grid_frame(real_data: Path):
 def test_a_folder_without_frames_is_named(tmp_path):
     with pytest.raises(UserError, match="frames"):
         list(real_frames(tmp_path, GRID))
+
+
+def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
+    network = initialize(Detector(config=NetworkConfig.of_grid("compact")), 3)
+    save_weights(tmp_path / "first.safetensors", network, "compact", ("vehicle",), {})
+    trainer = Trainer(TrainConfig(start=str(tmp_path / "first.safetensors")), "scenes")
+    assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), network.parameters(), strict=True))
+    other = initialize(Detector(config=NetworkConfig(tiles=(8, 8, 4, 4, 2))), 3)
+    save_weights(tmp_path / "other.safetensors", other, "compact", ("vehicle",), {})
+    with pytest.raises(UserError, match="--start"):
+        Trainer(TrainConfig(start=str(tmp_path / "other.safetensors")), "scenes")
