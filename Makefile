@@ -4,6 +4,7 @@
 
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
+INPUT  ?= simulated
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check
@@ -35,7 +36,8 @@ help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
 	@echo "make lint    ruff, mypy and the order of imports"
-	@echo "make bench   the speed of sparse layers beside the best dense ones: docs/bench (an hour on a quiet machine)"
+	@echo "make bench   layers, network and pipeline beside the best dense ones, and the node: docs/bench (an hour and a half"
+	@echo "             on a quiet machine); INPUT=... runs the pipeline on a bag, a log or frames instead of simulated drives"
 	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
 	@echo "make setup   .venv, compiled ops and message packages only"
 	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
@@ -69,6 +71,10 @@ bench: setup
 	@$(BIN)/sbnet bench tune
 	@$(BIN)/sbnet bench units --json docs/bench/units.json
 	@$(BIN)/sbnet bench units --sweep --json docs/bench/sweep.json --plot docs/bench/sweep.png
+	@$(BIN)/sbnet bench network --grid paper --frames 12 --rounds 1 --json docs/bench/network.json --plot docs/bench/network.png
+	@$(BIN)/sbnet bench pipeline $(INPUT) --grid paper --json docs/bench/pipeline_paper.json
+	@$(BIN)/sbnet bench pipeline $(INPUT) --json docs/bench/pipeline_compact.json
+	@$(BIN)/sbnet bench node --json docs/bench/node.json
 
 setup: check $(STAMPS)/package $(STAMPS)/interfaces $(OPS)
 
