@@ -139,7 +139,7 @@ def test_4_missing_intensity_is_rejected_or_taken_as_zero_with_a_warning(robot: 
     rejected(robot, without_intensity(), "'intensity' is missing")
     reconfigured(missing_intensity="zero")
     assert len(robot.detect(without_intensity()).detections) > 0
-    assert robot.printed("WARN.*'intensity' is missing, 0 is used")
+    robot.wait_printed("WARN.*'intensity' is missing, 0 is used")
     assert "'intensity' is missing" in robot.status().message
     dark = scene() * np.array([1, 1, 1, 0], np.float32)
     same_answer(robot, without_intensity(), cloud(dark, 0))

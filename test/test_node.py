@@ -69,6 +69,12 @@ def unconfigured(robot: Robot, weights: Path) -> Iterator[Robot]:
 
 def test_a_cloud_gives_detections_markers_mask_and_figures_with_its_stamp_and_frame(robot: Robot) -> None:
     robot.send_road(road_grid(np.full((80, 141), 100)))
+
+    def road_in_use() -> bool:
+        robot.detect()
+        return bool(robot.frames) and values(robot.frames[-1])["road mask"] == "in use"
+
+    robot.wait(road_in_use, 10, "the road in use")
     msg = cloud(scene(), robot.tick())
     answer = robot.detect(msg)
     assert answer.header == msg.header
