@@ -4,8 +4,8 @@
 `sbnet_perception.blocks.layer_ops`); inactive tiles are 0 (x for a unit of unchanged shape). In training it computes
 densely and selects, which is the definition of the sparse result, with the statistics of the active pixels.
 
-``layer(x, tiles)`` of a `SparseMap` (the first convolution also of `Voxels`) computes and returns stored pixels alone: by
-the kernels in evaluation mode on the CPU with gradients and autocast off, else, more slowly, in plain PyTorch.
+``layer(x, tiles)`` of a `SparseMap` (a `ConvUnit` also of `Voxels`) computes and returns stored pixels alone: by the
+kernels in evaluation mode on the CPU with gradients and autocast off, else, more slowly, in plain PyTorch.
 
 Under autocast a layer computes in autocast's dtype, and so is its result. Otherwise maps have the dtype of the layer's
 convolutions, and the normalizations that one or, where it is a half precision, float32.
