@@ -173,5 +173,5 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         *share("package.xml", "launch/*.py", "config/*", "weights/*", "interfaces/*/msg/*.msg"),
     ],
-    entry_points={"console_scripts": [f"sbnet = {NAME}.cli:main", f"sbnet_node = {NAME}.ros.start:main"]},
+    entry_points={"console_scripts": [f"sbnet = {NAME}.cli:main", f"sbnet_node = {NAME}.node.start:main"]},
 )

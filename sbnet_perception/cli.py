@@ -10,10 +10,10 @@ from sbnet_perception import __version__
 from sbnet_perception.errors import UserError
 
 COMMANDS = {
-    "demo": ("sbnet_perception.ros.demo", "simulate a drive, run it through the node, draw what was seen"),
-    "replay": ("sbnet_perception.ros.replay", "play a rosbag through the node and record the detections"),
+    "demo": ("sbnet_perception.desk.demo", "simulate a drive, run it through the node, draw what was seen"),
+    "replay": ("sbnet_perception.desk.replay", "play a rosbag through the node and record the detections"),
     "convert": ("sbnet_perception.bags.convert", "turn an Argoverse 2 log or KITTI frames into a rosbag"),
-    "doctor": ("sbnet_perception.ros.doctor", "check this machine and say what to mend"),
+    "doctor": ("sbnet_perception.desk.doctor", "check this machine and say what to mend"),
     "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
     "evaluate": ("sbnet_perception.learning.evaluate", "measure weights on simulated drives and real frames"),

@@ -31,10 +31,10 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from sbnet_perception.desk.session import ChildProcess, Session
 from sbnet_perception.detector.config import NetworkConfig
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import save_weights
-from sbnet_perception.ros.session import ChildProcess, Session
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -124,7 +124,7 @@ class Robot:
         self.session = Session()
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        command = ["-m", "sbnet_perception.ros.node", "--ros-args"]
+        command = ["-m", "sbnet_perception.node.node", "--ros-args"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         self.process = ChildProcess([*command, *arguments], self.session.environment, self._on_line)

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from mcap_ros2.decoder import DecoderFactory
 
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
-from sbnet_perception.bags.occupancy import MaskError, road_from_occupancy_grid
-from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.simulate import write_drive as simulate_drive
 from sbnet_perception.bags.types import typestore
@@ -29,6 +27,8 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap
+from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
+from sbnet_perception.messages.pointcloud2 import decode
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 SECOND = 10**9

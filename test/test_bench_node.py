@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sbnet_perception.bags.pointcloud2 import decode
-from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bench.node import LAYOUTS, in_layout, played, simulated
 from sbnet_perception.cli import main
+from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.raw_cloud import read_cloud
 
 STEPS = {"latency", "overhead", "pipeline", "cloud", "road", "mask"}
 SIZES = {"xyzi": 16, "velodyne": 22, "autoware": 32}

@@ -15,12 +15,12 @@ import pytest
 from mcap_ros2.decoder import DecoderFactory
 from scipy.spatial.transform import Rotation
 
-from sbnet_perception.bags.occupancy import road_from_occupancy_grid
-from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
 from sbnet_perception.masks.road import road_mask
+from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
+from sbnet_perception.messages.pointcloud2 import decode
 
 START = 315973157959879000
 SWEEPS = [START, START + 100_000_000, START + 200_000_000]

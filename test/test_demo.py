@@ -15,8 +15,8 @@ from rich.console import Console
 
 from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.recorded import Recording
-from sbnet_perception.ros.demo import simulated_drive
-from sbnet_perception.ros.score import Score, score
+from sbnet_perception.desk.demo import simulated_drive
+from sbnet_perception.desk.score import Score, score
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sbnet_perception.ros.diagnostics import NEWER, Diagnostics
-from sbnet_perception.ros.session import Session
-from sbnet_perception.ros.status import FrameFacts, Status
+from sbnet_perception.desk.session import Session
+from sbnet_perception.node.diagnostics import NEWER, Diagnostics
+from sbnet_perception.node.status import FrameFacts, Status
 
 FACTS = FrameFacts(
     stamp_ns=1,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sbnet_perception import cli
+from sbnet_perception.desk import doctor
+from sbnet_perception.desk.doctor import Finding, examine
+from sbnet_perception.desk.session import PROFILE_VARIABLES, Session
 from sbnet_perception.resources import resource
-from sbnet_perception.ros import doctor
-from sbnet_perception.ros.doctor import Finding, examine
-from sbnet_perception.ros.session import PROFILE_VARIABLES, Session
 
 SHIPPED = str(resource("config/fastdds.xml"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sbnet_perception.ros.session import Session
+from sbnet_perception.desk.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))

@@ -17,7 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.ros.messages import (
+from sbnet_perception.messages.outgoing import (
     computation_mask_message,
     detections_message,
     markers_message,

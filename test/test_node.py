@@ -30,8 +30,7 @@ from ros_process import (
 
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.weights import KEY
-from sbnet_perception.resources import resource
-from sbnet_perception.ros.parameters import (
+from sbnet_perception.node.parameters import (
     SPECIFICATIONS,
     NodeConfig,
     ParameterError,
@@ -39,6 +38,7 @@ from sbnet_perception.ros.parameters import (
     specifications,
     yaml_text,
 )
+from sbnet_perception.resources import resource
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_20_an_unusable_value_of_a_parameter_of_rclpy_ends_in_one_line() -> None
 
 
 def test_26_sigint_while_the_node_still_imports_ends_it_at_once() -> None:
-    command = [sys.executable, "-m", "sbnet_perception.ros.node"]
+    command = [sys.executable, "-m", "sbnet_perception.node.node"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         about = Path(f"/proc/{process.pid}")
         # From its first lines on the program catches SIGTERM, which Python itself leaves alone.
@@ -284,7 +284,7 @@ def test_14_26_simulated_time_may_begin_anew_and_sigint_twice_ends_the_node_unde
 
 def test_the_shipped_parameter_file_lists_every_parameter_with_the_dataclass_default() -> None:
     text = resource("config/sbnet.yaml").read_text(encoding="utf-8")
-    assert text == yaml_text(), "python -m sbnet_perception.ros.parameters > config/sbnet.yaml"
+    assert text == yaml_text(), "python -m sbnet_perception.node.parameters > config/sbnet.yaml"
     given: dict[str, Any] = {}
 
     def walk(tree: dict[str, Any], prefix: str) -> None:

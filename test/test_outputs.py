@@ -17,10 +17,10 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.desk.session import Session
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.ros import outputs
-from sbnet_perception.ros.outputs import Outputs
-from sbnet_perception.ros.session import Session
+from sbnet_perception.node import outputs
+from sbnet_perception.node.outputs import Outputs
 
 TOPICS = {
     "detections_message": (Detection3DArray, "detections"),

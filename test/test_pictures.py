@@ -10,9 +10,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from recordings import SENSOR_HEIGHT, START_NS, points, stamps, write_drive, write_replay
 
-from sbnet_perception.bags import birdview
-from sbnet_perception.bags.pictures import MAX_ANIMATION_BYTES, PICTURE_SIZE, draw_pictures, picture
 from sbnet_perception.bags.recorded import Recording
+from sbnet_perception.desk import birdview
+from sbnet_perception.desk.pictures import MAX_ANIMATION_BYTES, PICTURE_SIZE, draw_pictures, picture
 from sbnet_perception.errors import UserError
 
 FRAMES = 9

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbnet_perception.bags import fields as own
 from sbnet_perception.bags.messages import point_cloud2
-from sbnet_perception.bags.pointcloud2 import CloudError, decode
 from sbnet_perception.bags.types import typestore
+from sbnet_perception.messages import fields as own
+from sbnet_perception.messages.pointcloud2 import CloudError, decode
 
 FLOATS = {"f4": 7, "f8": 8}
 CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, **FLOATS}

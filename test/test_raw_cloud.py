@@ -14,9 +14,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 
 from sbnet_perception.bags.messages import point_cloud2
-from sbnet_perception.bags.pointcloud2 import CloudError, decode
-from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bags.types import typestore
+from sbnet_perception.messages.pointcloud2 import CloudError, decode
+from sbnet_perception.messages.raw_cloud import read_cloud
 
 UINT8, UINT32 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1)
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=9)

@@ -23,11 +23,11 @@ from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader, Topic
 from sbnet_perception.bags.writer import BagWriter
+from sbnet_perception.desk import recorder
+from sbnet_perception.desk.playback import ReplayOptions, play
+from sbnet_perception.desk.report import ReplayReport
+from sbnet_perception.desk.topics import CLOUD, GRID, choose_topics
 from sbnet_perception.errors import UserError
-from sbnet_perception.ros import recorder
-from sbnet_perception.ros.playback import ReplayOptions, play
-from sbnet_perception.ros.report import ReplayReport
-from sbnet_perception.ros.topics import CLOUD, GRID, choose_topics
 
 FRAMES = 6
 OUTPUTS = ("/detections", "/markers", "/computation_mask")
@@ -196,7 +196,7 @@ def test_a_write_error_of_the_system_ends_the_recording_and_what_was_written_is_
     program = """
 import os, resource, sys
 from pathlib import Path
-from sbnet_perception.ros.recorder import Recorder
+from sbnet_perception.desk.recorder import Recorder
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
 sink = Recorder(Path(sys.argv[1]), print)
 for index in range(20):

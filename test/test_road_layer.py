@@ -9,8 +9,8 @@ import pytest
 from ros_process import START_NS, road_grid
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.ros.road import RoadAnswer, RoadLayer
-from sbnet_perception.ros.transforms import matrix_from_pose
+from sbnet_perception.node.road import RoadAnswer, RoadLayer
+from sbnet_perception.node.transforms import matrix_from_pose
 
 SECOND = 1_000_000_000
 STOP = threading.Event()

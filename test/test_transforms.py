@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from sbnet_perception.ros.transform_history import TransformHistory
-from sbnet_perception.ros.transforms import TransformUnavailable, lookup_before, matrix_from_pose
+from sbnet_perception.node.transform_history import TransformHistory
+from sbnet_perception.node.transforms import TransformUnavailable, lookup_before, matrix_from_pose
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -193,7 +193,7 @@ def test_the_listener_agrees_with_tf2_wherever_tf2_is_installed() -> None:
     from geometry_msgs.msg import TransformStamped
     from rclpy.time import Time
 
-    from sbnet_perception.ros.transforms import matrix
+    from sbnet_perception.node.transforms import matrix
 
     rng = np.random.default_rng(3)
     buffer, history = tf2_ros.BufferCore(), TransformHistory(10.0)

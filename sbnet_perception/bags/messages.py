@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from sbnet_perception.bags.fields import FLOAT32
-from sbnet_perception.bags.occupancy import ROAD
-from sbnet_perception.bags.pointcloud2 import INTENSITY_SCALE, NEEDED
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.masks.road import RoadMap
+from sbnet_perception.messages.fields import FLOAT32
+from sbnet_perception.messages.occupancy_grid import ROAD
+from sbnet_perception.messages.pointcloud2 import INTENSITY_SCALE, NEEDED
 
 
 def stamped_header(frame_id: str, stamp_ns: int) -> Any:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.errors import UserError
+from sbnet_perception.messages.pointcloud2 import decode
 
 DETECTIONS = "/detections"
 MASK = "/computation_mask"

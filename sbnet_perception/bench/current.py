@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbnet_perception.bags.raw_cloud import Header, Stamp
 from sbnet_perception.bench.inputs import GROUND_FRAME, Scene
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
@@ -25,6 +24,7 @@ from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.detector.weights import WeightsError, save_weights, weights_path
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
+from sbnet_perception.messages.raw_cloud import Header, Stamp
 
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 SEED = 0
@@ -105,7 +105,7 @@ def sparse_network(
 def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:
     """Builds the messages of a result as the node does; None where ROS is not installed."""
     try:
-        messages = importlib.import_module("sbnet_perception.ros.messages")
+        messages = importlib.import_module("sbnet_perception.messages.outgoing")
     except ImportError:
         return None
     header, classes = Header(Stamp(0, 0), GROUND_FRAME), pipeline.config.classes

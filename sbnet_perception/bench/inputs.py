@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
-from sbnet_perception.bags.occupancy import road_from_occupancy_grid
-from sbnet_perception.bags.pointcloud2 import decode
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE, TransformTable, stamp_ns
 from sbnet_perception.bags.types import typestore
@@ -27,6 +25,8 @@ from sbnet_perception.learning.frames import FULL_REFLECTANCE, real_frames
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.masks.view import RoadView
+from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
+from sbnet_perception.messages.pointcloud2 import decode
 
 SIMULATED = "simulated"
 DRIVES = (9_100_001, 9_100_002)

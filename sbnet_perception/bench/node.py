@@ -20,10 +20,10 @@ from sbnet_perception.bags.reader import BagMessage
 from sbnet_perception.bags.simulate import START_NS
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bench.measure import Row, check_writable, machine, write_rows
+from sbnet_perception.bench.overhead import answers
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
-from sbnet_perception.ros.overhead import answers
 
 WARM_UP = 10
 SEED, SWEEPS, PERIOD_NS = 9_100_001, 10, 100_000_000

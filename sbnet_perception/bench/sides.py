@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbnet_perception.bags.pointcloud2 import decode
-from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bench import current, dense
 from sbnet_perception.bench.contest import TOLERANCE
 from sbnet_perception.bench.inputs import Scene
@@ -21,6 +19,8 @@ from sbnet_perception.bench.measure import others_seconds, share_of_others
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import CHANNELS, Voxelizer
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.raw_cloud import read_cloud
 
 Laps = dict[str, float]
 NETWORK = tuple(dense.STAGES)

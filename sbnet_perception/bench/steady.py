@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sbnet_perception.bags.pointcloud2 import decode
-from sbnet_perception.bags.raw_cloud import read_cloud
 from sbnet_perception.bench import current
 from sbnet_perception.bench.inputs import Input, Scene
 from sbnet_perception.bench.measure import Row
 from sbnet_perception.bench.screen import table_of
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.raw_cloud import read_cloud
 
 SETTLE, REPEAT_EVERY = 100, 50
 """Frames before memory is first read (a tenth of the run at most), and between two looks at the same frame."""

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sbnet_perception.ros.results import Interval, Results, percentile
+from sbnet_perception.desk.results import Interval, Results, percentile
 
 
 @dataclass(frozen=True)

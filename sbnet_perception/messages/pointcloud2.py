@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sbnet_perception.bags.fields import DATATYPES, FLOAT32, FLOAT64, describe
-from sbnet_perception.bags.fields import dtype_from_fields as own_dtype_from_fields
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.messages.fields import DATATYPES, FLOAT32, FLOAT64, describe
+from sbnet_perception.messages.fields import dtype_from_fields as own_dtype_from_fields
 
 try:
     from sensor_msgs_py.point_cloud2 import dtype_from_fields

@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from sbnet_perception.bags.pictures import draw_pictures
 from sbnet_perception.bags.recorded import Recording
 from sbnet_perception.bags.simulate import write_drive
 from sbnet_perception.bags.writer import whole_bag
+from sbnet_perception.desk.pictures import draw_pictures
+from sbnet_perception.desk.playback import ReplayOptions, play
+from sbnet_perception.desk.report import show_table
+from sbnet_perception.desk.score import score
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
-from sbnet_perception.ros.playback import ReplayOptions, play
-from sbnet_perception.ros.report import show_table
-from sbnet_perception.ros.score import score
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """A real cloud from one process to another and back over DDS, as `sbnet doctor` tries it.
 
-``python -m sbnet_perception.ros.roundtrip`` sends clouds to a second process that answers each with its
+``python -m sbnet_perception.desk.roundtrip`` sends clouds to a second process that answers each with its
 header, and prints what came back as one line of JSON.
 """
 
@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from sbnet_perception.ros.session import ChildProcess
+from sbnet_perception.desk.session import ChildProcess
 
 CLOUD_BYTES = 2 * 2**20
 CLOUDS = 10
@@ -46,7 +46,7 @@ def send(seconds: float) -> dict[str, float]:
     node.create_subscription(
         Header, "doctor/answers", lambda header: answered.append(header.frame_id), QoSProfile(depth=10)
     )
-    other = ChildProcess(["-m", "sbnet_perception.ros.roundtrip", "echo"], os.environ)
+    other = ChildProcess(["-m", "sbnet_perception.desk.roundtrip", "echo"], os.environ)
     try:
         deadline = time.monotonic() + seconds
         while not (clouds.get_subscription_count() and node.count_publishers("doctor/answers")):

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from sbnet_perception.bags.pictures import draw_pictures
+from sbnet_perception.desk.pictures import draw_pictures
+from sbnet_perception.desk.playback import ReplayOptions, play
+from sbnet_perception.desk.report import show_table
 from sbnet_perception.errors import UserError
-from sbnet_perception.ros.playback import ReplayOptions, play
-from sbnet_perception.ros.report import show_table
 
 __all__ = ["ReplayOptions", "play"]
 

@@ -9,8 +9,8 @@ import math
 import numpy as np
 from pytransform3d.transform_manager import TemporalTransformManager, TimeVaryingTransform
 
-from sbnet_perception.ros.gate import JUMP_BACK_NS
-from sbnet_perception.ros.transforms import Matrix, TransformUnavailable, matrix_from_pose
+from sbnet_perception.node.gate import JUMP_BACK_NS
+from sbnet_perception.node.transforms import Matrix, TransformUnavailable, matrix_from_pose
 
 Pose = tuple[float, float, float, float, float, float, float]
 """x, y, z in metres, then the unit quaternion w, x, y, z: parent_from_child."""

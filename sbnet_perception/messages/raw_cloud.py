@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sbnet_perception.bags.pointcloud2 import CloudError
+from sbnet_perception.messages.pointcloud2 import CloudError
 
 ENCAPSULATION = 4
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}

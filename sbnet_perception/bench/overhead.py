@@ -12,12 +12,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.serialization import deserialize_message
 
 from sbnet_perception.bags.reader import BagMessage
+from sbnet_perception.desk.interruption import Interrupted, Interruption
+from sbnet_perception.desk.player import NotReady, Player
+from sbnet_perception.desk.results import stamp_of
+from sbnet_perception.desk.session import ChildProcess, Session, start_node
+from sbnet_perception.desk.topics import CLOUD, GRID, TRANSFORMS, Played
 from sbnet_perception.errors import UserError
-from sbnet_perception.ros.interruption import Interrupted, Interruption
-from sbnet_perception.ros.player import NotReady, Player
-from sbnet_perception.ros.results import stamp_of
-from sbnet_perception.ros.session import ChildProcess, Session, start_node
-from sbnet_perception.ros.topics import CLOUD, GRID, TRANSFORMS, Played
 
 READY_S = 60.0
 ANSWER_S = 5.0

@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.bags.birdview import BACKGROUND, DETECTION, TEXT, TRUTH, draw_frame
 from sbnet_perception.bags.recorded import RecordedFrame, Recording
+from sbnet_perception.desk.birdview import BACKGROUND, DETECTION, TEXT, TRUTH, draw_frame
 
 __all__ = ["draw_frame", "draw_pictures", "picture"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sbnet_perception.ros.status import Dropped, Rejected
+from sbnet_perception.node.status import Dropped, Rejected
 
 JUMP_BACK_NS = 1_000_000_000
 """Older than the last message by more than this: time began anew (a bag loops); by less: it came late."""

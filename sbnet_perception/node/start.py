@@ -13,6 +13,6 @@ def main() -> int:
     """Runs the node. Until its process handles signals itself, SIGINT and SIGTERM end it at once with code 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
-    from sbnet_perception.ros.node import main as run_node
+    from sbnet_perception.node.node import main as run_node
 
     return run_node()

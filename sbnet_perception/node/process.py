@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 if TYPE_CHECKING:
-    from sbnet_perception.ros.node import SbnetNode
+    from sbnet_perception.node.node import SbnetNode
 
 END = (signal.SIGINT, signal.SIGTERM)
 

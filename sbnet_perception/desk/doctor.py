@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sbnet_perception.desk.session import PROFILE_VARIABLES, Session, profile_variable
 from sbnet_perception.errors import UserError
 from sbnet_perception.resources import resource
-from sbnet_perception.ros.session import PROFILE_VARIABLES, Session, profile_variable
 
 MESSAGE_PACKAGES = (
     "sensor_msgs",
@@ -263,7 +263,7 @@ def _round_trips() -> Iterator[Finding]:
 
 
 def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FAIL"], remedy: str) -> Finding:
-    command = [sys.executable, "-m", "sbnet_perception.ros.roundtrip"]
+    command = [sys.executable, "-m", "sbnet_perception.desk.roundtrip"]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     except subprocess.TimeoutExpired:

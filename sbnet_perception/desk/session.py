@@ -178,7 +178,7 @@ def start_node(
     on_line: Callable[[str], None] | None = None,
 ) -> ChildProcess:
     """Starts the detector node with sim time; `parameters` win over the file."""
-    arguments = ["-m", "sbnet_perception.ros.node", "--ros-args"]
+    arguments = ["-m", "sbnet_perception.node.node", "--ros-args"]
     if params_file is not None:
         if not params_file.is_file():
             raise UserError(f"--params-file {params_file}: there is no such file")

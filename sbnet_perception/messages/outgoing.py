@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from visualization_msgs.msg import Marker
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.ros.cdr import CdrWriter
+from sbnet_perception.messages.cdr import CdrWriter
 
 LONGEST_SIDE = 50.0
 """No road vehicle is longer, in metres; a longer box is a fault of the network."""
@@ -29,6 +28,9 @@ _BODY = struct.Struct("<10d4fiI?")
 _ARROW = struct.Struct("<6d")
 _BOOL = struct.Struct("<?")
 _NOWHERE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+# visualization_msgs/Marker: types and actions.
+_ARROW_TYPE, _CUBE, _TEXT_VIEW_FACING = 0, 1, 9
+_ADD, _DELETEALL = 0, 3
 
 
 def split_invalid(detections: Detections) -> tuple[Detections, int]:
@@ -80,16 +82,16 @@ def detections_message(header: Any, detections: Detections, classes: tuple[str, 
 def markers_message(header: Any, detections: Detections, classes: tuple[str, ...]) -> bytes:
     """visualization_msgs/MarkerArray: boxes, heading arrows and labels; the first deletes those of the frame before."""
     markers = _Markers(header, 1 + 3 * len(detections))
-    markers.add(b"", 0, Marker.ARROW, Marker.DELETEALL, _NOWHERE, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
+    markers.add(b"", 0, _ARROW_TYPE, _DELETEALL, _NOWHERE, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
     for number, (box, score, label) in enumerate(_rows(detections)):
         x, y, z, length, width, height, _ = box
         pose, top = _pose(box), (x, y, z + height / 2 + 0.7, 0.0, 0.0, 0.0, 1.0)
         dim, bright = _color(score, 0.45), _color(score, 1.0)
         nose = (0.0, 0.0, 0.0, length / 2 + 1.0, 0.0, 0.0)
         text = f"{classes[label]} {score:.2f}".encode()
-        markers.add(b"boxes", number, Marker.CUBE, Marker.ADD, pose, (length, width, height), dim)
-        markers.add(b"heading", number, Marker.ARROW, Marker.ADD, pose, (0.15, 0.4, 0.4), bright, points=nose)
-        markers.add(b"labels", number, Marker.TEXT_VIEW_FACING, Marker.ADD, top, (0.0, 0.0, 0.9), bright, text=text)
+        markers.add(b"boxes", number, _CUBE, _ADD, pose, (length, width, height), dim)
+        markers.add(b"heading", number, _ARROW_TYPE, _ADD, pose, (0.15, 0.4, 0.4), bright, points=nose)
+        markers.add(b"labels", number, _TEXT_VIEW_FACING, _ADD, top, (0.0, 0.0, 0.9), bright, text=text)
     return markers.out.message()
 
 

@@ -9,7 +9,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from sbnet_perception.ros.status import Counts, FrameFacts, Status
+from sbnet_perception.node.status import Counts, FrameFacts, Status
 
 PERIOD_S = 1.0
 OVERLOAD_ERROR_S = 5.0

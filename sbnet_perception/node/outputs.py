@@ -9,11 +9,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from sbnet_perception.bags.raw_cloud import Header
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.ros.diagnostics import frame_message
-from sbnet_perception.ros.messages import computation_mask_message, detections_message, markers_message
-from sbnet_perception.ros.processor import Processed
+from sbnet_perception.messages.outgoing import computation_mask_message, detections_message, markers_message
+from sbnet_perception.messages.raw_cloud import Header
+from sbnet_perception.node.diagnostics import frame_message
+from sbnet_perception.node.processor import Processed
 
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 

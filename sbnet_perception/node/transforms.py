@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 
 if TYPE_CHECKING:
-    from sbnet_perception.ros.transform_history import TransformHistory
+    from sbnet_perception.node.transform_history import TransformHistory
 
 Matrix = npt.NDArray[np.float64]
 
@@ -118,7 +118,7 @@ class TopicTransforms:
     def __init__(self, node: Node) -> None:
         from tf2_msgs.msg import TFMessage
 
-        from sbnet_perception.ros.transform_history import TransformHistory
+        from sbnet_perception.node.transform_history import TransformHistory
 
         self.changed = threading.Condition()
         self._node = node

@@ -17,8 +17,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from sbnet_perception.bags.pointcloud2 import INTENSITY_SCALE
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.messages.pointcloud2 import INTENSITY_SCALE
 
 LIVE = frozenset({"score_threshold"})
 """Parameters that may change while the node is configured."""
@@ -270,7 +270,7 @@ def yaml_text() -> str:
         for step in path:
             branch = branch.setdefault(step, {})
         branch[leaf] = spec
-    lines = ["# All parameters with their defaults, printed by: python -m sbnet_perception.ros.parameters"]
+    lines = ["# All parameters with their defaults, printed by: python -m sbnet_perception.node.parameters"]
     return "\n".join([*lines, "/**:", "  ros__parameters:", *_yaml_lines(tree, 4)]) + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    from sbnet_perception.ros import start
+    from sbnet_perception.node import start
 
     sys.exit(start.main())
 
@@ -28,16 +28,16 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
-from sbnet_perception.ros.diagnostics import NEWER, Diagnostics, frame_warnings
-from sbnet_perception.ros.gate import Gate
-from sbnet_perception.ros.inbox import Inbox
-from sbnet_perception.ros.outputs import Outputs
-from sbnet_perception.ros.parameters import NodeConfig, ParameterError, Parameters
-from sbnet_perception.ros.process import run
-from sbnet_perception.ros.processor import Arrived, Processor, read
-from sbnet_perception.ros.road import RoadLayer
-from sbnet_perception.ros.status import NotProcessed, Rejected, Status, Throttle
-from sbnet_perception.ros.transforms import Transforms, create_transforms
+from sbnet_perception.node.diagnostics import NEWER, Diagnostics, frame_warnings
+from sbnet_perception.node.gate import Gate
+from sbnet_perception.node.inbox import Inbox
+from sbnet_perception.node.outputs import Outputs
+from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
+from sbnet_perception.node.process import run
+from sbnet_perception.node.processor import Arrived, Processor, read
+from sbnet_perception.node.road import RoadLayer
+from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
+from sbnet_perception.node.transforms import Transforms, create_transforms
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

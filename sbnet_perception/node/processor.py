@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sbnet_perception.bags.pointcloud2 import CloudError, DecodedCloud, decode
-from sbnet_perception.bags.raw_cloud import RawCloud, read_cloud
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
-from sbnet_perception.ros.gate import stamp_ns
-from sbnet_perception.ros.messages import raised, split_invalid
-from sbnet_perception.ros.parameters import NodeConfig
-from sbnet_perception.ros.road import RoadAnswer, RoadLayer
-from sbnet_perception.ros.status import Dropped, FrameFacts, Rejected
-from sbnet_perception.ros.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
+from sbnet_perception.messages.outgoing import raised, split_invalid
+from sbnet_perception.messages.pointcloud2 import CloudError, DecodedCloud, decode
+from sbnet_perception.messages.raw_cloud import RawCloud, read_cloud
+from sbnet_perception.node.gate import stamp_ns
+from sbnet_perception.node.parameters import NodeConfig
+from sbnet_perception.node.road import RoadAnswer, RoadLayer
+from sbnet_perception.node.status import Dropped, FrameFacts, Rejected
+from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
 
 
 @dataclass(frozen=True)

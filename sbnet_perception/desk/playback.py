@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from sbnet_perception.bags.reader import BagMessage, BagReader
+from sbnet_perception.desk.interruption import Interrupted, Interruption
+from sbnet_perception.desk.player import NotReady, Player
+from sbnet_perception.desk.recorder import Recorder
+from sbnet_perception.desk.report import Narrator, ReplayReport, make_report
+from sbnet_perception.desk.results import stamp_of
+from sbnet_perception.desk.session import ChildProcess, Session, start_node
+from sbnet_perception.desk.topics import Played, choose_grid_frame, choose_topics
 from sbnet_perception.errors import UserError
-from sbnet_perception.ros.interruption import Interrupted, Interruption
-from sbnet_perception.ros.player import NotReady, Player
-from sbnet_perception.ros.recorder import Recorder
-from sbnet_perception.ros.report import Narrator, ReplayReport, make_report
-from sbnet_perception.ros.results import stamp_of
-from sbnet_perception.ros.session import ChildProcess, Session, start_node
-from sbnet_perception.ros.topics import Played, choose_grid_frame, choose_topics
 
 READY_S = 60.0
 DRAIN_S = 2.0

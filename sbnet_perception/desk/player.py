@@ -22,11 +22,11 @@ from rosgraph_msgs.msg import Clock
 from vision_msgs.msg import Detection3DArray
 
 from sbnet_perception.bags.reader import BagMessage
-from sbnet_perception.ros.recorder import Recorder
-from sbnet_perception.ros.results import Results, stamp_of
-from sbnet_perception.ros.session import Session
-from sbnet_perception.ros.topics import OUTPUTS, Played
-from sbnet_perception.ros.types import message_class
+from sbnet_perception.desk.recorder import Recorder
+from sbnet_perception.desk.results import Results, stamp_of
+from sbnet_perception.desk.session import Session
+from sbnet_perception.desk.topics import OUTPUTS, Played
+from sbnet_perception.desk.types import message_class
 
 ACTIVE = 3  # lifecycle_msgs/msg/State.PRIMARY_STATE_ACTIVE
 CLOCK_PERIOD_S = 0.01

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sbnet_perception.bags.occupancy import MaskError, road_from_occupancy_grid
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap, covers
 from sbnet_perception.masks.view import RoadView
-from sbnet_perception.ros.status import Rejected
-from sbnet_perception.ros.transforms import Transforms, TransformUnavailable, lookup_before
+from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
+from sbnet_perception.node.status import Rejected
+from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
 
 RETRY_S = 1.0
 """After the map's transform failed to come in time, clouds wait for it again only this often."""
