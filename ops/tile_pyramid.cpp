@@ -136,6 +136,4 @@ std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> si
 }  // namespace
 }  // namespace sbnet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) { m.def("tile_pyramid(Tensor mask, int[] sides) -> Tensor[]"); }
-
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("tile_pyramid", TORCH_BOX(&sbnet::tile_pyramid)); }

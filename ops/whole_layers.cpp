@@ -52,13 +52,10 @@ Tensor upsample_unit(const Tensor& x, const Tensor& skip, const Tensor& indices,
   return y;
 }
 
-std::string isa() { return kernels().isa; }
-
 }  // namespace
 }  // namespace sbnet
 
 STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
-  m.def("isa() -> str");
   m.def(
       "residual_units_packed(Tensor x, Tensor indices, int[2] tile, int stride, int channels, Tensor[] weights) -> Tensor");
   m.def(
@@ -68,8 +65,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
       "upsample_unit_packed(Tensor x, Tensor skip, Tensor indices, int[2] tile, Tensor up, Tensor lateral, Tensor norm) "
       "-> Tensor");
 }
-
-STABLE_TORCH_LIBRARY_IMPL(sbnet, CompositeExplicitAutograd, m) { m.impl("isa", TORCH_BOX(&sbnet::isa)); }
 
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) {
   m.impl("residual_units_packed", TORCH_BOX(&sbnet::residual_units));

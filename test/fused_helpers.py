@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sbnet_perception.blocks import Tiles, ops
+from sbnet_perception.blocks import Tiles
+from sbnet_perception.blocks import operation as ops
 from sbnet_perception.blocks.tuning import NEVER, dense_from
 
 needs_ops = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=f"no compiled ops: {ops.UNAVAILABLE}")

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, Tiles, UpsampleUnit, ops
+from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, Tiles, UpsampleUnit
+from sbnet_perception.blocks import operation as ops
 
 compiled = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=f"no compiled ops: {ops.UNAVAILABLE}")
 TILES = Tiles.from_mask(torch.ones(1, 8, 8, dtype=torch.bool), (2, 2))

@@ -15,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
-from sbnet_perception.blocks import Tiles, ops, reference
+from sbnet_perception.blocks import Tiles, plain
+from sbnet_perception.blocks import operation as ops
 from sbnet_perception.masks.dilate import dilate_by_runs, dilate_in_numpy
 from sbnet_perception.masks.occupancy import occupancy_in_numpy, occupancy_mask
 from sbnet_perception.masks.view import sample, sample_in_numpy
@@ -143,7 +144,7 @@ def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
 def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
     mask = torch.rand(2, 9, 13, generator=torch.Generator().manual_seed(0)) < 0.3
     assert set(torch.library.opcheck(torch.ops.sbnet.tile_pyramid, (mask, [2, 2, 4, 6])).values()) == {"SUCCESS"}
-    for form in (torch.ops.sbnet.tile_pyramid, reference.tile_pyramid):
+    for form in (torch.ops.sbnet.tile_pyramid, plain.tile_pyramid):
         for arguments, reason in (
             ((mask.float(), [2, 2]), "mask must be bool"),
             ((mask, [2, 2, 2]), "sides must be pairs"),

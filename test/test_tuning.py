@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sbnet_perception.bench import tune
 from sbnet_perception.bench.tune import Layer, layers_by_shape
 from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, Stage, Tiles, dense_layers, tuning
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 from sbnet_perception.blocks.tuning import NEVER, Choice, Shape
 from sbnet_perception.cli import main
 from sbnet_perception.detector.network import Detector

@@ -21,7 +21,7 @@ from sbnet_perception.bev.grid import NAMED_RESOLUTIONS, Grid
 from sbnet_perception.bev.voxelize import CHANNELS
 from sbnet_perception.blocks import ConvUnit, ResidualUnit, Stage, Tiles, UpsampleUnit, dense_layers, tuning
 from sbnet_perception.blocks.layers import PointwiseConv2d
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 from sbnet_perception.blocks.tuning import NEVER, Choice, Shape
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.errors import UserError

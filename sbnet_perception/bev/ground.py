@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 
 CELL = 4.0
 PERCENTILE = 0.05

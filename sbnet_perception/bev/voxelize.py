@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.blocks import Pixels, Voxels
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 
 BINS = 30
 Z_MIN = -2.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.blocks import dense_layers, packing, reference_layers, tuning
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 from sbnet_perception.blocks.reference_layers import UNIT, split_units
 
 Ints = Sequence[int]

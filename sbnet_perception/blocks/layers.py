@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from sbnet_perception.blocks import layer_ops, sparse_layers, sparse_ops
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
-from sbnet_perception.blocks.ops import call_checked
-from sbnet_perception.blocks.reference import Pair, check_image
+from sbnet_perception.blocks.operation import call as call_checked
+from sbnet_perception.blocks.plain import Pair, check_image
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
 from sbnet_perception.blocks.tiles import Tiles
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sbnet_perception.blocks.ops import sparse_gather, sparse_scatter
-from sbnet_perception.blocks.reference import Pair, block_pixels, inside_image
+from sbnet_perception.blocks.block_ops import sparse_gather, sparse_scatter
+from sbnet_perception.blocks.plain import Pair, block_pixels, inside_image
 
 NORM = 4
 """Tensors of a batch normalization: weight, bias, running mean, running variance."""

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sbnet_perception.blocks import packing
-from sbnet_perception.blocks.ops import UNAVAILABLE, call_checked
+from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.blocks.operation import call as call_checked
 from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.blocks.reference_layers import NORM
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels

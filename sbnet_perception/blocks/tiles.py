@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.ops import UNAVAILABLE, reduce_mask, tile_pyramid
+from sbnet_perception.blocks.block_ops import reduce_mask, tile_pyramid
+from sbnet_perception.blocks.operation import UNAVAILABLE
 from sbnet_perception.blocks.pixels import Pixels
-from sbnet_perception.blocks.reference import Pair
+from sbnet_perception.blocks.plain import Pair
 
 
 @dataclass(frozen=True)

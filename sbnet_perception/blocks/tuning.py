@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import torch
 
-from sbnet_perception.blocks.ops import UNAVAILABLE
-from sbnet_perception.blocks.reference import Pair
+from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.blocks.plain import Pair
 
 NEVER = math.inf
 

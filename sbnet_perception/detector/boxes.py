@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Prediction
 
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 
 
 def dilate(mask: NDArray[np.bool_], metres: float, resolution: float) -> NDArray[np.bool_]:

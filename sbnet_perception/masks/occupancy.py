@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
 from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.ops import UNAVAILABLE
+from sbnet_perception.blocks.operation import UNAVAILABLE
 
 
 def occupancy_mask(

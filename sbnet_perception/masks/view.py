@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.ops import UNAVAILABLE, call_checked
+from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.blocks.operation import call as call_checked
 from sbnet_perception.masks.dilate import dilate_by_runs
 from sbnet_perception.masks.road import RoadMap
 
