@@ -1,98 +1,188 @@
-#include "layers.h"
+// The layers as operations of torch on the stored pixels of maps, [P, C] in raster order.
+//
+// Pixels are lists as maps.h has them, `size` is (N, H, W); the pixels of the output are those that are computed.
+// Weights are packed, or plain and then packed for the call.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
 
 #include "bands.h"
 #include "check.h"
+#include "maps.h"
 #include "weights.h"
 
 namespace sbnet {
 namespace {
 
-// The weights of one residual unit are 7 tensors: scale and shift of the activation, reduce, its scale and shift,
-// conv, its scale and shift, expand, project (empty where the shape is unchanged).
+using Lists = std::vector<Tensor>;
+using Size = std::vector<int64_t>;
+
+// A layer's output: its values, and its map.
+struct Output {
+  Tensor values;
+  Map map;
+  Pixels pixels;
+
+  Output(const char* op, const Tensor& like, const Pixels& where, int64_t channels)
+      : values(torch::stable::new_empty(like, {where.count, channels})),
+        map(map_of(op, "y", values, where)),
+        pixels(where) {}
+
+  int64_t rows() const { return pixels.extent.images * pixels.extent.height; }
+};
+
+// The pixels of maps of `input` beneath the 3x3 windows of `pixels`. They belong to this thread.
+Rows beneath(const Pixels& pixels, Extent input, int64_t stride, RowList& list) {
+  if (stride == 1 && pixels.windows.start) return pixels.windows;
+  pixels_beneath(pixels.rows, pixels.extent, input, stride, list);
+  return list.rows();
+}
+
+// The weights of one residual unit are 7 tensors: scale and shift of the activation, reduce, its scale and shift, conv,
+// its scale and shift, expand, project (empty where the shape is unchanged).
 constexpr size_t kUnitWeights = 7;
 
 bool has_projection(const Tensor* w) { return w[6].numel() > 0; }
 
-Unit make_unit(const char* op, Type type, const Map& x, const Map& y, int64_t stride, const Tensor* w) {
+Unit make_unit(const char* op, LayerWeights& weights, Type type, const Map& x, const Map& y, int64_t stride,
+               const Tensor* w) {
   Unit unit{.type = type, .x = x, .y = y, .stride = static_cast<int>(stride)};
-  const int in = padded_channels(x.channels), middle = static_cast<int>(channels_of(op, "second norm", w[2]));
-  unit.middle = middle;
-  set_norm(op, "first norm", w[0], type, x.channels, unit.activation);
-  unit.reduce.packed = packed(op, "reduce", w[1], type, 1, middle, in);
-  set_norm(op, "second norm", w[2], type, middle, unit.reduce);
-  unit.conv.packed = packed(op, "conv", w[3], type, 3, middle, 3 * padded_channels(middle));
-  set_norm(op, "third norm", w[4], type, middle, unit.conv);
-  unit.expand.packed = packed(op, "expand", w[5], type, 1, y.channels, padded_channels(middle));
-  if (has_projection(w)) unit.project.packed = packed(op, "project", w[6], type, 1, y.channels, in);
+  unit.middle = channels_of(op, "reduce_norm", w[2]);
+  weights.norm("activation", w[0], x.channels, unit.activation);
+  unit.reduce.packed = weights.matrix("reduce", w[1], unit.middle, x.channels, 1, 1);
+  weights.norm("reduce_norm", w[2], unit.middle, unit.reduce);
+  unit.conv.packed = weights.matrix("conv", w[3], unit.middle, unit.middle, 3, 3);
+  weights.norm("conv_norm", w[4], unit.middle, unit.conv);
+  unit.expand.packed = weights.matrix("expand", w[5], y.channels, unit.middle, 1, 1);
+  if (has_projection(w)) unit.project.packed = weights.matrix("project", w[6], y.channels, x.channels, 1, 1);
   return unit;
 }
 
-int64_t rows_of(Extent extent) { return extent.images * extent.height; }
-
-}  // namespace
-
-bool check_units(const char* op, int64_t inputs, int64_t stride, int64_t channels, const std::vector<Tensor>& weights) {
+void check_units(const char* op, int64_t inputs, int64_t stride, int64_t channels, const Lists& weights) {
   check(stride == 1 || stride == 2, op, ": stride must be 1 or 2, got ", stride);
   check(channels >= 1 && channels <= kMostChannels, op, ": channels must be 1 to ", kMostChannels, ", got ", channels);
   check(!weights.empty() && weights.size() % kUnitWeights == 0, op, ": weights must be 7 tensors per unit");
   for (size_t i = kUnitWeights; i < weights.size(); i += kUnitWeights)
     check(!has_projection(&weights[i]), op, ": only the first unit may have a projection");
-  const bool changes = has_projection(weights.data());
-  check(changes || (stride == 1 && channels == inputs), op, ": a unit without projection must keep the shape");
-  return changes;
+  check(has_projection(weights.data()) || (stride == 1 && channels == inputs), op,
+        ": a unit without projection must keep the shape");
 }
 
-void run_units(const char* op, const Tensor& like, const Map& x, Extent input, const Output& y, int64_t stride,
-               const std::vector<Tensor>& weights) {
-  const Type type = type_of(like);
-  const Tensor *next = weights.data(), *const end = next + weights.size();
-  std::vector<Band> bands = bands_of(y.active, rows_of(y.extent), y.map.channels * y.map.channels);
-  thread_local RowList beneath;
+// Residual units one after the other; `stride` is that of the first, the others work in place.
+Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixels, int64_t stride, int64_t channels,
+                      Lists weights) {
+  constexpr const char* op = "residual_units";
+  const Type type = type_of(op, x);
+  const Pixels stored = pixels_of(op, "x", x_pixels, x_size);
+  const Map in = map_of(op, "x", x, stored);
+  check_units(op, in.channels, stride, channels, weights);
+  const Extent input = stored.extent;
+  const Size size{input.images, divide_up(input.height, stride), divide_up(input.width, stride)};
+  const Output y(op, x, pixels_of(op, "y", y_pixels, size), channels);
+  if (y.pixels.count == 0) return y.values;
+  std::vector<Band> bands = bands_of(y.pixels.rows, y.rows(), channels * channels);
+  thread_local RowList list;
   thread_local std::vector<char> borders;
+  LayerWeights taken(op, type);
 
   // The first unit: from x to y.
-  pixels_beneath(y.active, y.extent, input, stride, beneath);
-  Unit unit = make_unit(op, type, x, y.map, stride, next);
-  unit.needed = beneath.rows();
-  unit.active = y.active;
+  Unit unit = make_unit(op, taken, type, in, y.map, stride, weights.data());
+  unit.needed = beneath(y.pixels, input, stride, list);
+  unit.active = y.pixels.rows;
   run(unit, kernels().unit, bands);
 
   // The others work in place.
-  if (stride != 1) pixels_beneath(y.active, y.extent, y.extent, 1, beneath);
-  while ((next += kUnitWeights) < end) {
-    unit = make_unit(op, type, y.map, y.map, 1, next);
-    unit.needed = beneath.rows();
-    unit.active = y.active;
-    keep_border_rows(y.map, unit.needed, like.element_size(), bands, borders);
+  const Rows needed = beneath(y.pixels, y.pixels.extent, 1, list);
+  for (size_t next = kUnitWeights; next < weights.size(); next += kUnitWeights) {
+    unit = make_unit(op, taken, type, y.map, y.map, 1, &weights[next]);
+    unit.needed = needed;
+    unit.active = y.pixels.rows;
+    keep_border_rows(y.map, needed, x.element_size(), bands, borders);
     run(unit, kernels().unit, bands);
   }
+  return y.values;
 }
 
-void run_conv(const char* op, const Tensor& like, const Map& x, const Output& y, int64_t kernel, bool relu,
-              const Tensor& weights, const Tensor& norm) {
+// Convolution of size 1 or 3 (stride 1, padding that keeps the size), scale and shift, ReLU if `relu`.
+Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t kernel, bool relu, const Tensor& weight,
+            const Tensor& norm) {
+  constexpr const char* op = "conv";
   check(kernel == 1 || kernel == 3, op, ": kernel must be 1 or 3, got ", kernel);
-  Conv conv{.type = type_of(like), .x = x, .y = y.map, .kernel = static_cast<int>(kernel), .relu = relu};
-  const int depth = conv.kernel * padded_channels(x.channels);
-  conv.weights.packed = packed(op, "weights", weights, conv.type, conv.kernel, y.map.channels, depth);
-  set_norm(op, "norm", norm, conv.type, y.map.channels, conv.weights);
-  thread_local RowList beneath;
-  if (kernel == 3) pixels_beneath(y.active, y.extent, y.extent, 1, beneath);
-  conv.needed = beneath.rows();
-  conv.active = y.active;
-  run(conv, kernels().conv, bands_of(y.active, rows_of(y.extent), kernel * kernel * x.channels * y.map.channels));
+  const Map in = map_of(op, "x", x, pixels_of(op, "x", x_pixels, size));
+  const Output y(op, x, pixels_of(op, "y", y_pixels, size), channels_of(op, "norm", norm));
+  Conv layer{.type = type_of(op, x), .x = in, .y = y.map, .kernel = static_cast<int>(kernel), .relu = relu};
+  LayerWeights taken(op, layer.type);
+  layer.weights.packed = taken.matrix("weight", weight, y.map.channels, in.channels, kernel, kernel);
+  taken.norm("norm", norm, y.map.channels, layer.weights);
+  thread_local RowList list;
+  if (kernel == 3) layer.needed = beneath(y.pixels, y.pixels.extent, 1, list);
+  layer.active = y.pixels.rows;
+  run(layer, kernels().conv, bands_of(y.pixels.rows, y.rows(), kernel * kernel * in.channels * y.map.channels));
+  return y.values;
 }
 
-void run_upsample(const char* op, const Tensor& like, const Map& x, const Map& skip, const Output& y, const Tensor& up,
-                  const Tensor& lateral, const Tensor& norm) {
-  Upsample unit{.type = type_of(like), .x = x, .skip = skip, .y = y.map};
-  check(x.height == divide_up(skip.height, 2) && x.width == divide_up(skip.width, 2), op,
-        ": x must have half the size of skip");
-  unit.up.packed = packed(op, "up", up, unit.type, 4, y.map.channels, padded_channels(x.channels));
-  unit.lateral.packed = packed(op, "lateral", lateral, unit.type, 1, y.map.channels, padded_channels(skip.channels));
-  set_norm(op, "norm", norm, unit.type, y.map.channels, unit.lateral);
-  unit.active = y.active;
-  const int64_t inputs = x.channels + skip.channels;
-  run(unit, kernels().upsample, bands_of(y.active, rows_of(y.extent), inputs * y.map.channels));
+// Transposed 2x2 convolution of x, of half the size, plus 1x1 convolution of `skip`, scale and shift, ReLU.
+Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_pixels, Size size, Lists y_pixels,
+                const Tensor& up, const Tensor& lateral, const Tensor& norm) {
+  constexpr const char* op = "upsample";
+  const Pixels pixels = pixels_of(op, "y", y_pixels, size);
+  const Size half{size[0], divide_up(size[1], 2), divide_up(size[2], 2)};
+  const Map in = map_of(op, "x", x, pixels_of(op, "x", x_pixels, half));
+  const Map beside = map_of(op, "skip", skip, pixels_of(op, "skip", skip_pixels, size));
+  check(skip.scalar_type() == x.scalar_type(), op, ": skip must have the dtype of x");
+  const Output y(op, x, pixels, channels_of(op, "norm", norm));
+  Upsample layer{.type = type_of(op, x), .x = in, .skip = beside, .y = y.map};
+  LayerWeights taken(op, layer.type);
+  layer.up.packed = taken.matrix("up", up, y.map.channels, in.channels, 2, 2);
+  layer.lateral.packed = taken.matrix("lateral", lateral, y.map.channels, beside.channels, 1, 1);
+  taken.norm("norm", norm, y.map.channels, layer.lateral);
+  layer.active = pixels.rows;
+  run(layer, kernels().upsample, bands_of(pixels.rows, y.rows(), (in.channels + beside.channels) * y.map.channels));
+  return y.values;
 }
 
+// 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps of
+// `channels` channels. weight [9, channels, voxel_stride] are sums; `like` has the dtype of the result.
+Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
+                  const Tensor& weight, const Tensor& norm, const Tensor& like) {
+  constexpr const char* op = "voxel_conv";
+  const Pixels occupied = pixels_of(op, "x", x_pixels, size);
+  check(bits.dim() == 1 && bits.size(0) == occupied.count && bits.scalar_type() == ScalarType::Long &&
+            bits.is_contiguous(),
+        op, ": bits must be contiguous int64 [", occupied.count, "], got ", describe(bits));
+  check(last.dim() == 1 && last.size(0) == occupied.count && last.scalar_type() == ScalarType::Float &&
+            last.is_contiguous(),
+        op, ": last must be contiguous float32 [", occupied.count, "], got ", describe(last));
+  check(channels >= 2 && channels <= 64, op, ": channels must be 2 to 64, got ", channels);
+  const int64_t* const data = bits.const_data_ptr<int64_t>();
+  uint64_t any = 0;
+  for (int64_t k = 0; k < occupied.count; ++k) any |= static_cast<uint64_t>(data[k]);
+  check(any >> (channels - 1) == 0, op, ": bits are beyond channel ", channels - 2);
+
+  const int outputs = channels_of(op, "norm", norm);
+  check(weight.dim() == 3 && weight.is_contiguous() && weight.scalar_type() == norm.scalar_type() &&
+            weight.size(0) == 9 && weight.size(1) == channels && weight.size(2) == voxel_stride(outputs),
+        op, ": weight must be contiguous [9, ", channels, ", ", voxel_stride(outputs), "], got ", describe(weight));
+  const Output y(op, like, pixels_of(op, "y", y_pixels, size), outputs);
+  VoxelConv layer{.type = type_of(op, like),
+                  .occupied = occupied.rows,
+                  .bits = data,
+                  .last = last.const_data_ptr<float>(),
+                  .channels = static_cast<int>(channels),
+                  .y = y.map,
+                  .active = y.pixels.rows};
+  LayerWeights(op, layer.type).norm("norm", norm, outputs, layer.weights);
+  layer.weights.packed = weight.const_data_ptr();
+  // an output pixel sees few of its 9 * channels inputs
+  run(layer, kernels().voxels, bands_of(y.pixels.rows, y.rows(), 9 * outputs));
+  return y.values;
+}
+
+}  // namespace
 }  // namespace sbnet
+
+STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) {
+  m.impl("residual_units", TORCH_BOX(&sbnet::residual_units));
+  m.impl("conv", TORCH_BOX(&sbnet::conv));
+  m.impl("upsample", TORCH_BOX(&sbnet::upsample));
+  m.impl("voxel_conv", TORCH_BOX(&sbnet::voxel_conv));
+}

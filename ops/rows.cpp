@@ -19,8 +19,8 @@ void set_bits(uint64_t* words, int64_t begin, int64_t end) {
   }
 }
 
-// Appends the runs of ones of a row of words, whose first pixel has the number `first`.
-void append_runs(const uint64_t* words, int64_t count, int64_t first, std::vector<Run>& runs) {
+// Appends the runs of ones of a row of words; the first of their pixels has the number `next`.
+void append_runs(const uint64_t* words, int64_t count, int32_t& next, std::vector<Run>& runs) {
   bool inside = false;
   for (int64_t word = 0; word < count; ++word) {
     // Where the row changes between zeros and ones, seen from a word whose bits are flipped while inside a run.
@@ -28,10 +28,12 @@ void append_runs(const uint64_t* words, int64_t count, int64_t first, std::vecto
     while (bits != 0) {
       const int bit = std::countr_zero(bits);
       const auto column = static_cast<int32_t>(word * kBits + bit);
-      if (inside)
+      if (inside) {
         runs.back().end = column;
-      else
-        runs.push_back({column, column, static_cast<int32_t>(first + column)});
+        next += runs.back().size();
+      } else {
+        runs.push_back({column, column, next});
+      }
       inside = !inside;
       bits = ~bits & (~uint64_t{0} << bit);
     }
@@ -47,16 +49,6 @@ int64_t neighbours(const int32_t* first, int64_t count) {
 }
 
 }  // namespace
-
-void whole(Extent map, RowList& pixels) {
-  pixels.runs.clear();
-  pixels.start.assign(1, 0);
-  for (int64_t row = 0; row < map.images * map.height; ++row) {
-    if (map.width > 0)
-      pixels.runs.push_back({0, static_cast<int32_t>(map.width), static_cast<int32_t>(row * map.width)});
-    pixels.start.push_back(static_cast<int32_t>(pixels.runs.size()));
-  }
-}
 
 bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active) {
@@ -78,8 +70,9 @@ bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t 
 
   active.runs.clear();
   active.start.assign(1, 0);
+  int32_t number = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    append_runs(bits.data() + row * words, words, row * map.width, active.runs);
+    append_runs(bits.data() + row * words, words, number, active.runs);
     active.start.push_back(static_cast<int32_t>(active.runs.size()));
   }
   return true;

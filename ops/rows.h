@@ -21,11 +21,8 @@ struct RowList {
   Rows rows() const { return {start.data(), runs.data()}; }
 };
 
-// All pixels of maps.
-void whole(Extent map, RowList& pixels);
-
-// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map, with numbers as
-// in a whole map. Returns false if one of them lies outside the map.
+// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map, numbered from 0 on.
+// Returns false if one of them lies outside the map.
 bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
                      RowList& active);
 

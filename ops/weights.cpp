@@ -11,29 +11,68 @@ namespace {
 
 ScalarType type_of_sums(Type type) { return type == Type::kDouble ? ScalarType::Double : ScalarType::Float; }
 
-// weights [T, N, K] (float64 for maps of float64, else float32; K even) as the kernels of this machine read them for
-// maps of the dtype of `like`.
-Tensor pack_weights(const Tensor& weights, const Tensor& like) {
-  const Type type = type_of(like);
+// How the kernels see a convolution's window: a product for each row of it; a transposed one of 2x2 has one for each of
+// its four phases.
+struct Window {
+  int64_t outputs, inputs, height, width;
+
+  bool is_transposed() const { return height == 2; }
+  int terms() const { return static_cast<int>(is_transposed() ? 4 : height); }
+  int64_t taps() const { return is_transposed() ? 1 : width; }
+  int depth() const { return static_cast<int>(taps() * padded_channels(static_cast<int>(inputs))); }
+};
+
+// weight [outputs, inputs, height, width] as [terms, outputs, depth], a pixel's channels beside each other.
+template <typename Sum>
+std::vector<Sum> arranged(const Sum* weight, const Window& window) {
+  std::vector<Sum> matrices(window.terms() * window.outputs * window.depth());
+  const int64_t pitch = window.depth() / window.taps();
+  for (int64_t n = 0; n < window.outputs; ++n)
+    for (int64_t k = 0; k < window.inputs; ++k)
+      for (int64_t y = 0; y < window.height; ++y)
+        for (int64_t x = 0; x < window.width; ++x) {
+          const int64_t term = window.is_transposed() ? 2 * y + x : y, tap = window.is_transposed() ? 0 : x;
+          matrices[((term * window.outputs + n) * window.taps() + tap) * pitch + k] = *weight++;
+        }
+  return matrices;
+}
+
+Window window_of(const char* op, const char* name, const Tensor& weight) {
+  check(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) >= 1 && weight.size(2) <= 3, op, ": ",
+        name, " must be [N, K, 1, 1], [N, K, 2, 2] or [N, K, 3, 3], got ", describe(weight));
+  for (int i = 0; i < 2; ++i)
+    check(weight.size(i) >= 1 && weight.size(i) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
+          " input and output channels, got ", describe(weight));
+  return {weight.size(0), weight.size(1), weight.size(2), weight.size(3)};
+}
+
+Tensor pack(const char* op, const char* name, const Tensor& argument, Type type) {
+  const Window window = window_of(op, name, argument);
   const ScalarType wanted = type_of_sums(type);
-  check(weights.dim() == 3 && weights.is_contiguous() && weights.scalar_type() == wanted && weights.size(2) % 2 == 0,
-        "weights must be contiguous ", torch::headeronly::toString(wanted), " [T, N, K] with an even K, got ",
-        describe(weights));
-  for (int i = 0; i < 3; ++i)
-    check(weights.size(i) >= 1 && weights.size(i) <= 3 * kMostChannels,
-          "weights must have between 1 and ", kMostChannels, " input and output channels, got [T, N, K] = ",
-          describe(weights));
-  const auto terms = static_cast<int>(weights.size(0)), outputs = static_cast<int>(weights.size(1)),
-             depth = static_cast<int>(weights.size(2));
+  check(argument.scalar_type() == wanted, op, ": ", name, " must be ", torch::headeronly::toString(wanted), ", got ",
+        describe(argument));
+  const Tensor weight = torch::stable::contiguous(argument);
+  const auto outputs = static_cast<int>(window.outputs);
   const PackKernel& kernel = kernels().weights;
-  Tensor packed = torch::stable::new_empty(weights, {kernel.bytes(type, terms, outputs, depth)}, ScalarType::Byte);
-  kernel.pack(type, weights.const_data_ptr(), terms, outputs, depth, packed.mutable_data_ptr());
+  const int64_t bytes = kernel.bytes(type, window.terms(), outputs, window.depth());
+  Tensor packed = allocate(op, name, {bytes}, [&] { return torch::stable::new_empty(weight, {bytes}, ScalarType::Byte); });
+  const auto pack_as = [&]<typename Sum>(Sum) {
+    const auto matrices = arranged(static_cast<const Sum*>(weight.const_data_ptr()), window);
+    kernel.pack(type, matrices.data(), window.terms(), outputs, window.depth(), packed.mutable_data_ptr());
+  };
+  type == Type::kDouble ? pack_as(double{}) : pack_as(float{});
   return packed;
+}
+
+// weight [N, K, 1, 1], [N, K, 3, 3], or [N, K, 2, 2] of a transposed convolution, float64 for maps of float64, else
+// float32 -> the bytes that the kernels of this machine read for maps of the dtype of `like`.
+Tensor pack_weights(const Tensor& weight, const Tensor& like) {
+  return pack("pack_weights", "weight", weight, type_of("pack_weights", like));
 }
 
 }  // namespace
 
-Type type_of(const Tensor& x) {
+Type type_of(const char* op, const Tensor& x) {
   switch (x.scalar_type()) {
     case ScalarType::Float: return Type::kFloat;
     case ScalarType::Double: return Type::kDouble;
@@ -41,36 +80,42 @@ Type type_of(const Tensor& x) {
     case ScalarType::BFloat16: return Type::kBFloat16;
     default: break;
   }
-  check(false, "x must be float32, float64, float16 or bfloat16, got ", describe(x));
+  check(false, op, ": x must be float32, float64, float16 or bfloat16, got ", describe(x));
   return {};
 }
 
-const void* packed(const char* op, const char* name, const Tensor& tensor, Type type, int terms, int outputs,
-                   int depth) {
-  const int64_t bytes = kernels().weights.bytes(type, terms, outputs, depth);
-  check(tensor.scalar_type() == ScalarType::Byte && tensor.is_contiguous() && tensor.numel() == bytes, op, ": ", name,
-        " must be ", bytes, " packed bytes, got ", describe(tensor));
-  return tensor.const_data_ptr();
-}
-
-int64_t channels_of(const char* op, const char* name, const Tensor& norm) {
+int channels_of(const char* op, const char* name, const Tensor& norm) {
   check(norm.dim() == 2 && norm.size(1) >= 1 && norm.size(1) <= kMostChannels, op, ": ", name,
         " must be [2, C] of scale and shift of 1 to ", kMostChannels, " channels, got ", describe(norm));
-  return norm.size(1);
+  return static_cast<int>(norm.size(1));
 }
 
-void set_norm(const char* op, const char* name, const Tensor& norm, Type type, int64_t channels, Weights& weights) {
-  const ScalarType wanted = type_of_sums(type);
+const void* LayerWeights::matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs,
+                                 int64_t height, int64_t width) {
+  const Window window{outputs, inputs, height, width};
+  if (weight.scalar_type() == ScalarType::Byte) {
+    const int64_t bytes = kernels().weights.bytes(type_, window.terms(), static_cast<int>(outputs), window.depth());
+    check(weight.is_contiguous() && weight.numel() == bytes, op_, ": ", name, " must be ", bytes,
+          " packed bytes, those of ", inputs, " input and ", outputs, " output channels, got ", describe(weight));
+    return weight.const_data_ptr();
+  }
+  check(weight.dim() == 4 && weight.size(0) == outputs && weight.size(1) == inputs && weight.size(2) == height &&
+            weight.size(3) == width,
+        op_, ": ", name, " must be [", outputs, ", ", inputs, ", ", height, ", ", width, "], got ", describe(weight));
+  packed_.push_back(pack(op_, name, weight, type_));
+  return packed_.back().const_data_ptr();
+}
+
+void LayerWeights::norm(const char* name, const Tensor& norm, int64_t channels, Weights& weights) const {
+  const ScalarType wanted = type_of_sums(type_);
   check(norm.scalar_type() == wanted && norm.is_contiguous() && norm.dim() == 2 && norm.size(0) == 2 &&
             norm.size(1) == channels,
-        op, ": ", name, " must be contiguous ", torch::headeronly::toString(wanted), " [2, ", channels,
+        op_, ": ", name, " must be contiguous ", torch::headeronly::toString(wanted), " [2, ", channels,
         "] of scale and shift, got ", describe(norm));
   weights.scale = norm.const_data_ptr();
   weights.shift = static_cast<const char*>(weights.scale) + channels * norm.element_size();
 }
 
 }  // namespace sbnet
-
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) { m.def("pack_weights(Tensor weights, Tensor like) -> Tensor"); }
 
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("pack_weights", TORCH_BOX(&sbnet::pack_weights)); }

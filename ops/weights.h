@@ -1,9 +1,10 @@
-// Packed weights as tensors, checked against the layer that they are for.
+// The weights of a layer as its kernel reads them, checked against the layer that they are for.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels.h"
 
@@ -12,16 +13,26 @@ namespace sbnet {
 using torch::stable::Tensor;
 
 // The type of the maps of a layer.
-Type type_of(const Tensor& x);
+Type type_of(const char* op, const Tensor& x);
 
-// Packed weights of `terms` matrices [outputs, depth], after checking that they are as large as the kernel reads.
-const void* packed(const char* op, const char* name, const Tensor& tensor, Type type, int terms, int outputs,
-                   int depth);
+// How many channels scale and shift [2, C] have.
+int channels_of(const char* op, const char* name, const Tensor& norm);
 
-// Channels of scale and shift [2, channels].
-int64_t channels_of(const char* op, const char* name, const Tensor& norm);
+// Takes a layer's weights one by one. Those that come as plain tensors are packed for this call.
+class LayerWeights {
+ public:
+  LayerWeights(const char* op, Type type) : op_(op), type_(type) {}
 
-// Takes scale and shift [2, channels] that follow packed weights.
-void set_norm(const char* op, const char* name, const Tensor& norm, Type type, int64_t channels, Weights& weights);
+  // Weights [outputs, inputs, height, width], or what pack_weights made of them.
+  const void* matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs, int64_t height,
+                     int64_t width);
+  // Scale and shift [2, channels] of the sums of `weights`.
+  void norm(const char* name, const Tensor& norm, int64_t channels, Weights& weights) const;
+
+ private:
+  const char* op_;
+  Type type_;
+  std::vector<Tensor> packed_;
+};
 
 }  // namespace sbnet

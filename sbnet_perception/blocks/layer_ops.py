@@ -1,176 +1,207 @@
-"""The sparse layers as operations of torch: each is one opaque node for torch.compile and torch.export.
+"""The layers as operations of torch on stored pixels, one for each kind: a node each for tracers.
 
-``torch.ops.sbnet.residual_units``, ``conv_unit`` and ``upsample_unit`` take maps [N, C, H, W], the active tiles and
-the layer's own parameters, and return a new map in channels_last. On the CPU they run the fused kernels of
-ops/; on other devices, and where those are not built, the plain form. Where the mask is so full that a dense
-convolution is faster (`sbnet_perception.blocks.tuning`), they run that and then undo it outside the tiles. Gradients
-are those of the plain form.
+Kernels of ops/ compute them on the CPU, the plain form elsewhere. Gradients, of any order, are those of the plain form,
+which is computed again. Weights are named tuples; a kernel reads packed ones as they are (`packed`), and packs others
+for each call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sbnet_perception.blocks import dense_layers, packing, reference_layers, tuning
-from sbnet_perception.blocks.operation import UNAVAILABLE
-from sbnet_perception.blocks.reference_layers import UNIT, split_units
+from sbnet_perception.blocks import layer_plain
+from sbnet_perception.blocks.operation import call, dynamic_size, recomputed, register
+from sbnet_perception.blocks.pixels import Pixels, Size
+from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
 
-Ints = Sequence[int]
-Floats = Sequence[float]
-Form = Callable[..., Tensor]
+VOXEL_LANES = 16
+"""Output channels of a voxel convolution's weights are padded to a multiple of it."""
 
-_library = torch.library.Library("sbnet", "FRAGMENT")
-_library.define(
-    "residual_units(Tensor x, Tensor indices, int[2] tile, int stride, float[] eps, Tensor[] parameters) -> Tensor"
+
+class ConvWeights(NamedTuple):
+    """Convolution: weight [N, K, k, k]; scale and shift [2, N] of its sums."""
+
+    weight: Tensor
+    norm: Tensor
+
+
+class VoxelWeights(NamedTuple):
+    """3x3 convolution of voxels: weight [9, K, N padded to `VOXEL_LANES`] in the dtype of scale and shift [2, N]."""
+
+    weight: Tensor
+    norm: Tensor
+
+
+class UpsampleWeights(NamedTuple):
+    """Upsampling: weight [N, K, 2, 2] of the transposed convolution, [N, K_skip, 1, 1], scale and shift [2, N]."""
+
+    up: Tensor
+    lateral: Tensor
+    norm: Tensor
+
+
+class UnitWeights(NamedTuple):
+    """Residual unit: scale and shift before each of the three convolutions [2, C], their weights, and the projection's,
+    which is empty where the shape is kept."""
+
+    activation: Tensor
+    reduce: Tensor
+    reduce_norm: Tensor
+    conv: Tensor
+    conv_norm: Tensor
+    expand: Tensor
+    project: Tensor
+
+
+Weights = TypeVar("Weights", ConvWeights, VoxelWeights, UpsampleWeights, UnitWeights)
+
+
+def packed(weights: Weights, dtype: torch.dtype, device: torch.device | str) -> Weights:
+    """The weights on ``device`` as its kernels read them for maps of ``dtype``."""
+    like = torch.empty(0, dtype=dtype, device=device)
+    moved = (tensor.detach().to(device) for tensor in weights)
+    return type(weights)(*(call(_PACK_WEIGHTS, t, like) if t.dim() == 4 else t.clone() for t in moved))
+
+
+def conv(x: SparseMap, output: Pixels, weights: ConvWeights, kernel: int, relu: bool) -> SparseMap:
+    """Convolution of ``kernel`` 1 or 3, scale and shift, ReLU if ``relu``."""
+    pixels = x.pixels
+    y = call(_CONV, x.values.contiguous(), pixels.lists, pixels.size, output.lists, kernel, relu, *weights)
+    return SparseMap(y, output)
+
+
+def voxel_conv(x: Voxels, output: Pixels, weights: VoxelWeights, dtype: torch.dtype) -> SparseMap:
+    """3x3 convolution of voxels, scale and shift, ReLU; values of ``dtype``."""
+    pixels, like = x.pixels, x.last.new_empty(0, dtype=dtype)
+    y = call(_VOXEL_CONV, x.bits, x.last, pixels.lists, pixels.size, output.lists, x.channels, *weights, like)
+    return SparseMap(y, output)
+
+
+def upsample(x: SparseMap, skip: SparseMap, output: Pixels, weights: UpsampleWeights) -> SparseMap:
+    """Transposed 2x2 convolution of ``x`` plus 1x1 convolution of ``skip``, scale and shift, ReLU."""
+    lists, size = skip.pixels.lists, skip.pixels.size
+    values = x.values.contiguous(), x.pixels.lists, skip.values.contiguous()
+    return SparseMap(call(_UPSAMPLE, *values, lists, size, output.lists, *weights), output)
+
+
+def residual_units(x: SparseMap, output: Pixels, stride: int, channels: int, weights: Sequence[Tensor]) -> SparseMap:
+    """Residual units one after the other; ``stride`` is that of the first, ``weights`` are those of all in one list."""
+    pixels = x.pixels
+    y = call(_RESIDUAL_UNITS, x.values.contiguous(), pixels.lists, pixels.size, output.lists, stride, channels, weights)
+    return SparseMap(y, output)
+
+
+# --- plain forms with the arguments of the operations
+
+
+def _pixels(lists: Sequence[Tensor], size: Sequence[int]) -> Pixels:
+    images, height, width = size
+    return Pixels(lists[0], lists[1], lists[2], (images, height, width))
+
+
+def _affine(norm: Tensor, relu: bool = True) -> layer_plain.Rows:
+    """Scale and shift [2, C], in their dtype, then ReLU."""
+
+    def after(rows: Tensor) -> Tensor:
+        y = rows * norm[0] + norm[1]
+        return (y.relu() if relu else y).to(rows.dtype)
+
+    return after
+
+
+def _plain_conv(
+    x: Tensor, x_pixels: list[Tensor], size: Size, y_pixels: list[Tensor], kernel: int, relu: bool, weight: Tensor,
+    norm: Tensor,
+) -> Tensor:  # fmt: skip
+    pixels, output = _pixels(x_pixels, size), _pixels(y_pixels, size)
+    return layer_plain.conv(x, pixels, output, weight, _affine(norm, relu))
+
+
+def _plain_voxel_conv(
+    bits: Tensor, last: Tensor, x_pixels: list[Tensor], size: Size, y_pixels: list[Tensor], channels: int,
+    weight: Tensor, norm: Tensor, like: Tensor,
+) -> Tensor:  # fmt: skip
+    seen = Voxels(_pixels(x_pixels, size), bits, last, channels, bits.new_empty(()))
+    values, taps = seen.values().to(weight.dtype), weight[..., : norm.shape[1]]
+    window = taps.reshape(3, 3, channels, -1).permute(3, 2, 0, 1)
+    return layer_plain.conv(values, seen.pixels, _pixels(y_pixels, size), window, _affine(norm)).to(like.dtype)
+
+
+def _plain_upsample(
+    x: Tensor, x_pixels: list[Tensor], skip: Tensor, skip_pixels: list[Tensor], size: Size, y_pixels: list[Tensor],
+    up: Tensor, lateral: Tensor, norm: Tensor,
+) -> Tensor:  # fmt: skip
+    half = _pixels(x_pixels, (size[0], -(-size[1] // 2), -(-size[2] // 2)))
+    skipped, output = _pixels(skip_pixels, size), _pixels(y_pixels, size)
+    return layer_plain.upsample(x, half, skip, skipped, output, up, lateral, _affine(norm))
+
+
+def _plain_residual_units(
+    x: Tensor, x_pixels: list[Tensor], x_size: Size, y_pixels: list[Tensor], stride: int, channels: int,
+    weights: list[Tensor],
+) -> Tensor:  # fmt: skip
+    pixels = _pixels(x_pixels, x_size)
+    output = _pixels(y_pixels, (x_size[0], -(-x_size[1] // stride), -(-x_size[2] // stride)))
+    for first in range(0, len(weights), len(UnitWeights._fields)):
+        unit = UnitWeights(*weights[first : first + len(UnitWeights._fields)])
+        convolutions = [unit.reduce, unit.conv, unit.expand, *([unit.project] if unit.project.numel() else [])]
+        norms = [_affine(unit.activation), _affine(unit.reduce_norm), _affine(unit.conv_norm)]
+        x = layer_plain.residual_unit(x, pixels, output, stride, convolutions, norms)
+        pixels, stride = output, 1
+    return x
+
+
+def _plain_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
+    return weight.to(like.dtype)
+
+
+# --- shapes of the results
+
+
+def _rows(like: Tensor, pixels: Sequence[Tensor], channels: Any) -> Tensor:
+    return like.new_empty((pixels[2].shape[0], channels))
+
+
+_PIXELS = "Tensor[] x_pixels, int[3] size, Tensor[] y_pixels"
+_PACK_WEIGHTS = register(
+    "pack_weights(Tensor weight, Tensor like) -> Tensor",
+    _plain_pack_weights,
+    lambda weight, like: weight.new_empty((dynamic_size(),), dtype=torch.uint8),
 )
-_library.define("conv_unit(Tensor x, Tensor indices, int[2] tile, float eps, Tensor[] parameters) -> Tensor")
-_library.define(
-    "upsample_unit(Tensor x, Tensor skip, Tensor indices, int[2] tile, float eps, Tensor[] parameters) -> Tensor"
+_CONV = register(
+    f"conv(Tensor x, {_PIXELS}, int kernel, bool relu, Tensor weight, Tensor norm) -> Tensor",
+    _plain_conv,
+    lambda x, _, size, y, kernel, relu, weight, norm: _rows(x, y, norm.shape[1]),
+    *recomputed(_plain_conv),
+)
+_VOXEL_CONV = register(
+    f"voxel_conv(Tensor bits, Tensor last, {_PIXELS}, int channels, Tensor weight, Tensor norm, Tensor like) -> Tensor",
+    _plain_voxel_conv,
+    lambda bits, last, _, size, y, channels, weight, norm, like: _rows(like, y, norm.shape[1]),
+    *recomputed(_plain_voxel_conv),
+)
+_UPSAMPLE = register(
+    "upsample(Tensor x, Tensor[] x_pixels, Tensor skip, Tensor[] skip_pixels, int[3] size, Tensor[] y_pixels, "
+    "Tensor up, Tensor lateral, Tensor norm) -> Tensor",
+    _plain_upsample,
+    lambda x, x_pixels, skip, skip_pixels, size, y, up, lateral, norm: _rows(x, y, norm.shape[1]),
+    *recomputed(_plain_upsample),
+)
+_RESIDUAL_UNITS = register(
+    f"residual_units(Tensor x, {_PIXELS}, int stride, int channels, Tensor[] weights) -> Tensor",
+    _plain_residual_units,
+    lambda x, _, size, y, stride, channels, weights: _rows(x, y, channels),
+    *recomputed(_plain_residual_units),
 )
 
 
-def _check_channels(name: str, x: Tensor, channels: int) -> None:
-    if x.shape[1] != channels:
-        raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {tuple(x.shape)}")
+def voxel_weights(weight: Tensor, norm: Tensor) -> VoxelWeights:
+    """Of a convolution's weight [N, K, 3, 3], and scale and shift [2, N]."""
+    taps = weight.permute(2, 3, 1, 0).reshape(9, weight.shape[1], len(weight)).to(norm.dtype)
+    return VoxelWeights(F.pad(taps, (0, -len(weight) % VOXEL_LANES)).contiguous(), norm)
 
-
-# --- CPU: the fused kernels, or dense convolutions
-
-
-def _is_too_full(
-    kind: str, x: Tensor, indices: Tensor, tile: Ints, channels: int, size: tuple[int, int], stride: int = 1
-) -> bool:
-    """Whether so many tiles of an output map of ``size`` are active that a dense layer is faster."""
-    images, inputs, height, width = x.shape
-    if not dense_layers.is_fast(x.dtype):
-        return False
-    shape = tuning.Shape(kind, inputs, channels, stride, (images, height, width), x.dtype)
-    tiles = images * -(-size[0] // tile[0]) * -(-size[1] // tile[1])
-    return len(indices) >= tuning.dense_above(shape) * max(tiles, 1)
-
-
-def _restore_inactive(y: Tensor, x: Tensor | None, indices: Tensor, tile: Ints) -> Tensor:
-    """``y`` in channels_last, outside the tiles as ``x``, or 0."""
-    rows = _pixels_last(y)
-    # also where all tiles seem active: it checks the indices, and some may be repeated
-    torch.ops.sbnet.restore_inactive_(rows, None if x is None else _pixels_last(x), indices.contiguous(), tile)
-    return rows.permute(0, 3, 1, 2)
-
-
-def _pixels_last(x: Tensor) -> Tensor:
-    """[N, C, H, W] as contiguous [N, H, W, C]."""
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _residual_units(
-    x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
-) -> Tensor:
-    _check_channels("x", x, parameters[0].shape[0])
-    units = [(unit, eps[3 * number : 3 * number + 3]) for number, unit in enumerate(split_units(parameters))]
-    channels, size = parameters[UNIT - 1].shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride))
-    if _is_too_full("residual", x, indices, tile, channels, size, stride):
-        for unit, unit_eps in units:
-            y = dense_layers.residual_unit(x, stride, unit_eps, unit)
-            x = _restore_inactive(y, x if len(unit) == UNIT else None, indices, tile)
-            stride = 1
-        return x
-    weights = [
-        tensor for unit, unit_eps in units for tensor in packing.remember(packing.pack_unit, unit, x, unit_eps)
-    ]
-    y = torch.ops.sbnet.residual_units_packed(_pixels_last(x), indices.contiguous(), tile, stride, channels, weights)
-    return y.permute(0, 3, 1, 2)
-
-
-def _conv_unit(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
-    _check_channels("x", x, parameters[0].shape[1])
-    channels, _, _, kernel = parameters[0].shape
-    if _is_too_full(f"conv{kernel}x{kernel}", x, indices, tile, channels, (x.shape[2], x.shape[3])):
-        return _restore_inactive(dense_layers.conv_unit(x, eps, parameters), None, indices, tile)
-    weights = packing.remember(packing.pack_conv, parameters, x, [eps])
-    relu = len(parameters) > 2
-    y = torch.ops.sbnet.conv_unit_packed(_pixels_last(x), indices.contiguous(), tile, kernel, relu, *weights)
-    return y.permute(0, 3, 1, 2)
-
-
-def _upsample_unit(
-    x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
-) -> Tensor:
-    _check_channels("x", x, parameters[0].shape[0])
-    _check_channels("skip", skip, parameters[1].shape[1])
-    weights = packing.remember(packing.pack_upsample, parameters, x, [eps])
-    y = torch.ops.sbnet.upsample_unit_packed(_pixels_last(x), _pixels_last(skip), indices.contiguous(), tile, *weights)
-    return y.permute(0, 3, 1, 2)
-
-
-# --- shapes, for tracing
-
-
-def _new_map(like: Tensor, size: tuple[int, int, int, int]) -> Tensor:
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _residual_units_shape(
-    x: Tensor, indices: Tensor, tile: Ints, stride: int, eps: Floats, parameters: list[Tensor]
-) -> Tensor:
-    height, width = -(-x.shape[2] // stride), -(-x.shape[3] // stride)
-    return _new_map(x, (x.shape[0], parameters[UNIT - 1].shape[0], height, width))
-
-
-def _conv_unit_shape(x: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]) -> Tensor:
-    return _new_map(x, (x.shape[0], parameters[0].shape[0], x.shape[2], x.shape[3]))
-
-
-def _upsample_unit_shape(
-    x: Tensor, skip: Tensor, indices: Tensor, tile: Ints, eps: float, parameters: list[Tensor]
-) -> Tensor:
-    return _new_map(skip, (skip.shape[0], parameters[1].shape[0], skip.shape[2], skip.shape[3]))
-
-
-# --- gradients: those of the plain form, which is computed again
-
-
-def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *others, parameters = inputs
-    tensors = [value for value in others if isinstance(value, Tensor)]
-    ctx.others = [None if isinstance(value, Tensor) else value for value in others]
-    ctx.save_for_backward(*tensors, *parameters)
-
-
-def _differentiate(plain: Form) -> Callable[..., tuple[Any, ...]]:
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        saved = iter(ctx.saved_tensors)
-        others = [next(saved) if value is None else value for value in ctx.others]
-        parameters = list(saved)
-        wanted = [t for t in (*others, *parameters) if isinstance(t, Tensor) and t.requires_grad]
-        again = torch.is_grad_enabled()  # somebody will differentiate the gradient too
-        with torch.enable_grad():
-            y = plain(*others, parameters)
-        gradients = torch.autograd.grad(y, wanted, gradient, allow_unused=True, create_graph=again)
-        found = dict(zip(map(id, wanted), gradients, strict=True))
-        return (*(found.get(id(value)) for value in others), [found.get(id(p)) for p in parameters])
-
-    return backward
-
-
-def _register(name: str, fused: Form, shape: Form, plain: Form) -> None:
-    # Without the library the plain form serves the CPU too.
-    _library.impl(name, plain, "CompositeExplicitAutograd")
-    if not UNAVAILABLE:
-        _library.impl(name, fused, "CPU")
-    torch.library.register_fake(f"sbnet::{name}", shape, lib=_library)
-    torch.library.register_autograd(
-        f"sbnet::{name}", _differentiate(plain), setup_context=_keep_arguments, lib=_library
-    )
-
-
-_register("residual_units", _residual_units, _residual_units_shape, reference_layers.residual_units)
-_register("conv_unit", _conv_unit, _conv_unit_shape, reference_layers.conv_unit)
-_register("upsample_unit", _upsample_unit, _upsample_unit_shape, reference_layers.upsample_unit)
-
-residual_units = torch.ops.sbnet.residual_units.default
-conv_unit = torch.ops.sbnet.conv_unit.default
-upsample_unit = torch.ops.sbnet.upsample_unit.default

@@ -1,17 +1,18 @@
 """Layers that compute all of a map, or only its active tiles, with one set of weights.
 
-``layer(x)`` is dense. ``layer(x, tiles)`` computes the active tiles with the fused kernels of ops/ (through
-`sbnet_perception.blocks.layer_ops`); inactive tiles are 0 (x for a unit of unchanged shape). In training it computes
-densely and selects, which is the definition of the sparse result, with the statistics of the active pixels.
+``layer(x)`` is dense. ``layer(x, tiles)`` of a `SparseMap` computes and returns the pixels of ``tiles`` alone. Of a
+tensor [N, C, H, W] it computes the same pixels of the whole map; inactive tiles are 0, or x where a unit keeps the
+shape.
 
-``layer(x, tiles)`` of a `SparseMap` (a `ConvUnit` also of `Voxels`) computes and returns stored pixels alone: by the
-kernels in evaluation mode on the CPU with gradients and autocast off, else, more slowly, in plain PyTorch.
+In evaluation the operations of `layer_ops` compute; ``layer.prepare(dtype, device)`` gives a layer for that alone, with
+its weights packed once: a copy, which later changes of the parameters do not reach. Without it weights are packed at
+each call. In training the plain form computes, with the statistics of the active pixels.
 
 Under autocast a layer computes in autocast's dtype, and so is its result. Otherwise maps have the dtype of the layer's
 convolutions, and the normalizations that one or, where it is a half precision, float32.
 
-All layers raise ValueError for maps that are not floating point [N, C, H, W] and for tiles that do not lie on their
-output map; ``layer(x, tiles)`` in evaluation raises it for a wrong dtype too, and for all that the kernels refuse.
+All layers raise ValueError for maps that are not floating point [N, C, H, W] or have other channels, for tiles that do
+not lie on their output map, and for a wrong dtype.
 """
 
 from __future__ import annotations
@@ -22,79 +23,69 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sbnet_perception.blocks import layer_ops, sparse_layers, sparse_ops
+from sbnet_perception.blocks import layer_ops, layer_plain
+from sbnet_perception.blocks.layer_ops import ConvWeights, UnitWeights, UpsampleWeights, VoxelWeights, packed
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
-from sbnet_perception.blocks.operation import call as call_checked
-from sbnet_perception.blocks.plain import Pair, check_image
-from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
+from sbnet_perception.blocks.pixels import Pixels, Size
+from sbnet_perception.blocks.plain import check_image
+from sbnet_perception.blocks.sparse_map import SparseMap, Voxels, rows_of, spread
 from sbnet_perception.blocks.tiles import Tiles
 
 Map = Tensor | SparseMap
+Prepared = Callable[..., SparseMap]
+"""A layer in evaluation with packed weights, called as the layer on stored pixels."""
 
 
-def keep_active(y: Tensor, tiles: Tiles) -> Tensor:
-    """``y`` [N, C, H, W] on active tiles, 0 elsewhere."""
-    return y.masked_fill(~tiles.mask()[:, None], 0)
-
-
-def _check_tiles(tiles: Tiles | None, images: int, size: Pair) -> None:
-    """Raises ValueError unless the tiles lie on a map of ``images`` images of ``size`` (H, W)."""
-    if tiles is not None and (tiles.batch, *tiles.size) != (images, *size):
-        raise ValueError(
-            f"tiles are for {tiles.batch} images of {tuple(tiles.size)} pixels, the layer's output has {images} of "
-            f"{tuple(size)}; make them from the mask of the same images with the stride of this map"
-        )
-
-
-def _needed(tiles: Tiles | None, size: tuple[int, int, int]) -> Tiles:
-    """The tiles of a layer on stored pixels; raises ValueError unless they lie on maps of ``size`` (N, H, W)."""
+def _output(tiles: Tiles | None, size: Size) -> Pixels:
+    """The pixels that a layer computes; raises ValueError unless the tiles lie on maps of ``size`` (N, H, W)."""
     if tiles is None:
         raise ValueError("tiles is None: a layer on a SparseMap computes active tiles only")
-    _check_tiles(tiles, size[0], size[1:])
-    return tiles
+    if (tiles.batch, *tiles.size) != size:
+        raise ValueError(
+            f"tiles are for {tiles.batch} images of {tuple(tiles.size)} pixels, the layer's output has {size[0]} of "
+            f"{tuple(size[1:])}; make them from the mask of the same images with the stride of this map"
+        )
+    return tiles.pixels
 
 
-def _map(name: str, x: Tensor) -> Tensor:
-    """``x`` in the dtype that a layer computes in; raises ValueError unless it is floating point [N, C, H, W]."""
-    check_image(name, x)
-    return x.to(torch.get_autocast_dtype(x.device.type)) if _autocasts(x) else x
+def _strided(size: Size, stride: int) -> Size:
+    return size[0], -(-size[1] // stride), -(-size[2] // stride)
 
 
-def _autocasts(x: Tensor) -> bool:
-    """Whether convolutions of ``x`` compute in the dtype of autocast; it leaves float64 alone."""
-    device = x.device.type
-    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device) and x.dtype is not torch.float64
+def _checked(name: str, x: Map, layer: nn.Module, channels: int) -> Any:
+    """``x`` in the dtype that the layer computes in; raises ValueError unless it suits the layer."""
+    values = x.values if isinstance(x, SparseMap) else x
+    if isinstance(x, Tensor):
+        check_image(name, x)
+    if values.shape[1] != channels:
+        raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {tuple(values.shape)}")
+    if _autocasts(values.device) and values.dtype is not torch.float64:
+        values = values.to(torch.get_autocast_dtype(values.device.type))
+    else:
+        _check_dtypes(name, values.dtype, layer)
+    return values if isinstance(x, Tensor) else SparseMap(values, x.pixels)
 
 
-def _check_dtypes(name: str, x: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Raises ValueError unless the layer computes with ``parameters`` on ``x``; see the head of this module."""
-    wrong = {parameter.dtype for parameter in parameters} - {x.dtype}
-    if torch.float32 in wrong and x.dtype in (torch.bfloat16, torch.float16):
-        vectors_only = all(parameter.dim() == 1 for parameter in parameters if parameter.dtype is torch.float32)
-        if vectors_only or _autocasts(x):
-            wrong.remove(torch.float32)
-    if wrong:
-        raise ValueError(f"{name} is {x.dtype}, the layer has parameters of {wrong.pop()}; convert one of them")
+def _autocasts(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
 
 
-def _check_rows(name: str, x: SparseMap, channels: int, parameters: Sequence[Tensor]) -> None:
-    """Raises ValueError unless a layer of ``parameters`` for maps of ``channels`` channels computes with ``x``."""
-    if x.values.shape[1] != channels:
-        raise ValueError(f"{name} must have {channels} channels, as the layer's weights, got {x.values.shape[1]}")
-    _check_dtypes(name, x.values, parameters)
+def _check_dtypes(name: str, dtype: torch.dtype, layer: nn.Module) -> None:
+    half = dtype in (torch.bfloat16, torch.float16)
+    for parameter in layer.parameters():
+        is_norm = parameter.dim() == 1 and half and parameter.dtype is torch.float32
+        if parameter.dtype is not dtype and not is_norm:
+            raise ValueError(f"{name} is {dtype}, the layer has parameters of {parameter.dtype}; convert one of them")
 
 
-def _run(operation: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
-    """An operation of `layer_ops`; the parameters are the last argument."""
-    _check_dtypes("x", x, arguments[-1])
-    y: Tensor = call_checked(operation, x, *arguments)
-    return y
+def _whole(x: Tensor) -> SparseMap:
+    """All pixels of ``x`` [N, C, H, W]."""
+    return SparseMap(rows_of(x), Pixels.all((x.shape[0], x.shape[2], x.shape[3]), x.device))
 
 
-def _norm_parameters(norm: Any) -> list[Tensor]:
-    # Past Module.__getattr__, which would take as long as a small layer for all the tensors of a stage.
-    parameters, buffers = norm._parameters, norm._buffers
-    return [parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]]
+def _sums(weight: Tensor) -> Tensor:
+    """A weight in the dtype of the sums."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 class ConvUnit(nn.Module):
@@ -107,35 +98,58 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
         self.norm = SparseBatchNorm2d(out_channels)
 
-    def forward(self, x: Map | Voxels, tiles: Tiles | None = None) -> Map:
+    def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
-        if not isinstance(x, Tensor):
-            return self._sparse(x, _needed(tiles, x.pixels.size))
-        x = _map("x", x)
-        _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
+        x = _checked("x", x, self, self.conv.in_channels)
+        if isinstance(x, SparseMap):
+            return self._sparse(x, _output(tiles, x.pixels.size))
         if tiles is None:
             y: Tensor = self.norm(self.conv(x)).relu_()
             return y
-        if self.training:
-            return keep_active(self.norm(self.conv(x), tiles).relu(), tiles)
-        parameters = [self.conv.weight, *_norm_parameters(self.norm)]
-        return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, self.norm.eps, parameters)
+        whole = _whole(x)
+        return self._sparse(whole, _output(tiles, whole.pixels.size)).dense()
 
-    def _sparse(self, x: SparseMap | Voxels, tiles: Tiles) -> SparseMap:
-        pointwise, of_voxels = self.conv.kernel_size == (1, 1), isinstance(x, Voxels)
-        if not self.training and sparse_ops.applies(self.conv.weight) and not (pointwise and of_voxels):
-            compute: Any = sparse_ops.voxel_conv if of_voxels else sparse_ops.conv_unit
-            parameters = [self.conv.weight, *_norm_parameters(self.norm)]
-            if isinstance(x, SparseMap):
-                _check_rows("x", x, self.conv.in_channels, parameters)
-            return SparseMap(compute(x, tiles.pixels, self.norm.eps, parameters), tiles)
-        values = x.values().to(self.conv.weight.dtype) if isinstance(x, Voxels) else x.values
-        rows = sparse_layers.with_absent(values)
-        if pointwise:
-            y = sparse_layers.pointwise(sparse_layers.beneath(rows, x.pixels, tiles.pixels), self.conv)
-        else:
-            y = sparse_layers.windows(rows, x.pixels, tiles.pixels, self.conv)
-        return SparseMap(sparse_layers.normalize(y, self.norm).relu(), tiles)
+    def _sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
+        if self.training:
+            return SparseMap(layer_plain.conv(x.values, x.pixels, output, self.conv.weight, self._after), output)
+        return layer_ops.conv(x, output, self.weights(), self.conv.kernel_size[0], relu=True)
+
+    def _after(self, rows: Tensor) -> Tensor:
+        return self.norm.rows(rows).relu()
+
+    def weights(self) -> ConvWeights:
+        """What the operation takes."""
+        return ConvWeights(_sums(self.conv.weight), self.norm.scale_and_shift())
+
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for maps of ``dtype`` on ``device``, as it is now."""
+        weights, kernel = packed(self.weights(), dtype, device), self.conv.kernel_size[0]
+        return lambda x, tiles: layer_ops.conv(x, _output(tiles, x.pixels.size), weights, kernel, relu=True)
+
+
+class VoxelConvUnit(ConvUnit):
+    """A 3x3 `ConvUnit` whose sparse input is `Voxels`: it adds up rows of weights, as many as there are ones."""
+
+    def forward(self, x: Tensor | Voxels, tiles: Tiles | None = None) -> Map:  # type: ignore[override]
+        """[N, C_in, H, W] -> [N, C_out, H, W]; of voxels in the dtype of the weights, or of autocast."""
+        if isinstance(x, Tensor):
+            return super().forward(x, tiles)
+        if x.channels != self.conv.in_channels:
+            raise ValueError(f"x must have {self.conv.in_channels} channels, as the layer's weights, got {x.channels}")
+        output, dtype = _output(tiles, x.pixels.size), self.conv.weight.dtype
+        if self.training:
+            return self._sparse(SparseMap(x.values().to(dtype), x.pixels), output)
+        autocasts = _autocasts(x.last.device) and dtype is not torch.float64
+        dtype = torch.get_autocast_dtype(x.last.device.type) if autocasts else dtype
+        return layer_ops.voxel_conv(x, output, self._voxel_weights(), dtype)
+
+    def _voxel_weights(self) -> VoxelWeights:
+        return layer_ops.voxel_weights(*self.weights())
+
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for voxels on ``device``, with results of ``dtype``, as it is now."""
+        weights = packed(self._voxel_weights(), dtype, device)
+        return lambda x, tiles: layer_ops.voxel_conv(x, _output(tiles, x.pixels.size), weights, dtype)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -146,21 +160,29 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:  # type: ignore[override]
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
+        x = _checked("x", x, self, self.in_channels)
         if isinstance(x, SparseMap):
-            tiles = _needed(tiles, x.pixels.size)
-            assert self.bias is not None
-            if sparse_ops.applies(x.values):
-                _check_rows("x", x, self.in_channels, [self.weight, self.bias])
-                return SparseMap(sparse_ops.conv_unit(x, tiles.pixels, 0.0, [self.weight, self.bias]), tiles)
-            rows = sparse_layers.beneath(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels)
-            return SparseMap(sparse_layers.pointwise(rows, self), tiles)
-        x = _map("x", x)
-        _check_tiles(tiles, x.shape[0], (x.shape[2], x.shape[3]))
-        if tiles is None or self.training:
-            y = super().forward(x)
-            return y if tiles is None else keep_active(y, tiles)
+            return layer_ops.conv(x, _output(tiles, x.pixels.size), self.weights(), 1, relu=False)
+        if tiles is None:
+            return super().forward(x)
+        whole = _whole(x)
+        return layer_ops.conv(whole, _output(tiles, whole.pixels.size), self.weights(), 1, relu=False).dense()
+
+    def weights(self) -> ConvWeights:
+        """What the operation takes."""
         assert self.bias is not None
-        return _run(layer_ops.conv_unit, x, tiles.indices, tiles.tile, 0.0, [self.weight, self.bias])
+        bias = _sums(self.bias)
+        return ConvWeights(_sums(self.weight), torch.stack([torch.ones_like(bias), bias]))
+
+
+def prepare_branches(
+    branches: Sequence[PointwiseConv2d], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Prepared:
+    """Several branches of one map as one layer, their channels one behind the other."""
+    each = [branch.weights() for branch in branches]
+    joined = ConvWeights(torch.cat([w.weight for w in each]), torch.cat([w.norm for w in each], 1))
+    weights = packed(joined, dtype, device)
+    return lambda x, tiles: layer_ops.conv(x, _output(tiles, x.pixels.size), weights, 1, relu=False)
 
 
 class UpsampleUnit(nn.Module):
@@ -177,37 +199,37 @@ class UpsampleUnit(nn.Module):
         self.norm = SparseBatchNorm2d(out_channels)
 
     def forward(self, x: Map, skip: Map, tiles: Tiles | None = None) -> Map:
-        """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]; ``tiles`` have even sides."""
-        if isinstance(x, SparseMap) or isinstance(skip, SparseMap):
-            if not (isinstance(x, SparseMap) and isinstance(skip, SparseMap)):
-                raise TypeError("x and skip must both be SparseMap, or both tensors")
-            return self._sparse(x, skip, _needed(tiles, skip.pixels.size))
-        x, skip = _map("x", x), _map("skip", skip)
-        _check_tiles(tiles, skip.shape[0], (skip.shape[2], skip.shape[3]))
-        if tiles is not None and (tiles.tile[0] % 2 or tiles.tile[1] % 2):
-            raise ValueError(f"tiles of an upsampling must have even sides, got {tiles.tile}")
-        if tiles is None or self.training:
+        """[N, C_in, ceil(H/2), ceil(W/2)] and [N, C_skip, H, W] -> [N, C_out, H, W]."""
+        x, skip = _checked("x", x, self, self.up.in_channels), _checked("skip", skip, self, self.lateral.in_channels)
+        if isinstance(x, SparseMap) and isinstance(skip, SparseMap):
+            return self._sparse(x, skip, tiles)
+        if not (isinstance(x, Tensor) and isinstance(skip, Tensor)):
+            raise TypeError("x and skip must both be SparseMap, or both tensors")
+        if tiles is None:
             up = self.up(x)[:, :, : skip.shape[2], : skip.shape[3]]
-            y = self.norm(up + self.lateral(skip), tiles).relu()
-            return y if tiles is None else keep_active(y, tiles)
-        parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
-        _check_dtypes("skip", skip, parameters)
-        return _run(layer_ops.upsample_unit, x, skip, tiles.indices, tiles.tile, self.norm.eps, parameters)
+            y: Tensor = self.norm(up + self.lateral(skip)).relu()
+            return y
+        return self._sparse(_whole(x), _whole(skip), tiles).dense()
 
-    def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles) -> SparseMap:
-        images, height, width = skip.pixels.size
-        half = (images, -(-height // 2), -(-width // 2))
+    def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles | None) -> SparseMap:
+        output = _output(tiles, skip.pixels.size)
+        half = _strided(skip.pixels.size, 2)
         if x.pixels.size != half:
             raise ValueError(f"x must have half the size of skip, (N, H, W) = {half}, got {x.pixels.size}")
-        if not self.training and sparse_ops.applies(x.values):
-            parameters = [self.up.weight, self.lateral.weight, *_norm_parameters(self.norm)]
-            _check_rows("x", x, self.up.in_channels, parameters)
-            _check_rows("skip", skip, self.lateral.in_channels, parameters)
-            return SparseMap(sparse_ops.upsample_unit(x, skip, tiles.pixels, self.norm.eps, parameters), tiles)
-        y = sparse_layers.upsampled(sparse_layers.with_absent(x.values), x.pixels, tiles.pixels, self.up)
-        rows = sparse_layers.beneath(sparse_layers.with_absent(skip.values), skip.pixels, tiles.pixels)
-        y = y + sparse_layers.pointwise(rows, self.lateral)
-        return SparseMap(sparse_layers.normalize(y, self.norm).relu(), tiles)
+        if not self.training:
+            return layer_ops.upsample(x, skip, output, self.weights())
+        up, lateral, after = self.up.weight.transpose(0, 1), self.lateral.weight, lambda y: self.norm.rows(y).relu()
+        y = layer_plain.upsample(x.values, x.pixels, skip.values, skip.pixels, output, up, lateral, after)
+        return SparseMap(y, output)
+
+    def weights(self) -> UpsampleWeights:
+        """What the operation takes."""
+        return UpsampleWeights(_sums(self.up.weight.transpose(0, 1)), _sums(self.lateral.weight), self.norm.scale_and_shift())
+
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for maps of ``dtype`` on ``device``, as it is now."""
+        weights = packed(self.weights(), dtype, device)
+        return lambda x, skip, tiles: layer_ops.upsample(x, skip, _output(tiles, skip.pixels.size), weights)
 
 
 class ResidualUnit(nn.Module):
@@ -216,11 +238,13 @@ class ResidualUnit(nn.Module):
     The bottleneck is a quarter of ``out_channels``; ``stride`` (1 or 2) sits in the 3x3. Where the shape
     changes the shortcut is a 1x1 convolution with that stride on the activated input.
 
-    Raises ValueError for fewer than 4 ``out_channels`` and for other strides.
+    Raises ValueError for fewer than 1 ``in_channels``, fewer than 4 ``out_channels`` and for other strides.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         if out_channels < 4:
             raise ValueError(f"out_channels must be at least 4: the bottleneck is a quarter of it; got {out_channels}")
         if stride not in (1, 2):
@@ -239,48 +263,34 @@ class ResidualUnit(nn.Module):
         """[N, C_in, H, W] -> [N, C_out, ceil(H/stride), ceil(W/stride)]; ``tiles`` lie on the output map."""
         return _residual_units([self], x, tiles)
 
-    def tensors(self) -> list[Tensor]:
-        """Parameters in the order of `layer_ops.residual_units`."""
-        parts: Any = self._modules
-        tensors = _norm_parameters(parts["norm1"])
-        for convolution, norm in (("reduce", "norm2"), ("conv", "norm3")):
-            tensors.append(parts[convolution]._parameters["weight"])
-            tensors += _norm_parameters(parts[norm])
-        tensors.append(parts["expand"]._parameters["weight"])
-        return tensors if self.keeps_shape else [*tensors, parts["project"]._parameters["weight"]]
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for maps of ``dtype`` on ``device``, as it is now."""
+        return _prepare_units([self], dtype, device)
 
-    def eps(self) -> list[float]:
-        """Of the three normalizations."""
-        parts: Any = self._modules
-        return [parts["norm1"].eps, parts["norm2"].eps, parts["norm3"].eps]
+    def weights(self) -> UnitWeights:
+        """What the operation takes."""
+        reduce, conv, expand = _sums(self.reduce.weight), _sums(self.conv.weight), _sums(self.expand.weight)
+        project = expand.new_empty(0) if self.project is None else _sums(self.project.weight)
+        norms = self.norm1.scale_and_shift(), self.norm2.scale_and_shift(), self.norm3.scale_and_shift()
+        return UnitWeights(norms[0], reduce, norms[1], conv, norms[2], expand, project)
 
-    def dense(self, x: Tensor, tiles: Tiles | None) -> Tensor:
-        """Computes everything, then selects the active tiles; normalizations in training count these alone."""
-        active = None if tiles is None else tiles.mask()
-        # Beneath an active output pixel of a strided unit lie stride x stride input pixels.
-        beneath = active
-        if active is not None and self.stride > 1:
-            beneath = active.repeat_interleave(self.stride, 1).repeat_interleave(self.stride, 2)
-            beneath = beneath[:, : x.shape[2], : x.shape[3]]
-        activated = self.norm1.normalize(x, beneath).relu()
-        y = self.norm2.normalize(self.reduce(activated), beneath).relu()
-        y = self.norm3.normalize(self.conv(y), active).relu()
-        y = self.expand(y)
-        if self.project is not None:
-            y = y + self.project(activated)
-        y = y if tiles is None else keep_active(y, tiles)
-        return x + y if self.project is None else y
+    def dense(self, x: Tensor) -> Tensor:
+        """All of the map."""
+        activated = self.norm1(x).relu()
+        y = self.norm2(self.reduce(activated)).relu()
+        y = self.expand(self.norm3(self.conv(y)).relu())
+        return y + (x if self.project is None else self.project(activated))
 
-    def sparse(self, x: SparseMap, tiles: Tiles) -> SparseMap:
-        """As `dense`, of stored pixels; normalizations in training count these and one that stands for the others."""
-        activated = sparse_layers.normalize(sparse_layers.with_absent(x.values), self.norm1).relu()
-        y = sparse_layers.normalize(sparse_layers.pointwise(activated, self.reduce), self.norm2).relu()
-        y = sparse_layers.windows(y, x.pixels, tiles.pixels, self.conv)
-        y = sparse_layers.pointwise(sparse_layers.normalize(y, self.norm3).relu(), self.expand)
-        if self.project is None:
-            return SparseMap(x.values + y, tiles)
-        centres = sparse_layers.beneath(activated, x.pixels, tiles.pixels, self.stride)
-        return SparseMap(y + sparse_layers.pointwise(centres, self.project), tiles)
+    def plain(self, x: SparseMap, output: Pixels, counted: Tensor | None) -> SparseMap:
+        """With the statistics of the batch: of the input pixels those of ``counted``, int64, or of all and one that
+        stands for what is not stored."""
+        weights = [conv.weight for conv in (self.reduce, self.conv, self.expand, self.project) if conv is not None]
+        norms: list[layer_plain.Rows] = [
+            lambda rows: self.norm1.rows(rows, counted).relu(),
+            lambda rows: self.norm2.rows(rows, counted).relu(),
+            lambda rows: self.norm3.rows(rows).relu(),
+        ]
+        return SparseMap(layer_plain.residual_unit(x.values, x.pixels, output, self.stride, weights, norms), output)
 
 
 class Stage(nn.Module):
@@ -301,32 +311,57 @@ class Stage(nn.Module):
         self.units = nn.ModuleList(units)
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
-        """As the units one by one; the map is copied once, and the units after the first work in place."""
+        """As the units one by one; of stored pixels in one operation."""
         units: Any = self.units
         return _residual_units(list(units), x, tiles)
 
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for maps of ``dtype`` on ``device``, as it is now."""
+        units: Any = self.units
+        return _prepare_units(list(units), dtype, device)
+
 
 def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> Map:
-    stride = units[0].stride
+    first = units[0]
+    x = _checked("x", x, first, first.reduce.in_channels)
     if isinstance(x, SparseMap):
-        images, height, width = x.pixels.size
-        tiles = _needed(tiles, (images, -(-height // stride), -(-width // stride)))
-        if units[0].keeps_shape and tiles is not x.tiles:
-            raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
-        if not any(unit.training for unit in units) and sparse_ops.applies(x.values):
-            sets = [unit.tensors() for unit in units]
-            _check_rows("x", x, units[0].reduce.in_channels, [tensor for unit in sets for tensor in unit])
-            each = [eps for unit in units for eps in unit.eps()]
-            return SparseMap(sparse_ops.residual_units(x, tiles.pixels, stride, each, sets), tiles)
-        for unit in units:
-            x = unit.sparse(x, tiles)
-        return x
-    x = _map("x", x)
-    _check_tiles(tiles, x.shape[0], (-(-x.shape[2] // stride), -(-x.shape[3] // stride)))
-    if tiles is None or any(unit.training for unit in units):
-        for unit in units:
-            x = unit.dense(x, tiles)
-        return x
-    eps = [eps for unit in units for eps in unit.eps()]
-    parameters = [tensor for unit in units for tensor in unit.tensors()]
-    return _run(layer_ops.residual_units, x, tiles.indices, tiles.tile, stride, eps, parameters)
+        return _stored_units(units, x, _output(tiles, _strided(x.pixels.size, first.stride)))
+    for unit in units:
+        x = unit.dense(x) if tiles is None else _whole_unit(unit, x, tiles)
+    return x
+
+
+def _stored_units(units: list[ResidualUnit], x: SparseMap, output: Pixels) -> SparseMap:
+    if units[0].keeps_shape and output is not x.pixels:
+        raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
+    if not any(unit.training for unit in units):
+        weights = [tensor for unit in units for tensor in unit.weights()]
+        return layer_ops.residual_units(x, output, units[0].stride, units[0].expand.out_channels, weights)
+    for unit in units:
+        x = unit.plain(x, output, None)
+    return x
+
+
+def _whole_unit(unit: ResidualUnit, x: Tensor, tiles: Tiles) -> Tensor:
+    """One unit on a whole map [N, C, H, W]; inactive tiles are x, or 0 where the shape changes."""
+    whole = _whole(x)
+    output = _output(tiles, _strided(whole.pixels.size, unit.stride))
+    if unit.training:
+        y = unit.plain(whole, output, _beneath(output, whole.pixels.size, unit.stride))
+    else:
+        y = layer_ops.residual_units(whole, output, unit.stride, unit.expand.out_channels, list(unit.weights()))
+    return spread(y.values, output, x if unit.keeps_shape else None)
+
+
+def _beneath(output: Pixels, size: Size, stride: int) -> Tensor:
+    """int64: the pixels of maps of ``size`` beneath those of the output, stride x stride for each."""
+    mask = output.mask().repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, : size[1], : size[2]]
+    return torch.nonzero(mask.reshape(-1))[:, 0]
+
+
+def _prepare_units(units: list[ResidualUnit], dtype: torch.dtype, device: torch.device | str) -> Prepared:
+    stride, channels = units[0].stride, units[0].expand.out_channels
+    weights = [tensor for unit in units for tensor in packed(unit.weights(), dtype, device)]
+    return lambda x, tiles: layer_ops.residual_units(
+        x, _output(tiles, _strided(x.pixels.size, stride)), stride, channels, weights
+    )

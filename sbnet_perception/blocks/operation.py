@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 # `make sanitize` names another library.
 LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent.parent / "_ops.so")
@@ -81,14 +82,34 @@ def call(operation: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
+def recomputed(plain: Callable[..., Tensor]) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """The gradient of an operation of one result: that of its plain form, which is computed again."""
+
+    def is_leaf(value: Any) -> bool:
+        return not isinstance(value, (list, tuple)) or not any(isinstance(item, (Tensor, list)) for item in value)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        values, ctx.tree = tree_flatten(inputs, is_leaf)
+        ctx.others = [None if isinstance(value, Tensor) else value for value in values]
+        ctx.save_for_backward(*(value for value in values if isinstance(value, Tensor)))
+
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        saved = iter(ctx.saved_tensors)
+        values = [next(saved) if other is None else other for other in ctx.others]
+        wanted = [value for value in values if isinstance(value, Tensor) and value.requires_grad]
+        again = torch.is_grad_enabled()  # somebody will differentiate the gradient too
+        with torch.enable_grad():
+            y = plain(*tree_unflatten(values, ctx.tree))
+        gradients = torch.autograd.grad(y, wanted, gradient, allow_unused=True, create_graph=again)
+        found = dict(zip(map(id, wanted), gradients, strict=True))
+        return tuple(tree_unflatten([found.get(id(value)) for value in values], ctx.tree))
+
+    return backward, setup_context
+
+
 def dynamic_size() -> Any:
     """In a fake kernel: a size that only the data will tell."""
     return torch.library.get_ctx().new_dynamic_size()
-
-
-def is_on_cpu(*tensors: Tensor) -> bool:
-    """Whether kernels of the compiled library serve these tensors."""
-    return not UNAVAILABLE and all(tensor.device.type == "cpu" for tensor in tensors)
 
 
 UNAVAILABLE = _load_library()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+
+from sbnet_perception.blocks.operation import call, dynamic_size, register
+from sbnet_perception.blocks.plain import Pair
+
+Size = tuple[int, int, int]
 
 ABSENT, OUTSIDE = 0, 1
 """Places behind the stored pixels in the results of `Pixels.beneath`: a pixel that is not stored, and no pixel."""
@@ -17,63 +22,107 @@ ABSENT, OUTSIDE = 0, 1
 class Pixels:
     """Some pixels of N maps of H x W pixels, numbered from 0 in raster order.
 
+    Kernels trust the lists: make them by the functions below, or by `from_runs`, which checks them.
+
     Attributes:
         start: int32 [N * H + 1]; row r (of all maps, one below the other) has the runs start[r] .. start[r + 1].
         runs: int32 [R, 3] (begin, end, number): columns begin .. end, the first of which has that number.
+        flat: int64 [P]: the position of each in the maps laid out one after the other.
         size: (N, H, W).
+        windows: start and runs, whose numbers mean nothing, of all pixels in the 3x3 windows around these; or none.
     """
 
     start: Tensor
     runs: Tensor
-    size: tuple[int, int, int]
+    flat: Tensor
+    size: Size
+    windows: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @staticmethod
     def from_mask(mask: Tensor) -> Pixels:
         """The True pixels of bool [N, H, W]."""
         images, height, width = mask.shape
-        padded = torch.nn.functional.pad(mask.reshape(images * height, width).to(torch.int8), (1, 1))
-        change = padded.diff(dim=1)
-        rows, begin = torch.nonzero(change == 1, as_tuple=True)
-        end = torch.nonzero(change == -1)[:, 1]
-        number = torch.cumsum(end - begin, 0) - (end - begin)
-        start = torch.zeros(images * height + 1, dtype=torch.int64, device=mask.device)
-        start[1:] = torch.cumsum(torch.bincount(rows, minlength=images * height), 0)
-        runs = torch.stack([begin, end, number], 1)
-        return Pixels(start.to(torch.int32), runs.to(torch.int32), (images, height, width))
+        return Pixels.from_flat(torch.nonzero(mask.reshape(-1))[:, 0], (images, height, width))
 
     @staticmethod
-    def from_flat(flat: Tensor, size: tuple[int, int, int]) -> Pixels:
-        """Pixels by their increasing positions, int64 [P], in maps laid out one after the other; a run for each."""
+    def from_flat(flat: Tensor, size: Size) -> Pixels:
+        """Pixels by their increasing positions, int64 [P], in maps laid out one after the other."""
         images, height, width = size
-        column, number = flat % width, torch.arange(len(flat))
-        start = torch.searchsorted(flat, torch.arange(images * height + 1) * width)
-        return Pixels(start.to(torch.int32), torch.stack([column, column + 1, number], 1).to(torch.int32), size)
+        row, column = torch.div(flat, max(width, 1), rounding_mode="floor"), flat % max(width, 1)
+        # A run begins where the position before is not the neighbour, or lies in another row.
+        begins = torch.ones_like(flat, dtype=torch.bool)
+        begins[1:] = (flat.diff() != 1) | (row.diff() != 0)
+        number = torch.nonzero(begins)[:, 0]
+        length = torch.cat([number, number.new_full((1,), len(flat))]).diff()
+        runs = torch.stack([column[number], column[number] + length, number], 1)
+        rows = torch.arange(images * height + 1, device=flat.device)
+        start = torch.searchsorted(row[number], rows)
+        return Pixels(start.to(torch.int32), runs.to(torch.int32), flat, size)
 
     @staticmethod
-    def all(size: tuple[int, int, int]) -> Pixels:
+    def from_runs(start: Tensor, runs: Tensor, size: Size) -> Pixels:
+        """Pixels by lists from elsewhere.
+
+        Raises:
+            ValueError: they are not what the attributes say.
+        """
+        images, height, width = size
+        rows = images * height
+        if start.shape != (rows + 1,) or runs.dim() != 2 or runs.shape[1] != 3:
+            raise ValueError(f"start must be [{rows + 1}] and runs [R, 3], got {list(start.shape)}, {list(runs.shape)}")
+        counts = start.long().diff()
+        right = int(start[0]) == 0 and int(start[-1]) == len(runs) and bool((counts >= 0).all())
+        if right:
+            begin, end, number = runs.long().unbind(1)
+            row = torch.repeat_interleave(counts)
+            same_row = row.diff() == 0
+            right = bool((begin >= 0).all() and (end > begin).all() and (end <= width).all())
+            right = right and bool((begin[1:] >= end[:-1])[same_row].all())
+            right = right and torch.equal(number, torch.cumsum(end - begin, 0) - (end - begin))
+        if not right:
+            raise ValueError(
+                f"runs must lie within {rows} rows of {width} pixels, from left to right, and number their pixels "
+                "from 0 on"
+            )
+        first = row * width + begin - number
+        flat = torch.repeat_interleave(first, end - begin)
+        flat = flat + torch.arange(len(flat), device=flat.device)
+        return Pixels(start.to(torch.int32).contiguous(), runs.to(torch.int32).contiguous(), flat, size)
+
+    @staticmethod
+    def of_tiles(indices: Tensor, tile: Pair, size: Size) -> Pixels:
+        """The pixels of tiles, int32 [B, 3] (n, ty, tx), that partition maps of ``size`` (N, H, W) from the top left.
+
+        Raises:
+            ValueError: a tile lies outside the maps.
+        """
+        start, runs, flat, *windows = call(_TILE_PIXELS, indices, tile, size)
+        return Pixels(start, runs, flat, size, tuple(windows))
+
+    @staticmethod
+    def all(size: Size, device: torch.device | str = "cpu") -> Pixels:
         """All pixels of N maps of H x W."""
         images, height, width = size
-        rows = torch.arange(images * height, dtype=torch.int32)
+        rows = torch.arange(images * height, dtype=torch.int32, device=device)
         runs = torch.stack([torch.zeros_like(rows), torch.full_like(rows, width), rows * width], 1)
-        return Pixels(torch.arange(images * height + 1, dtype=torch.int32), runs, size)
+        start = torch.arange(images * height + 1, dtype=torch.int32, device=device)
+        if width == 0:
+            start, runs = torch.zeros_like(start), runs[:0]
+        return Pixels(start, runs, torch.arange(images * height * width, device=device), size)
+
+    @property
+    def lists(self) -> list[Tensor]:
+        """What the operations read."""
+        return [self.start, self.runs, self.flat, *self.windows]
 
     def mask(self) -> Tensor:
         """bool [N, H, W]: True where a pixel is."""
         images, height, width = self.size
-        mask = torch.zeros(images * height * width, dtype=torch.bool, device=self.runs.device)
-        mask[self.flat] = True
-        return mask.view(self.size)
+        mask = torch.zeros(images * height * width, dtype=torch.bool, device=self.flat.device)
+        return mask.index_fill_(0, self.flat, True).view(self.size)
 
     def __len__(self) -> int:
-        return int(self.runs[-1, 2] + self.runs[-1, 1] - self.runs[-1, 0]) if len(self.runs) else 0
-
-    @functools.cached_property
-    def flat(self) -> Tensor:
-        """int64 [P]: the position of each in the maps laid out one after the other."""
-        rows = torch.repeat_interleave(self.start.long().diff())
-        begin, end, number = self.runs.long().unbind(1)
-        first = rows * self.size[2] + begin - number
-        return torch.repeat_interleave(first, end - begin) + torch.arange(len(self), device=self.runs.device)
+        return len(self.flat)
 
     @property
     def positions(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,3 +164,32 @@ class Pixels:
     def __getstate__(self) -> dict[str, object]:
         """What is computed again stays out of a pickle or copy."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def _plain_tile_pixels(indices: Tensor, tile: Pair, size: Size) -> list[Tensor]:
+    images, height, width = size
+    if min(tile) < 1:
+        raise ValueError(f"tile must be two positive numbers of pixels, got {tuple(tile)}")
+    rows, columns = -(-height // tile[0]), -(-width // tile[1])
+    n, ty, tx = indices.long().unbind(1)
+    outside = (n < 0) | (n >= images) | (ty < 0) | (ty >= rows) | (tx < 0) | (tx >= columns)
+    if bool(outside.any()):
+        raise ValueError(f"indices must be tiles (n, ty, tx) within {images} x {rows} x {columns}, some lie outside")
+    active = torch.zeros((images, rows, columns), dtype=torch.bool, device=indices.device)
+    active[n, ty, tx] = True
+    # Each pixel asks the tile that it lies in.
+    y = torch.div(torch.arange(height, device=indices.device), tile[0], rounding_mode="floor")
+    x = torch.div(torch.arange(width, device=indices.device), tile[1], rounding_mode="floor")
+    return Pixels.from_mask(active[:, y][:, :, x]).lists
+
+
+def _fake_tile_pixels(indices: Tensor, tile: Pair, size: Size) -> list[Tensor]:
+    start, positions = indices.new_empty((size[0] * size[1] + 1,)), indices.new_empty((dynamic_size(),)).long()
+    lists = [start, indices.new_empty((dynamic_size(), 3)), positions]
+    windows = [torch.empty_like(start), indices.new_empty((dynamic_size(), 3))]
+    return lists + windows if indices.device.type == "cpu" else lists
+
+
+_TILE_PIXELS = register(
+    "tile_pixels(Tensor indices, int[2] tile, int[3] size) -> Tensor[]", _plain_tile_pixels, _fake_tile_pixels
+)

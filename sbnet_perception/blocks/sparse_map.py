@@ -13,20 +13,15 @@ from sbnet_perception.blocks.tiles import Tiles
 
 @dataclass(frozen=True, eq=False)
 class SparseMap:
-    """A feature map that is 0 outside its active tiles, and stored on them alone.
+    """A feature map that is stored on some pixels alone, and 0 elsewhere.
 
     Attributes:
-        values: [P, C], the channels of the active pixels in raster order.
-        tiles: the active tiles.
+        values: [P, C], the channels of the stored pixels in raster order.
+        pixels: the stored pixels.
     """
 
     values: Tensor
-    tiles: Tiles
-
-    @property
-    def pixels(self) -> Pixels:
-        """The stored pixels."""
-        return self.tiles.pixels
+    pixels: Pixels
 
     @staticmethod
     def from_dense(x: Tensor, tiles: Tiles) -> SparseMap:
@@ -35,16 +30,14 @@ class SparseMap:
         Raises:
             ValueError: the tiles lie on maps of another number or size.
         """
-        if (x.shape[0], *x.shape[2:]) != tiles.pixels.size:
-            raise ValueError(f"tiles are for maps (N, H, W) = {tiles.pixels.size}, x is {tuple(x.shape)}")
-        return SparseMap(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(0, tiles.pixels.flat), tiles)
+        pixels = tiles.pixels
+        if (x.shape[0], *x.shape[2:]) != pixels.size:
+            raise ValueError(f"tiles are for maps (N, H, W) = {pixels.size}, x is {tuple(x.shape)}")
+        return SparseMap(rows_of(x).index_select(0, pixels.flat), pixels)
 
     def dense(self) -> Tensor:
-        """[N, C, H, W] in channels_last, 0 outside active tiles."""
-        images, height, width = self.pixels.size
-        rows = self.values.new_zeros((images * height * width, self.values.shape[1]))
-        rows = rows.index_copy(0, self.pixels.flat, self.values)
-        return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+        """[N, C, H, W] in channels_last, 0 where no pixel is stored."""
+        return spread(self.values, self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +51,14 @@ class Voxels:
         bits: int64 [K]; bit c is channel c.
         last: float32 [K], the last channel.
         channels: of the map.
-        points: how many points they were made from.
+        points: how many points they were made from, int64 of no dimension.
     """
 
     pixels: Pixels
     bits: Tensor
     last: Tensor
     channels: int
-    points: int
+    points: Tensor
 
     def values(self) -> Tensor:
         """float32 [K, C], the channels of the occupied pixels."""
@@ -74,20 +67,27 @@ class Voxels:
 
     def dense(self) -> Tensor:
         """float32 [N, C, H, W] in channels_last."""
-        images, height, width = self.pixels.size
-        rows = self.last.new_zeros((images * height * width, self.channels))
-        rows[self.pixels.flat] = self.values()
-        return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+        return spread(self.values(), self.pixels)
 
     @staticmethod
     def cat(parts: list[Voxels]) -> Voxels:
         """Several batches of maps of one size as one."""
-        starts, runs, base, pixels = [parts[0].pixels.start[:1]], [], 0, 0
+        size, images, flat = parts[0].pixels.size[1:], 0, []
         for part in parts:
-            starts.append(part.pixels.start[1:] + base)
-            runs.append(part.pixels.runs + torch.tensor([0, 0, pixels], dtype=torch.int32))
-            base, pixels = base + len(part.pixels.runs), pixels + len(part.pixels)
-        images, size = sum(part.pixels.size[0] for part in parts), parts[0].pixels.size[1:]
-        joined = Pixels(torch.cat(starts), torch.cat(runs), (images, *size))
+            flat.append(part.pixels.flat + images * size[0] * size[1])
+            images += part.pixels.size[0]
+        joined = Pixels.from_flat(torch.cat(flat), (images, *size))
         bits, last = torch.cat([part.bits for part in parts]), torch.cat([part.last for part in parts])
-        return Voxels(joined, bits, last, parts[0].channels, sum(part.points for part in parts))
+        return Voxels(joined, bits, last, parts[0].channels, torch.stack([part.points for part in parts]).sum())
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """[N, C, H, W] as [N * H * W, C]; a view where ``x`` is channels_last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def spread(values: Tensor, pixels: Pixels, base: Tensor | None = None) -> Tensor:
+    """Values [P, C] on whole maps [N, C, H, W] in channels_last, between them 0 or what ``base`` of that shape has."""
+    images, height, width = pixels.size
+    rows = values.new_zeros((images * height * width, values.shape[1])) if base is None else rows_of(base)
+    return rows.index_copy(0, pixels.flat, values).view(images, height, width, -1).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Boxes in the grid frame: decoding, overlap and non-maximum suppression.
+"""Boxes in the grid frame: from the network's outputs to what stays after non-maximum suppression.
 
 A box is (cx, cy, cz, length, width, height, yaw) in metres and radians, REP-103: x forward, y left,
 z up, yaw counter-clockwise from x; cz is the centre. Bird's-eye view (BEV) ignores z.
@@ -6,19 +6,21 @@ z up, yaw counter-clockwise from x; cz is the centre. Bird's-eye view (BEV) igno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.blocks.operation import UNAVAILABLE
-from sbnet_perception.detector.network import OUTPUT_STRIDE, Prediction
+from sbnet_perception.blocks.operation import call, register
+from sbnet_perception.detector.network import ORIENTATION, OUTPUT_STRIDE, SIZE, Prediction
 
 Floats = NDArray[np.float32]
-CANDIDATES = 512
-"""At most this many of the best-scored pixels go into non-maximum suppression."""
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and how many of them count."""
 
 
 @dataclass(frozen=True)
@@ -47,112 +49,128 @@ class Detections:
         return Detections(np.zeros((0, 7), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
-def decode(prediction: Prediction, grid: Grid, score_threshold: float) -> Detections:
-    """Detections of one image above the threshold, best first, before suppression."""
-    best, classes = torch.sigmoid(prediction.logits.float()).max(1)
-    chosen = torch.nonzero(best > score_threshold)[:, 0]
-    if len(chosen) > CANDIDATES:
-        chosen = chosen[best[chosen].topk(CANDIDATES).indices]
-    chosen = chosen[torch.argsort(best[chosen], descending=True, stable=True)]
-    size = prediction.size[chosen].float().T.numpy()
-    cosine, sine = prediction.orientation[chosen].float().T.numpy()
-    row, column = np.divmod(prediction.pixels.flat[chosen].numpy(), prediction.pixels.size[2])
-    # Size and offset are relative to the centre of the pixel.
+def detect(
+    prediction: Prediction, grid: Grid, thresholds: Sequence[float], groups: Sequence[int], iou: float, limit: int
+) -> Found:
+    """Boxes of one image: all pixels above the threshold, after greedy rotated non-maximum suppression.
+
+    A pixel is of that class, of those whose threshold it exceeds, which has the highest score. A box goes where it
+    overlaps a better one of the same group by more than ``iou`` in the bird's-eye view.
+
+    Args:
+        thresholds: score of each class above which a pixel is a box.
+        groups: number of each class; only those of one number suppress each other.
+        limit: most boxes that are returned, the best ones.
+
+    Returns:
+        On the device of the prediction; what lies behind the number of boxes is 0.
+    """
     step = grid.resolution * OUTPUT_STRIDE
-    x = grid.x_min + (column + 0.5) * step + size[3]
-    y = grid.y_min + (row + 0.5) * step + size[4]
-    boxes = np.stack([x, y, size[5], *np.exp(size[:3]), np.arctan2(sine, cosine)], 1).astype(np.float32)
-    return Detections(boxes, best[chosen].numpy(), classes[chosen].numpy())
+    place = (grid.x_min, grid.y_min, step)
+    pixels, rows = prediction.pixels, prediction.rows.float().contiguous()
+    found: Found = call(_DETECT, rows, pixels.flat, pixels.size[2], place, thresholds, groups, iou, limit)
+    return found
 
 
-def nms(detections: Detections, iou: float, limit: int) -> Detections:
-    """Greedy rotated non-maximum suppression over all classes; ``detections`` are best first."""
-    if UNAVAILABLE:
-        return reference_nms(detections, iou, limit)
-    return detections[torch.ops.sbnet.rotated_nms(torch.from_numpy(detections.boxes), iou, limit).numpy()]
+def on_host(found: Found) -> Detections:
+    """What `detect` has found, on the CPU."""
+    boxes, scores, classes, count = (tensor.cpu() for tensor in found)
+    number = int(count)
+    return Detections(boxes[:number].numpy(), scores[:number].numpy(), classes[:number].numpy())
 
 
-def reference_nms(detections: Detections, iou: float, limit: int) -> Detections:
-    """`nms` in NumPy."""
-    kept: list[int] = []
-    left: NDArray[np.intp] = np.arange(len(detections))
-    while len(left) and len(kept) < limit:
-        # The best of those left stays, and those that it overlaps go; most pairs are never compared.
-        best, left = left[0], left[1:]
-        kept.append(best)
-        left = left[bev_iou(detections.boxes[best, None], detections.boxes[left])[0] <= iou]
-    return detections[np.array(kept, np.int64)]
+def _plain_detect(
+    rows: Tensor, flat: Tensor, width: int, place: Sequence[float], thresholds: Sequence[float], groups: Sequence[int],
+    iou: float, limit: int,
+) -> Found:  # fmt: skip
+    x_min, y_min, step = place
+    scores = torch.sigmoid(rows[:, : -SIZE - ORIENTATION])
+    scores = torch.where(scores > scores.new_tensor(thresholds), scores, 0)
+    best, classes = scores.max(1)
+    # Best first; what is below its threshold comes last.
+    order = torch.argsort(best, descending=True, stable=True)
+    best, classes, rows, flat = best[order], classes[order], rows[order], flat[order]
+    box, row, column = rows[:, -SIZE - ORIENTATION :], torch.div(flat, width, rounding_mode="floor"), flat % width
+    x = x_min + (column.double() + 0.5) * step + box[:, 3]
+    y = y_min + (row.double() + 0.5) * step + box[:, 4]
+    size = torch.exp(box[:, :3])
+    boxes = torch.stack([x, y, box[:, 5], *size.unbind(1), torch.atan2(box[:, 7], box[:, 6])], 1).float()
+
+    group = torch.tensor(groups, device=rows.device)[classes]
+    left, numbers = best > 0, torch.arange(len(rows), device=rows.device)
+    taken = (*(t.new_zeros((limit, *t.shape[1:])) for t in (boxes, best, classes)), classes.new_zeros(()))
+    for position in range(min(limit, len(rows))):
+        if rows.device.type == "cpu" and not left.any():
+            break
+        # The best of those left stays, and those that it overlaps go.
+        one = torch.argmax(left.int())
+        for to, of in zip(taken, (boxes, best, classes), strict=False):
+            to[position] = torch.where(left[one], of[one], 0)
+        taken[3].add_(left[one])
+        gone = (group == group[one]) & (plain_iou(boxes[one], boxes) > iou)
+        left = left & ~gone & (numbers != one)
+    return taken
+
+
+def plain_iou(box: Tensor, boxes: Tensor) -> Tensor:
+    """float64 [M]: intersection over union of the footprints of a box [7] and boxes [M, 7].
+
+    The border of the intersection is what each outline has inside the other: the area follows by Green's theorem.
+    """
+    # Coordinates relative to the one box keep the arithmetic exact far from the origin.
+    origin = box[:2].double()
+    a, b = _corners(box[None], origin).expand(len(boxes), -1, -1), _corners(boxes, origin)
+    shared = (_inside(a, b, 1e-9) + _inside(b, a, -1e-9)) / 2
+    area, areas = (t[..., 3].double() * t[..., 4].double() for t in (box, boxes))
+    union = area + areas - shared
+    return torch.where(union > 0, shared / union.where(union > 0, 1), 0)
+
+
+def _corners(boxes: Tensor, origin: Tensor) -> Tensor:
+    """float64 [M, 4, 2] of boxes [M, 7], counter-clockwise, relative to ``origin`` [2]."""
+    boxes = boxes.double()
+    signs = boxes.new_tensor([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
+    along, across = (signs * boxes[:, None, 3:5]).unbind(2)
+    cosine, sine = torch.cos(boxes[:, 6:]), torch.sin(boxes[:, 6:])
+    turned = torch.stack([cosine * along - sine * across, sine * along + cosine * across], 2)
+    return turned + (boxes[:, None, :2] - origin)
+
+
+def _inside(outline: Tensor, shape: Tensor, tolerance: float) -> Tensor:
+    """[M]: twice the area swept, from the origin, by the parts of outlines [M, 4, 2] inside convex shapes [M, 4, 2].
+
+    An edge that runs along the shape's border is inside if ``tolerance`` is positive, and not if it is negative.
+    """
+    edges, sides = outline.roll(-1, 1) - outline, shape.roll(-1, 1) - shape
+    # Distance of an edge's begin from each side, positive inside, and how it grows along the edge.
+    at = _cross(sides[:, None], outline[:, :, None] - shape[:, None])
+    slope = _cross(sides[:, None], edges[:, :, None])
+    crossing = -at / slope.where(slope != 0, 1)
+    along = slope.abs() < 1e-9
+    enters = torch.where(along, torch.where(at > -tolerance, 0, 2), crossing.where(slope > 0, 0)).amax(2).clamp(min=0)
+    leaves = crossing.where(~along & (slope < 0), 1).amin(2).clamp(max=1)
+    begin, end = outline + enters[..., None] * edges, outline + leaves[..., None] * edges
+    return torch.where(leaves > enters, _cross(begin, end), 0).sum(1)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _fake_detect(rows: Tensor, *others: object) -> Found:
+    limit = others[-1]
+    boxes, classes = rows.new_empty((limit, 7)), rows.new_empty((limit,), dtype=torch.int64)  # type: ignore[arg-type]
+    return boxes, rows.new_empty((limit,)), classes, classes.new_empty(())  # type: ignore[arg-type]
+
+
+_DETECT = register(
+    "detect(Tensor rows, Tensor flat, int width, float[3] place, float[] thresholds, int[] groups, float iou, int limit)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _plain_detect,
+    _fake_detect,
+)
 
 
 def corners_bev(boxes: NDArray) -> NDArray[np.float64]:
     """Corners [M, 4, 2] of boxes [M, 7] on the ground, counter-clockwise from the front left."""
-    boxes = np.asarray(boxes, np.float64)
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) / 2
-    local = signs * boxes[:, None, 3:5]
-    cosine, sine = np.cos(boxes[:, 6, None]), np.sin(boxes[:, 6, None])
-    x = boxes[:, 0, None] + cosine * local[..., 0] - sine * local[..., 1]
-    y = boxes[:, 1, None] + sine * local[..., 0] + cosine * local[..., 1]
-    return np.stack([x, y], -1)
-
-
-def bev_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """Intersection over union [M, K] of the footprints of boxes ``a`` [M, 7] and ``b`` [K, 7]."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    result = np.zeros((len(a), len(b)))
-    # Footprints whose circumscribed circles are apart do not overlap.
-    reach = np.hypot(a[:, 3], a[:, 4])[:, None] / 2 + np.hypot(b[:, 3], b[:, 4])[None] / 2
-    distance = np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
-    i, j = np.nonzero(distance < reach)
-    if len(i) == 0:
-        return result
-    intersection = _convex_intersection(corners_bev(a)[i], corners_bev(b)[j])
-    area_a, area_b = a[i, 3] * a[i, 4], b[j, 3] * b[j, 4]
-    union = area_a + area_b - intersection
-    result[i, j] = np.where(union > 0, intersection / np.where(union > 0, union, 1), 0)
-    return result
-
-
-def _convex_intersection(p: NDArray, q: NDArray) -> NDArray[np.float64]:
-    """Area [P] of the intersection of convex quadrilaterals [P, 4, 2], both counter-clockwise."""
-    # Coordinates relative to p keep the arithmetic exact far from the origin.
-    origin = p.mean(1, keepdims=True)
-    p, q = p - origin, q - origin
-    # The corners of the intersection are corners inside the other shape, and crossings of edges.
-    crossings, crossed = _edge_crossings(p, q)
-    points = np.concatenate([p, q, crossings], 1)
-    valid = np.concatenate([_inside(p, q), _inside(q, p), crossed], 1)
-    count = np.maximum(valid.sum(1), 1)
-    centre = (points * valid[..., None]).sum(1, keepdims=True) / count[:, None, None]
-    # Sort them around their centre; invalid ones collapse onto the first valid one and add no area.
-    offset = points - centre
-    angle = np.where(valid, np.arctan2(offset[..., 1], offset[..., 0]), np.inf)
-    order = np.argsort(angle, 1)
-    offset = np.take_along_axis(offset, order[..., None], 1)
-    offset = np.where(np.take_along_axis(valid, order, 1)[..., None], offset, offset[:, :1])
-    following = np.roll(offset, -1, 1)
-    twice = (offset[..., 0] * following[..., 1] - offset[..., 1] * following[..., 0]).sum(1)
-    return np.where(valid.sum(1) >= 3, np.abs(twice) / 2, 0.0)
-
-
-def _cross(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-
-def _inside(points: NDArray, shape: NDArray) -> NDArray[np.bool_]:
-    """Bool [P, 4]: which points [P, 4, 2] lie in the convex shape [P, 4, 2]."""
-    edge = np.roll(shape, -1, 1) - shape
-    side = _cross(edge[:, None], points[:, :, None] - shape[:, None])
-    return np.all(side >= -1e-9, axis=2)
-
-
-def _edge_crossings(p: NDArray, q: NDArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Crossings [P, 16, 2] of the edges of p with those of q, and which of them exist [P, 16]."""
-    edge_p, edge_q = np.roll(p, -1, 1) - p, np.roll(q, -1, 1) - q
-    between = q[:, None] - p[:, :, None]
-    determinant = _cross(edge_p[:, :, None], edge_q[:, None])
-    safe = np.where(np.abs(determinant) > 1e-12, determinant, 1.0)
-    along_p = _cross(between, edge_q[:, None]) / safe
-    along_q = _cross(between, edge_p[:, :, None]) / safe
-    exists = (np.abs(determinant) > 1e-12) & (along_p >= 0) & (along_p <= 1) & (along_q >= 0) & (along_q <= 1)
-    crossings = p[:, :, None] + along_p[..., None] * edge_p[:, :, None]
-    return crossings.reshape(len(p), 16, 2), exists.reshape(len(p), 16)
+    return _corners(torch.from_numpy(np.asarray(boxes, np.float64)), torch.zeros(2, dtype=torch.float64)).numpy()

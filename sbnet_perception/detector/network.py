@@ -1,4 +1,4 @@
-"""The detector network of the paper (section 4.2), dense or on the active tiles of a mask.
+"""The detector network of the paper (section 4.2), on the active tiles of a mask or dense.
 
 Choices where the paper is silent: batch normalization and ReLU after conv-1, the top, upsampling and
 header convolutions; upsampling by 2x2 transposed convolutions; anchor-free branches.
@@ -7,8 +7,9 @@ header convolutions; upsampling by 2x2 transposed convolutions; anchor-free bran
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,22 @@ from sbnet_perception.blocks import (
     ConvUnit,
     Pixels,
     PointwiseConv2d,
+    Prepared,
     ResidualUnit,
     SparseMap,
     Stage,
     Tiles,
     UpsampleUnit,
+    VoxelConvUnit,
     Voxels,
+    prepare_branches,
 )
 from sbnet_perception.detector.config import STRIDES, NetworkConfig
 
 OUTPUT_STRIDE = STRIDES["conv-3"]
 """Stride of the predictions on the grid."""
+SIZE, ORIENTATION = 6, 2
+"""Channels of the branches beside the classes' logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,57 +42,54 @@ class Prediction:
     """Raw outputs at stride 4 of the grid, of the P pixels that were computed, in raster order.
 
     Attributes:
-        logits: [P, classes].
-        size: [P, 6] log length, log width, log height, dx, dy, z (metres; dx, dy from the pixel's centre).
-        orientation: [P, 2] cos yaw, sin yaw.
+        rows: [P, classes + 8]: logits of the classes; log length, log width, log height, dx, dy, z (metres; dx, dy from
+            the pixel's centre); cos yaw, sin yaw.
         pixels: which pixels of [N, h, w] they are.
         tiles: stage -> its tiles; empty when dense.
     """
 
-    logits: Tensor
-    size: Tensor
-    orientation: Tensor
+    rows: Tensor
     pixels: Pixels
     tiles: dict[str, Tiles]
 
+    @property
+    def logits(self) -> Tensor:
+        """[P, classes]."""
+        return self.rows[:, : -SIZE - ORIENTATION]
 
-class Detector(nn.Module):
-    """About 2 M parameters; [N, 33, H, W] bird's-eye view to `Prediction`."""
+    @property
+    def box(self) -> Tensor:
+        """[P, 8]: size and place, then orientation."""
+        return self.rows[:, -SIZE - ORIENTATION :]
 
-    def __init__(self, classes: int = 1, config: NetworkConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or NetworkConfig()
-        first, widths = config.initial_width, config.widths
-        self.conv1 = nn.ModuleList([ConvUnit(CHANNELS, first), ConvUnit(first, first)])
-        self.conv2 = _stage(first, widths[0], config.units[0])
-        self.conv3 = _stage(widths[0], widths[1], config.units[1])
-        self.conv4 = _stage(widths[1], widths[2], config.units[2])
-        self.conv5 = _stage(widths[2], widths[3], config.units[3])
-        self.top = ConvUnit(widths[3], config.top_width, kernel=1)
-        self.up4 = UpsampleUnit(config.top_width, widths[2], config.upsample_widths[0])
-        self.up3 = UpsampleUnit(config.upsample_widths[0], widths[1], config.upsample_widths[1])
-        width = config.upsample_widths[1]
-        self.header = nn.ModuleList([ConvUnit(width, width) for _ in range(config.header_convolutions)])
-        self.logits = PointwiseConv2d(width, classes)
-        self.size = PointwiseConv2d(width, 6)
-        self.orientation = PointwiseConv2d(width, 2)
+
+class Topology:
+    """How the layers are connected: those of a `Detector`, or the same with packed weights."""
+
+    config: NetworkConfig
+    conv1: Sequence[Any]
+    conv2: Any
+    conv3: Any
+    conv4: Any
+    conv5: Any
+    top: Any
+    up4: Any
+    up3: Any
+    header: Sequence[Any]
+    branches: Any
 
     def tiles(self, mask: Tensor) -> dict[str, Tiles]:
         """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
         tiles = [self.config.tile(stage) for stage in STRIDES]
         return dict(zip(STRIDES, Tiles.pyramid(mask, tiles, list(STRIDES.values())), strict=True))
 
-    def forward(self, bev: Tensor | Voxels, mask: Tensor | None = None) -> Prediction:
-        """Predictions for ``bev``, [N, 33, H, W] or voxels of that size.
-
-        Computed where ``mask`` bool [N, H, W] is True, or everywhere; voxels need one.
-        """
-        return self.predict(bev, {} if mask is None else self.tiles(mask))
-
     def predict(
         self, bev: Tensor | Voxels, tiles: dict[str, Tiles], lap: Callable[[str], None] = lambda stage: None
     ) -> Prediction:
-        """As `forward`, with the tiles of every stage, or none; ``lap`` gets the name of each part when it is done."""
+        """Predictions for voxels on the tiles of every stage, or for ``bev`` [N, 33, H, W] on these or none.
+
+        ``lap`` gets the name of each part when it is done.
+        """
         t1, t2, t3, t4, t5 = (tiles.get(stage) for stage in STRIDES)
         # Backbone: strides 1, 2, 4, 8, 16.
         x = bev
@@ -108,19 +111,81 @@ class Detector(nn.Module):
         for layer in self.header:
             x = layer(x, t3)
         lap("header")
-        logits, size, orientation = (_rows(branch(x, t3), t3) for branch in (self.logits, self.size, self.orientation))
+        y: Tensor | SparseMap = self.branches(x, t3)
         lap("branches")
-        pixels = Pixels.all((len(x), *x.shape[2:])) if t3 is None else t3.pixels
-        return Prediction(logits, size, orientation, pixels, tiles)
+        if isinstance(y, SparseMap):
+            return Prediction(y.values, y.pixels, tiles)
+        whole = Pixels.all((len(y), *y.shape[2:]), y.device) if t3 is None else t3.pixels
+        return Prediction(y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])[whole.flat], whole, tiles)
 
 
-def _rows(y: Tensor | SparseMap, tiles: Tiles | None) -> Tensor:
-    """[P, C] of the computed pixels."""
-    if isinstance(y, SparseMap):
-        return y.values
-    if tiles is not None:
-        return SparseMap.from_dense(y, tiles).values
-    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+class Detector(Topology, nn.Module):
+    """About 2 M parameters; [N, 33, H, W] bird's-eye view to `Prediction`."""
+
+    def __init__(self, classes: int = 1, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NetworkConfig()
+        first, widths = config.initial_width, config.widths
+        self.conv1 = nn.ModuleList([VoxelConvUnit(CHANNELS, first), ConvUnit(first, first)])
+        self.conv2 = _stage(first, widths[0], config.units[0])
+        self.conv3 = _stage(widths[0], widths[1], config.units[1])
+        self.conv4 = _stage(widths[1], widths[2], config.units[2])
+        self.conv5 = _stage(widths[2], widths[3], config.units[3])
+        self.top = ConvUnit(widths[3], config.top_width, kernel=1)
+        self.up4 = UpsampleUnit(config.top_width, widths[2], config.upsample_widths[0])
+        self.up3 = UpsampleUnit(config.upsample_widths[0], widths[1], config.upsample_widths[1])
+        width = config.upsample_widths[1]
+        self.header = nn.ModuleList([ConvUnit(width, width) for _ in range(config.header_convolutions)])
+        self.logits = PointwiseConv2d(width, classes)
+        self.size = PointwiseConv2d(width, SIZE)
+        self.orientation = PointwiseConv2d(width, ORIENTATION)
+
+    def forward(self, bev: Tensor | Voxels, mask: Tensor | None = None) -> Prediction:
+        """Predictions where ``mask`` bool [N, H, W] is True, or everywhere; voxels need one."""
+        return self.predict(bev, {} if mask is None else self.tiles(mask))
+
+    def branches(self, x: Tensor | SparseMap, tiles: Tiles | None) -> Tensor | SparseMap:
+        """Logits, size and orientation, their channels one behind the other."""
+        parts: list[Any] = [branch(x, tiles) for branch in (self.logits, self.size, self.orientation)]
+        if isinstance(x, SparseMap):
+            return SparseMap(torch.cat([part.values for part in parts], 1), parts[0].pixels)
+        return torch.cat(parts, 1)
+
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreparedDetector:
+        """The network for inference in ``dtype`` on ``device``, its weights packed as they are now."""
+
+        def prepare(layer: Any) -> Prepared:
+            prepared: Prepared = layer.prepare(dtype, device)
+            return prepared
+
+        return PreparedDetector(
+            self.config,
+            dtype,
+            torch.device(device),
+            conv1=[prepare(layer) for layer in self.conv1],
+            header=[prepare(layer) for layer in self.header],
+            branches=prepare_branches([self.logits, self.size, self.orientation], dtype, device),
+            **{name: prepare(getattr(self, name)) for name in ("conv2", "conv3", "conv4", "conv5", "top", "up4", "up3")},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDetector(Topology):
+    """A `Detector` for inference alone; its input are voxels on ``device``."""
+
+    config: NetworkConfig
+    dtype: torch.dtype
+    device: torch.device
+    conv1: Sequence[Prepared]
+    conv2: Prepared
+    conv3: Prepared
+    conv4: Prepared
+    conv5: Prepared
+    top: Prepared
+    up4: Prepared
+    up3: Prepared
+    header: Sequence[Prepared]
+    branches: Prepared
 
 
 def _stage(in_channels: int, out_channels: int, units: int) -> Stage:

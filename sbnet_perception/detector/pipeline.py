@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.bev.voxelize import voxels
-from sbnet_perception.detector.boxes import Detections, decode, nms
+from sbnet_perception.detector.boxes import Detections, detect, on_host
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.network import Prediction
+from sbnet_perception.detector.device import device_of
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.computation import computation_mask
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadView
+
+Cloud = Tensor | NDArray[np.float32]
+Raster = Tensor | NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class PipelineResult:
 
     Attributes:
         detections: boxes in the grid frame, best first.
-        mask: bool [H, W] on the grid, True = compute here; None when the network ran dense.
-        computed: bool [H/4, W/4], what the header computed (whole tiles); all True when dense.
-        dense: no mask was applied.
+        mask: bool [H, W] on the grid and on the device, True = compute here.
+        computed: bool [H/4, W/4] on the device, what the header computed (whole tiles).
+        dense: no mask was applied: everything was computed.
         missing_road: the configured mask needs a road mask and none was given.
         points_in_range: points inside the grid.
         sparsity: stage -> share of tiles that were skipped.
@@ -36,8 +39,8 @@ class PipelineResult:
     """
 
     detections: Detections
-    mask: NDArray[np.bool_] | None
-    computed: NDArray[np.bool_]
+    mask: Tensor
+    computed: Tensor
     dense: bool
     missing_road: bool
     points_in_range: int
@@ -49,32 +52,24 @@ class Pipeline:
     """Frame in, detections out."""
 
     def __init__(self, config: DetectorConfig) -> None:
-        """Load the network.
+        """Load the network and pack its weights.
 
         Raises:
             WeightsError: the weights are missing, corrupt or for something else.
+            DeviceError: the device is not there.
         """
         self.config = config
         self.grid = Grid.named(config.grid)
+        self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.network = load_network(config)
-        self._warm_up()
-
-    @torch.inference_mode()
-    def _warm_up(self) -> None:
-        """The first inference packs weights: on a few pixels, or on all where the configuration asks for all."""
-        corner = np.zeros(self.grid.shape, bool)
-        corner[:64, :64] = True
-        nothing = np.zeros((0, 4), np.float32)
-        self._compute(nothing, corner if self.config.mask.names else None, _Clock())
+        self.network = load_network(config).prepare(getattr(torch, config.dtype), self.device)
+        # The first frame takes memory that later ones use again.
+        self(np.zeros((0, 4), np.float32), None, torch.zeros(self.grid.shape, dtype=torch.bool))
 
     @torch.inference_mode()
     def __call__(
-        self,
-        points: NDArray[np.float32],
-        road: NDArray[np.bool_] | RoadView | None = None,
-        predicted: NDArray[np.bool_] | None = None,
+        self, points: Cloud, road: RoadView | Raster | None = None, predicted: Raster | None = None
     ) -> PipelineResult:
         """Detect vehicles.
 
@@ -83,37 +78,44 @@ class Pipeline:
             road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
             predicted: bool [H, W], what the mask expression calls ``predicted``.
         """
-        clock = _Clock()
+        config, clock = self.config, _Clock()
+        points, predicted = self._here(points), None if predicted is None else self._here(predicted)
         # A cheap mask says where to compute.
-        where = computation_mask(points, self.grid, road, self.config.mask, predicted)
-        prediction, count = self._compute(points, where.mask, clock)
+        road = road if road is None or isinstance(road, RoadView) else self._here(road)
+        where = computation_mask(points, self.grid, road, config.mask, predicted)
+        mask = where.mask
+        if mask is None:
+            mask = torch.ones(self.grid.shape, dtype=torch.bool, device=self.device)
+        tiles = self.network.tiles(mask)
+        clock.lap("mask")
+        # The cloud becomes a bird's-eye view.
+        bev = voxels(points, self.grid)
+        clock.lap("voxelize")
+        # The network computes the active tiles of each stage.
+        prediction = self.network.predict(bev, tiles, clock.lap)
         # Active positions become boxes; the better of two that overlap stays.
-        detections = decode(prediction, self.grid, self.config.score_threshold)
-        detections = nms(detections, self.config.nms_iou, self.config.max_detections)
+        found = detect(
+            prediction, self.grid, config.thresholds, config.nms_groups, config.nms_iou, config.max_detections
+        )
+        detections = on_host(found)
         clock.lap("nms")
         return PipelineResult(
             detections=detections,
-            mask=where.mask,
-            computed=prediction.pixels.mask()[0].numpy(),
+            mask=mask,
+            computed=prediction.pixels.mask()[0],
             dense=where.mask is None,
             missing_road=where.missing_road,
-            points_in_range=count,
+            points_in_range=int(bev.points),
             sparsity={stage: tiles.sparsity for stage, tiles in prediction.tiles.items()},
             timings_ms=clock.laps,
         )
 
-    def _compute(
-        self, points: NDArray[np.float32], mask: NDArray[np.bool_] | None, clock: _Clock
-    ) -> tuple[Prediction, int]:
-        """The network's prediction where ``mask`` is True, and how many points it has seen."""
-        tiles = {} if mask is None else self.network.tiles(as_tensor(mask))
-        clock.lap("mask")
-        # The cloud becomes a bird's-eye view.
-        seen = voxels(points, self.grid)
-        bev = seen if tiles else seen.dense().to(self.network.logits.weight.dtype)
-        clock.lap("voxelize")
-        # The network computes the active tiles of each stage.
-        return self.network.predict(bev, tiles, clock.lap), seen.points
+    def _here(self, values: Tensor | NDArray) -> Tensor:
+        """As a tensor on the device, copied only where it must be."""
+        if isinstance(values, np.ndarray):
+            steps = all(step >= 0 and step % values.itemsize == 0 for step in values.strides)
+            values = torch.from_numpy(values if steps and values.flags.writeable else values.copy())
+        return values.to(self.device)
 
 
 class _Clock:

@@ -1,0 +1,165 @@
+// From the network's outputs to boxes: greedy non-maximum suppression of rotated rectangles on the ground.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "check.h"
+
+namespace sbnet {
+namespace {
+
+struct Point {
+  double x, y;
+};
+
+// On which side of the line from a to b a point lies, times its distance and the line's length; left is positive.
+double side(Point a, Point b, Point p) { return (b.x - a.x) * (p.y - a.y) - (b.y - a.y) * (p.x - a.x); }
+
+// A footprint: corners counter-clockwise, area, and the radius of the circle around it.
+struct Footprint {
+  double x, y, area, radius;
+  std::array<Point, 4> corners;
+};
+
+// box: cx, cy, cz, length, width, height, yaw.
+Footprint footprint_of(const float* box) {
+  const double length = box[3], width = box[4], cosine = std::cos(double{box[6]}), sine = std::sin(double{box[6]});
+  Footprint f{box[0], box[1], length * width, std::hypot(length, width) / 2, {}};
+  constexpr double signs[4][2] = {{0.5, 0.5}, {-0.5, 0.5}, {-0.5, -0.5}, {0.5, -0.5}};
+  for (int i = 0; i < 4; ++i) {
+    const double along = signs[i][0] * length, across = signs[i][1] * width;
+    f.corners[i] = {cosine * along - sine * across, sine * along + cosine * across};
+  }
+  return f;
+}
+
+// Area of the intersection: the first footprint is cut by the four edges of the other (Sutherland, Hodgman 1974).
+double intersection(const Footprint& a, const Footprint& b) {
+  // Coordinates relative to a keep the arithmetic exact far from the origin.
+  std::array<Point, 4> edge = b.corners;
+  for (Point& p : edge) p = {p.x + (b.x - a.x), p.y + (b.y - a.y)};
+  // A cut adds one corner at most; to a sliver that rounding has bent, up to half as many again: 4, 6, 9, 13, 19.
+  std::array<Point, 19> shape, cut;
+  int corners = 4;
+  std::copy(a.corners.begin(), a.corners.end(), shape.begin());
+  for (int e = 0; e < 4 && corners > 0; ++e) {
+    const Point from = edge[e], to = edge[(e + 1) % 4];
+    int kept = 0;
+    for (int i = 0; i < corners; ++i) {
+      const Point p = shape[i], q = shape[(i + 1) % corners];
+      const double sp = side(from, to, p), sq = side(from, to, q);
+      if (sp >= 0) cut[kept++] = p;
+      if ((sp > 0 && sq < 0) || (sp < 0 && sq > 0)) {
+        const double t = sp / (sp - sq);
+        cut[kept++] = {p.x + t * (q.x - p.x), p.y + t * (q.y - p.y)};
+      }
+    }
+    corners = kept;
+    std::copy_n(cut.begin(), kept, shape.begin());
+  }
+  double twice = 0;
+  for (int i = 0; i < corners; ++i) {
+    const Point p = shape[i], q = shape[(i + 1) % corners];
+    twice += p.x * q.y - q.x * p.y;
+  }
+  return std::max(twice / 2, 0.0);
+}
+
+bool overlap(const Footprint& a, const Footprint& b, double iou) {
+  if (std::hypot(a.x - b.x, a.y - b.y) >= a.radius + b.radius) return 0 > iou;
+  const double shared = intersection(a, b), all = a.area + b.area - shared;
+  return (all > 0 ? shared / all : 0) > iou;
+}
+
+// A pixel above its threshold.
+struct Candidate {
+  float score;
+  int32_t row, label;
+};
+
+// Outputs of a pixel behind the logits: log size, dx, dy, z, cosine and sine of the yaw.
+constexpr int64_t kBox = 8;
+
+// The class of each pixel with the highest score of those above their thresholds; pixels without one are left out.
+void find(const float* rows, int64_t count, int64_t classes, const std::vector<double>& thresholds,
+          std::vector<Candidate>& found) {
+  // Few pixels come near a threshold: the others are seen by their logits.
+  std::vector<float> least;
+  for (const double t : thresholds) least.push_back(static_cast<float>(std::log(t / (1 - t)) - 1e-3));
+  found.clear();
+  for (int64_t row = 0; row < count; ++row, rows += classes + kBox) {
+    Candidate best{0, static_cast<int32_t>(row), -1};
+    for (int64_t label = 0; label < classes; ++label) {
+      if (!(rows[label] >= least[label])) continue;
+      const float score = 1.0f / (1.0f + std::exp(-rows[label]));
+      if (score > static_cast<float>(thresholds[label]) && score > best.score) best = {score, best.row, static_cast<int32_t>(label)};
+    }
+    if (best.label >= 0) found.push_back(best);
+  }
+}
+
+// The box of a pixel's outputs; `x` and `y` are the pixel's centre.
+void decode(const float* output, double x, double y, float* box) {
+  const float values[7] = {static_cast<float>(x + output[3]), static_cast<float>(y + output[4]), output[5],
+                           std::exp(output[0]), std::exp(output[1]), std::exp(output[2]),
+                           std::atan2(output[7], output[6])};
+  std::copy_n(values, 7, box);
+}
+
+// rows float32 [P, classes + 8], flat int64 [P] (row * width + column of each pixel), place x_min, y_min and side of a
+// pixel -> boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and their number: each
+// box that overlaps no better one of its group by more than `iou`.
+std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tensor& flat, int64_t width,
+                                                  std::vector<double> place, std::vector<double> thresholds,
+                                                  std::vector<int64_t> groups, double iou, int64_t limit) {
+  constexpr const char* op = "detect";
+  const auto classes = static_cast<int64_t>(thresholds.size());
+  check(rows.dim() == 2 && rows.size(1) == classes + kBox && rows.scalar_type() == ScalarType::Float &&
+            rows.is_contiguous() && rows.size(0) <= kHighest,
+        op, ": rows must be contiguous float32 [P, ", classes + kBox, "], got ", describe(rows));
+  check(flat.dim() == 1 && flat.size(0) == rows.size(0) && flat.scalar_type() == ScalarType::Long && flat.is_contiguous(),
+        op, ": flat must be contiguous int64 [", rows.size(0), "], got ", describe(flat));
+  check(classes >= 1 && groups.size() == thresholds.size(), op, ": groups must be ", classes, ", one for each class");
+  check(place.size() == 3 && width >= 1, op, ": place must be x_min, y_min and the side of a pixel, width positive");
+  check(limit >= 0 && limit <= kHighest, op, ": limit must be 0 or more, got ", limit);
+
+  const float* const data = rows.const_data_ptr<float>();
+  const int64_t* const position = flat.const_data_ptr<int64_t>();
+  thread_local std::vector<Candidate> candidates;
+  find(data, rows.size(0), classes, thresholds, candidates);
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.score > b.score || (a.score == b.score && a.row < b.row);
+  });
+
+  Tensor boxes = torch::stable::new_zeros(rows, {limit, 7}), scores = torch::stable::new_zeros(rows, {limit});
+  Tensor labels = torch::stable::new_zeros(flat, {limit}), number = torch::stable::new_zeros(flat, {});
+  float* box = boxes.mutable_data_ptr<float>();
+  std::vector<std::pair<Footprint, int64_t>> kept;
+  for (const Candidate& one : candidates) {
+    const auto count = static_cast<int64_t>(kept.size());
+    if (count == limit) break;
+    const double x = place[0] + (static_cast<double>(position[one.row] % width) + 0.5) * place[2];
+    const double y = place[1] + (static_cast<double>(position[one.row] / width) + 0.5) * place[2];
+    float values[7];
+    decode(data + one.row * (classes + kBox) + classes, x, y, values);
+    const Footprint footprint = footprint_of(values);
+    if (std::any_of(kept.begin(), kept.end(), [&](const auto& better) {
+          return better.second == groups[one.label] && overlap(better.first, footprint, iou);
+        }))
+      continue;
+    std::copy_n(values, 7, box + 7 * count);
+    scores.mutable_data_ptr<float>()[count] = one.score;
+    labels.mutable_data_ptr<int64_t>()[count] = one.label;
+    kept.emplace_back(footprint, groups[one.label]);
+  }
+  *number.mutable_data_ptr<int64_t>() = static_cast<int64_t>(kept.size());
+  return {boxes, scores, labels, number};
+}
+
+}  // namespace
+}  // namespace sbnet
+
+STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("detect", TORCH_BOX(&sbnet::detect)); }

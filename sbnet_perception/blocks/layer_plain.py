@@ -1,0 +1,80 @@
+"""The layers on stored pixels, in plain PyTorch: the oracle of the kernels, what is differentiated, and what training
+and devices without kernels run.
+
+Rows are pixels: the stored ones in raster order, where it says so followed by one that stands for all that are not
+stored. It is 0 at the input of a layer; within a residual unit it is what the unit makes of 0. What comes after a
+convolution (normalization and ReLU) is a function of rows: in training it has the statistics of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sbnet_perception.blocks.pixels import Pixels
+
+Rows = Callable[[Tensor], Tensor]
+
+
+def with_absent(values: Tensor) -> Tensor:
+    """Rows [P + 1, C]: ``values`` and the pixel that stands for all that are not stored."""
+    return F.pad(values, (0, 0, 0, 1))
+
+
+def beneath(rows: Tensor, pixels: Pixels, output: Pixels, stride: int = 1) -> Tensor:
+    """The rows [P_out, C] under the pixels of ``output``, of rows [P + 1, C] with the absent pixel."""
+    if pixels is output and stride == 1:
+        return rows[:-1]
+    image, row, column = output.positions
+    return F.embedding(pixels.numbers(image, stride * row, stride * column), rows)
+
+
+def pointwise(rows: Tensor, weight: Tensor) -> Tensor:
+    """A 1x1 convolution, weight [N, C, 1, 1], of rows [P, C]."""
+    return F.linear(rows, weight[:, :, 0, 0].to(rows.dtype))
+
+
+def windows(rows: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, stride: int = 1) -> Tensor:
+    """A 3x3 convolution (padding 1), weight [N, C, 3, 3], at the pixels of ``output``, of rows [P + 1, C]."""
+    rows = F.pad(rows, (0, 0, 0, 1))  # what lies outside the map
+    numbers = pixels.beneath(output, stride)
+    columns = F.embedding(numbers, rows).reshape(len(numbers), 9 * rows.shape[1])
+    return F.linear(columns, weight.permute(0, 2, 3, 1).reshape(len(weight), -1).to(rows.dtype))
+
+
+def conv(values: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, after: Rows) -> Tensor:
+    """Convolution of size 1 or 3, and what comes after."""
+    rows = with_absent(values)
+    if weight.shape[2] == 1:
+        return after(pointwise(beneath(rows, pixels, output), weight))
+    return after(windows(rows, pixels, output, weight))
+
+
+def upsample(
+    x: Tensor, x_pixels: Pixels, skip: Tensor, skip_pixels: Pixels, output: Pixels, up: Tensor, lateral: Tensor,
+    after: Rows,
+) -> Tensor:  # fmt: skip
+    """Transposed convolution, weight [N, C, 2, 2], of ``x`` plus 1x1 convolution of ``skip``, and what comes after."""
+    # Each output pixel reads one input pixel, through one of four matrices.
+    image, row, column = output.positions
+    source, phase = x_pixels.numbers(image, row // 2, column // 2), row % 2 * 2 + column % 2
+    matrices = up.permute(2, 3, 0, 1).reshape(-1, up.shape[1]).to(x.dtype)
+    products = F.linear(with_absent(x), matrices).reshape(-1, len(up))
+    skipped = beneath(with_absent(skip), skip_pixels, output)
+    return after(F.embedding(source * 4 + phase, products) + pointwise(skipped, lateral))
+
+
+def residual_unit(
+    values: Tensor, pixels: Pixels, output: Pixels, stride: int, weights: Sequence[Tensor], norms: Sequence[Rows]
+) -> Tensor:
+    """One residual unit: weights of reduce, conv, expand and, if its shape changes, project; what comes before each."""
+    reduce, conv, expand, *project = weights
+    activated = norms[0](with_absent(values))
+    y = norms[1](pointwise(activated, reduce))
+    y = pointwise(norms[2](windows(y, pixels, output, conv, stride)), expand)
+    # Shortcut: x itself, or its projection where the shape changes.
+    if project:
+        return y + pointwise(beneath(activated, pixels, output, stride), project[0])
+    return y + beneath(with_absent(values), pixels, output)
