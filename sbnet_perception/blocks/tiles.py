@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -28,6 +27,7 @@ class Tiles:
     batch: int
     size: Pair
     tile: Pair
+    _pixels: Pixels = field(init=False, repr=False)
 
     @staticmethod
     def from_mask(mask: Tensor, tile: Pair, stride: int = 1) -> Tiles:
@@ -86,7 +86,10 @@ class Tiles:
         """Bool [N, H, W]: the pixels of the active tiles."""
         return self.pixels.mask()
 
-    @functools.cached_property
+    @property
     def pixels(self) -> Pixels:
         """The pixels of the active tiles."""
-        return Pixels.of_tiles(self.indices, self.tile, (self.batch, *self.size))
+        # No functools.cached_property: torch.compile does not trace its lock.
+        if not hasattr(self, "_pixels"):
+            object.__setattr__(self, "_pixels", Pixels.of_tiles(self.indices, self.tile, (self.batch, *self.size)))
+        return self._pixels
