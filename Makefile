@@ -65,10 +65,8 @@ sanitize: setup $(STAMPS)/test-requirements
 	 -W "error:block operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
 
-bench: export SBNET_TUNING = docs/bench/tuning.json
 bench: setup
 	@mkdir -p docs/bench
-	@$(BIN)/sbnet bench tune
 	@$(BIN)/sbnet bench units --json docs/bench/units.json
 	@$(BIN)/sbnet bench units --sweep --json docs/bench/sweep.json --plot docs/bench/sweep.png
 	@$(BIN)/sbnet bench network --grid paper --frames 12 --rounds 1 --json docs/bench/network.json --plot docs/bench/network.png

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# What was measured on this machine must not change what is tested.
-os.environ["SBNET_TUNING"] = str(ROOT / "build" / "no-tuning.json")
 
 
 @pytest.fixture(scope="session")

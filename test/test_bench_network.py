@@ -13,7 +13,6 @@ from sbnet_perception.bench import current, dense, inputs, network, sides
 from sbnet_perception.bench.inputs import Input, Scene
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.blocks import dense_layers
 from sbnet_perception.cli import main
 from sbnet_perception.masks.road import RoadMap
 
@@ -51,7 +50,7 @@ def relative_error(found: torch.Tensor, bev: torch.Tensor) -> float:
 @torch.inference_mode()
 def test_every_way_to_run_the_dense_detector_computes_the_detector(uncompiled, dtype):
     bev = small_bev(dtype)
-    if not dense_layers.is_fast(bev.dtype):
+    if not dense.has_onednn(bev.dtype):
         pytest.skip(f"oneDNN has no {dtype} on this CPU")
     ways = dense.detectors(tiny_detector(bev.dtype), bev)
     assert set(ways) == {"eager", "compile", "onednn"}

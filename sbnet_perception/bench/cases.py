@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sbnet_perception.blocks import ConvUnit, ResidualUnit, tuning
+from sbnet_perception.blocks import ConvUnit, ResidualUnit
 
 Pair = tuple[int, int]
 
@@ -29,6 +29,7 @@ UNITS, CONVOLUTIONS = tuple(STAGES), tuple(stage + SINGLE for stage in STAGES)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MASKS = ("topleft", "road")
 SPARSITIES = (0.0, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+TILE = (2, 2)
 DEPTH = 3
 """Units of the longer of the two stages whose difference is the time of one unit."""
 
@@ -45,16 +46,9 @@ class Case:
 
     @staticmethod
     def named(layer: str, dtype: str, tile: Pair | None = None) -> Case:
-        """The layer on the paper grid, with the tile that was measured to be best on this machine, or the default."""
+        """The layer on the paper grid, with the tile of the detector's stages by default."""
         size, channels = STAGES[layer.removesuffix(SINGLE)]
-        case = Case(layer, dtype, size, channels // 4 if layer.endswith(SINGLE) else channels, tile or (1, 1))
-        return case if tile else replace(case, tile=tuning.choice(case.shape).tile)
-
-    @property
-    def shape(self) -> tuning.Shape:
-        """What is looked up to decide whether the layer runs densely."""
-        kind = "conv3x3" if self.layer.endswith(SINGLE) else "residual"
-        return tuning.Shape(kind, self.channels, self.channels, 1, (1, *self.size), DTYPES[self.dtype])
+        return Case(layer, dtype, size, channels // 4 if layer.endswith(SINGLE) else channels, tile or TILE)
 
     @property
     def depths(self) -> tuple[int, ...]:

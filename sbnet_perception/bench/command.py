@@ -12,11 +12,10 @@ KINDS = {
     "network": "the network under each mask against the best dense one, over sparsity as the paper's Figure 7",
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
-    "tune": "the best tile of every layer and when dense is faster, kept for later runs",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
 INPUT = "a bag, an Argoverse 2 log, frames/*.npz, or 'simulated'"
-ROUNDS = {"network": 3, "tune": 30, "units": 30}
+ROUNDS = {"network": 3, "units": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 
@@ -30,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_pipeline_arguments(command)
         elif kind == "node":
             _add_node_arguments(command)
-        elif kind == "tune":
-            command.add_argument("--dtype", metavar="DTYPE", help="float32 or bfloat16 (default: both)")
-            command.epilog = "Kept in SBNET_TUNING if set, else in sbnet_perception/tuning.json of the cache folder."
         else:
             _add_unit_arguments(command)
         if kind in ROUNDS:

@@ -1,30 +1,31 @@
 """One layer, dense and sparse, in the same alternating run.
 
-A unit is timed inside a `Stage`: the time of a stage of DEPTH units less that of a stage of one, divided by
-the units between them, on both sides. What a stage of one takes beyond that is the stage's copy of its
-input. `Tiles.from_mask` is added to every unit of ours, although a stage needs it once.
+Ours runs as in the detector: packed weights, on stored pixels. A unit is timed inside a `Stage`: the time of a stage of
+DEPTH units less that of a stage of one, divided by the units between them, on both sides. The mask's tiles and their
+pixels are added to every unit of ours, although a stage needs them once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sbnet_perception.bench.cases import Case
+from sbnet_perception.bench.cases import DTYPES, Case
 from sbnet_perception.bench.dense import baselines
 from sbnet_perception.bench.measure import Row, Samples, Times, alternate, median_interval
-from sbnet_perception.blocks import ResidualUnit, Stage, Tiles, tuning
+from sbnet_perception.blocks import ResidualUnit, SparseMap, Stage, Tiles
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Relative error (2-norm) up to which two ways to compute a chain of layers are the same."""
 
 
 ALL_TILES = "all tiles"
-"""The mask under which our kernels run on all tiles, although a layer would rather run densely there."""
+"""The mask that leaves nothing out."""
 
 
 class Contest:
@@ -40,23 +41,22 @@ class Contest:
         self.case, self.layers, self.x = case, case.layers(), case.input()
         chains = {depth: baselines(self.layers[:depth], self.x) for depth in case.depths}
         self.dense = {name: {depth: chains[depth][name] for depth in chains} for name in chains[1]}
+        self.ours = {depth: self._chain(depth).prepare(DTYPES[case.dtype]) for depth in case.depths}
         with torch.inference_mode():
             self._check_agreement()
 
     def _check_agreement(self) -> None:
-        everywhere = Tiles.from_mask(torch.ones((1, *self.case.size), dtype=torch.bool), self.case.tile)
+        everywhere = self._tiles(torch.ones((1, *self.case.size), dtype=torch.bool))
         for depth in self.case.depths:
             expected = self._chain(depth)(self.x)
             results = {name: chain[depth](self.x) for name, chain in self.dense.items()}
-            results["ours on all tiles"] = by_tiles(self._chain(depth), self.x, everywhere)
-            with tuning.dense_from(0.0):
-                results["ours run densely"] = self._chain(depth)(self.x, everywhere)
+            results["ours"] = self.ours[depth](SparseMap.from_dense(self.x, everywhere), everywhere).dense()
             for name, result in results.items():
                 error = float((result - expected).float().norm() / expected.float().norm())
                 if not error < TOLERANCE[self.case.dtype]:
                     raise RuntimeError(f"{name} does not compute {self.case.layer}: relative error {error:.1e}")
 
-    def _chain(self, depth: int) -> Callable[..., Tensor]:
+    def _chain(self, depth: int) -> Any:
         units = [layer for layer in self.layers[:depth] if isinstance(layer, ResidualUnit)]
         return Stage(units).eval() if units else self.layers[0]
 
@@ -67,22 +67,24 @@ class Contest:
         dense: Iterable[str] | None = None,
         after_round: Callable[[], object] = lambda: None,
     ) -> dict[str, Times]:
-        """Times of ours under each mask and of the dense candidates (all, unless named), all in one run.
-
-        Under a mask named `ALL_TILES` ours never runs densely.
-        """
+        """Times of ours under each mask and of the dense candidates (all, unless named), all in one run."""
         candidates: dict[str, Callable[[], object]] = {}
         for name in self.dense if dense is None else dense:
             for depth, chain in self.dense[name].items():
                 candidates[f"{name} {depth}"] = partial(chain, self.x)
         for name, mask in masks.items():
-            tiles = Tiles.from_mask(mask, self.case.tile)
-            candidates[f"{name} mask"] = partial(Tiles.from_mask, mask, self.case.tile)
-            run = by_tiles if name == ALL_TILES else _call
-            for depth in self.case.depths:
-                candidates[f"{name} {depth}"] = partial(run, self._chain(depth), self.x, tiles)
+            tiles = self._tiles(mask)
+            candidates[f"{name} mask"] = partial(self._tiles, mask)
+            for depth, ours in self.ours.items():
+                candidates[f"{name} {depth}"] = partial(ours, SparseMap.from_dense(self.x, tiles), tiles)
         with torch.inference_mode():
             return alternate(candidates, rounds, after_round=after_round)
+
+    def _tiles(self, mask: Tensor) -> Tiles:
+        """The tiles of a mask, with all that a stage needs to know of their pixels."""
+        tiles = Tiles.from_mask(mask, self.case.tile)
+        _ = tiles.pixels
+        return tiles
 
     def per_layer(self, times: Mapping[str, Times], name: str) -> Samples:
         """Milliseconds of one layer, round by round; of a unit, inside a stage."""
@@ -118,7 +120,6 @@ class Contest:
             "pixel_sparsity": 1.0 - float(mask.double().mean()),
             "tile_sparsity": tile_sparsity,
             "tile": f"{self.case.tile[0]}x{self.case.tile[1]}",
-            "runs": "dense" if 1.0 - tile_sparsity >= tuning.dense_above(self.case.shape) else "tiles",
             "dense_ms": float(np.median(chained[best])),
             "dense_best": best,
             "sparse_ms": float(np.median(sparse)),
@@ -137,25 +138,14 @@ class Contest:
         return self.per_layer(times, name) + times[f"{name} mask"].ms
 
     def _alone(self, times: Mapping[str, Times], name: str, dense: str) -> Row:
-        """What does not show in the time of a unit inside a stage: its copy, and the layer on its own."""
-        reduce_mask, lone, copied = times[f"{name} mask"], times[f"{name} 1"], len(self.case.depths) > 1
+        """What does not show in the time of a unit inside a stage: the layer on its own."""
+        reduce_mask, lone = times[f"{name} mask"], times[f"{name} 1"]
         return {
-            "stage_copy_ms": float(np.median(lone.ms - self.per_layer(times, name))) if copied else None,
             "mask_ms": reduce_mask.median,
             "lone_ms": lone.median,
             "dense_lone_ms": times[f"{dense} 1"].median,
             **_interval("lone_ratio", (lone.ms + reduce_mask.ms) / times[f"{dense} 1"].ms),
         }
-
-
-def by_tiles(layer: Callable[..., Tensor], x: Tensor, tiles: Tiles) -> Tensor:
-    """The layer by our kernels, however full the mask is."""
-    with tuning.dense_from(tuning.NEVER):
-        return layer(x, tiles)
-
-
-def _call(layer: Callable[..., Tensor], x: Tensor, tiles: Tiles) -> Tensor:
-    return layer(x, tiles)
 
 
 def _interval(name: str, samples: Samples) -> Row:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,17 +14,17 @@ from sbnet_perception.bench.inputs import GROUND_FRAME, Scene
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
-from sbnet_perception.detector.boxes import Detections, decode, nms
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
-from sbnet_perception.detector.network import Detector, Prediction, initialize
+from sbnet_perception.blocks.sparse_map import rows_of
+from sbnet_perception.detector.boxes import Detections, detect, on_host
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
-from sbnet_perception.detector.weights import WeightsError, save_weights, weights_path
+from sbnet_perception.detector.weights import in_dtype, load_network, weights_path
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.messages.raw_cloud import Header, Stamp
 
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
-SEED = 0
 
 
 def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> DetectorConfig:
@@ -44,23 +41,13 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
-    """The pipeline, and where its weights are from: seeded ones where none are given and none shipped."""
-    try:
-        weights = weights_path(config)
-    except WeightsError:
-        if config.weights:
-            raise
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "seeded.safetensors"
-            network = initialize(Detector(len(config.classes), NetworkConfig.of_grid(config.grid)), SEED)
-            save_weights(file, network, config.grid, config.classes, {"seed": SEED})
-            return Pipeline(replace(config, weights=str(file))), f"untrained, seed {SEED}"
-    return Pipeline(config), weights.name
+    """The pipeline, and the name of its weights file."""
+    return Pipeline(config), weights_path(config).name
 
 
-def dtype_of(pipeline: Pipeline) -> torch.dtype:
-    """In which the network computes."""
-    return pipeline.network.logits.weight.dtype
+def dense_network(pipeline: Pipeline) -> Detector:
+    """The pipeline's network as a module, in the pipeline's dtype."""
+    return in_dtype(load_network(pipeline.config), pipeline.config.dtype)
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -77,18 +64,15 @@ def computed(scene: Scene, grid: Grid, mask: str) -> NDArray[np.bool_] | None:
 def dense_maps(network: Detector, bev: Tensor) -> Tensor:
     """The network's own dense result: logits, size and orientation as [N, classes + 8, h, w]."""
     prediction = network(bev)
-    rows = torch.cat([prediction.logits, prediction.size, prediction.orientation], 1)
-    return rows.view(*prediction.pixels.size, -1).permute(0, 3, 1, 2)
+    return prediction.rows.view(*prediction.pixels.size, -1).permute(0, 3, 1, 2)
 
 
 def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
     """Decoding and suppression of the whole map [1, classes + 8, h, w]."""
-    config, classes = pipeline.config, maps.shape[1] - 8
-    rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    pixels = Pixels.all((1, *maps.shape[2:]))
-    logits, size, orientation = rows.split([classes, 6, 2], 1)
-    prediction = Prediction(logits, size, orientation, pixels, {})
-    return nms(decode(prediction, pipeline.grid, config.score_threshold), config.nms_iou, config.max_detections)
+    config, pixels = pipeline.config, Pixels.all((1, *maps.shape[2:]))
+    prediction = Prediction(rows_of(maps), pixels, {})
+    thresholds, groups = config.thresholds, config.nms_groups
+    return on_host(detect(prediction, pipeline.grid, thresholds, groups, config.nms_iou, config.max_detections))
 
 
 def sparse_network(

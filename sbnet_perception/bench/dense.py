@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sbnet_perception.bench.folded import FoldedConv, FoldedUpsample, Layer, Size, fold
-from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, dense_layers
+from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit
 from sbnet_perception.detector.network import Detector
 
 Dense = Callable[[Tensor], Tensor]
@@ -32,9 +33,18 @@ def baselines(layers: Sequence[ConvUnit | ResidualUnit], x: Tensor) -> dict[str,
     """The dense candidates, by name, for a chain of ``layers`` applied to maps like ``x``."""
     folded = [fold(layer) for layer in layers]
     candidates: dict[str, Dense] = {"eager": eager(folded), "compile": compiled(nn.Sequential(*folded))}
-    if dense_layers.is_fast(x.dtype):
+    if has_onednn(x.dtype):
         candidates["onednn"] = onednn(folded, _size(x))
     return candidates
+
+
+@functools.cache
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether this CPU and this PyTorch run oneDNN's convolutions in ``dtype``."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and bool(supported()))
 
 
 def eager(layers: Sequence[Layer]) -> Dense:
@@ -132,7 +142,7 @@ def detectors(network: Detector, bev: Tensor) -> dict[str, DenseDetector]:
         "eager": {name: eager(chain) for name, chain in chains.items()} | {"up": parts["up"].eager},
         "compile": {name: compiled(part) for name, part in parts.items()},
     }
-    if dense_layers.is_fast(bev.dtype):
+    if has_onednn(bev.dtype):
         sizes = _sizes(bev)
         ways["onednn"] = {name: onednn(chain, sizes[STAGES[name][0]]) for name, chain in chains.items()}
         ways["onednn"]["up"] = parts["up"].packed(*(sizes[name] for name in STAGES["up"]))

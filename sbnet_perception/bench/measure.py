@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import platform
 import re
 import resource
 import sys
@@ -18,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from sbnet_perception.blocks import tuning
 from sbnet_perception.errors import UserError
 
 Row = dict[str, float | str | None]
@@ -117,10 +117,11 @@ def machine() -> Row:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
         cpuinfo = ""
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-    names = set(flags[1].split()) if flags else set()
+    cpu = dict(re.findall(r"^(.*?)\s*:\s*(.*)$", cpuinfo, re.MULTILINE))
+    names = (cpu.get("flags") or cpu.get("Features") or "").split()
+    model = f" (family {cpu['cpu family']}, model {cpu['model']})" if "cpu family" in cpu else ""
     return {
-        "cpu": tuning.cpu_name(),
+        "cpu": (cpu.get("model name") or platform.processor() or platform.machine()) + model,
         "cores": os.cpu_count(),
         "flags": " ".join(flag for flag in _CPU_FLAGS if flag in names),
         "threads": torch.get_num_threads(),

@@ -17,7 +17,8 @@ from sbnet_perception.bench.contest import TOLERANCE
 from sbnet_perception.bench.inputs import Scene
 from sbnet_perception.bench.measure import others_seconds, share_of_others
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import CHANNELS, Voxelizer
+from sbnet_perception.bev.voxelize import CHANNELS, voxels
+from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.messages.pointcloud2 import decode
 from sbnet_perception.messages.raw_cloud import read_cloud
@@ -99,23 +100,19 @@ class Sparse:
 
 
 class DenseInput:
-    """The voxelizer's map in the network's dtype; in half precision only cells that hold points are converted."""
+    """The voxels as a whole map in the network's dtype; only cells that hold points, or held them, are written."""
 
     def __init__(self, grid: Grid, dtype: torch.dtype) -> None:
-        self._grid, self._voxelize = grid, Voxelizer(grid)
-        self._image = None if dtype is torch.float32 else torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
+        self._grid = grid
+        self._image = torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
         self._written = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, points: NDArray[np.float32]) -> Tensor:
         """[1, 33, H, W] in channels_last, valid until the next call."""
-        bev = self._voxelize(points)
-        if self._image is None:
-            return bev
-        row, column, _ = self._grid.cells(points)
+        seen = voxels(torch.from_numpy(points), self._grid)
         self._image[self._written] = 0
-        self._written = torch.from_numpy(np.unique(row.astype(np.int64) * self._grid.width + column))
-        rows = bev.permute(0, 2, 3, 1).reshape(-1, CHANNELS)
-        self._image[self._written] = rows[self._written].to(self._image.dtype)
+        self._written = seen.pixels.flat
+        self._image[self._written] = seen.values().to(self._image.dtype)
         return self._image.view(1, *self._grid.shape, CHANNELS).permute(0, 3, 1, 2)
 
 
@@ -135,12 +132,12 @@ class DenseSide:
         # torch.compile keeps a few variants per function; those of another dtype would crowd out this one's.
         torch.compiler.reset()
         self.pipeline = pipeline
-        self.input = DenseInput(pipeline.grid, current.dtype_of(pipeline))
-        bev = self.input(points)
+        self.input = DenseInput(pipeline.grid, pipeline.network.dtype)
+        bev, network = self.input(points), current.dense_network(pipeline)
         with torch.inference_mode():
-            staged = dense.detectors(pipeline.network, bev)
-            whole = dense.whole(pipeline.network)
-            self._check({**staged, dense.WHOLE: whole}, bev)
+            staged = dense.detectors(network, bev)
+            whole = dense.whole(network)
+            self._check(network, {**staged, dense.WHOLE: whole}, bev)
             by_stage = {name: self._best_laps(way, bev) for name, way in staged.items()}
             self._ways: dict[str, Callable[..., Tensor]] = {**staged, dense.MIXED: dense.mixed(staged, by_stage)}
             self._ways[dense.WHOLE] = lambda bev, lap=None: whole(bev)
@@ -171,8 +168,9 @@ class DenseSide:
         clock.lap("network")
         return clock.laps
 
-    def _check(self, ways: Mapping[str, Callable[..., Tensor]], bev: Tensor) -> None:
-        expected = current.dense_maps(self.pipeline.network, bev).float()
+    @staticmethod
+    def _check(network: Detector, ways: Mapping[str, Callable[..., Tensor]], bev: Tensor) -> None:
+        expected = current.dense_maps(network, bev).float()
         tolerance = 2 * TOLERANCE[current.name_of(bev.dtype)]
         for name, way in ways.items():
             error = float((way(bev).float() - expected).norm() / expected.norm())

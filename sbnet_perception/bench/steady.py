@@ -52,7 +52,7 @@ def measure(
         "input": source.name,
         "grid": config.grid,
         "mask": mask,
-        "dtype": current.name_of(current.dtype_of(pipeline)),
+        "dtype": config.dtype,
         "frames": frames,
         **{f"resident_{name}_mb": at.get(name) for name in ("begin", "middle", "end")},
         "growth_mb": end - begin,

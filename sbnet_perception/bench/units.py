@@ -135,11 +135,11 @@ def _tables(rows: Sequence[Row], sweep: bool) -> list[Table]:
 
 
 def _table(dtype: str, rows: Sequence[Row]) -> Table:
-    headings = ("skipped %", "dense", "best", "sparse", "speed\nup", "all\ntiles", "copy", "lone", "mask")
+    headings = ("skipped %", "dense", "best", "sparse", "speed\nup", "all\ntiles", "lone", "mask")
     table = _empty_table(f"{dtype}, ms; skipped: pixels / tiles; sparse includes mask", ("mask",), headings)
     for row in rows:
         skipped = "/".join(f"{100 * float(row[key] or 0):.1f}" for key in ("pixel_sparsity", "tile_sparsity"))
-        times = [_ms(row[key]) for key in ("all_tiles_ms", "stage_copy_ms", "lone_ms", "mask_ms")]
+        times = [_ms(row[key]) for key in ("all_tiles_ms", "lone_ms", "mask_ms")]
         speed = [_ms(row["dense_ms"]), str(row["dense_best"]), _ms(row["sparse_ms"]), f"{row['speedup']:.1f}"]
         table.add_row(str(row["layer"]), str(row["mask"]), skipped, *speed, *times)
     return table
@@ -147,13 +147,13 @@ def _table(dtype: str, rows: Sequence[Row]) -> Table:
 
 def _sweep_table(dtype: str, rows: Sequence[Row]) -> Table:
     """Speed-up and ours over dense with its 95 % interval, inside a stage and alone."""
-    headings = ("skipped %", "runs", "dense", "ours", "speed\nup", "in a stage", "alone")
+    headings = ("skipped %", "dense", "ours", "speed\nup", "in a stage", "alone")
     title = f"{dtype}, ms; right: ours / dense, median of pairs [95 % interval]"
     table = _empty_table(title, (), headings)
     for row in rows:
         ratios = [f"{row[key]:.2f} [{row[f'{key}_low']:.2f}, {row[f'{key}_high']:.2f}]" for key in RATIOS]
         skipped = f"{100 * float(row['pixel_sparsity'] or 0):.1f}"
-        figures = [skipped, str(row["runs"]), _ms(row["dense_ms"]), _ms(row["sparse_ms"])]
+        figures = [skipped, _ms(row["dense_ms"]), _ms(row["sparse_ms"])]
         table.add_row(str(row["layer"]), *figures, f"{row['speedup']:.1f}", *ratios)
     return table
 

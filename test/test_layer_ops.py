@@ -1,0 +1,318 @@
+"""The operations of the layers: their kernels compute their plain form, on every instruction set of the machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_helpers import (
+    DENSITIES,
+    DTYPES,
+    OPERATIONS,
+    SEEDS,
+    SIDES,
+    SIZES,
+    arguments_of,
+    needs_ops,
+    packed,
+    plain,
+    run,
+    without_windows,
+)
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sbnet_perception.blocks import Pixels
+
+pytestmark = needs_ops
+
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 3e-2}
+# More than 128 inputs are summed in parts.
+CHANNELS = st.integers(1, 40) | st.sampled_from([127, 128, 129, 300])
+OPTIONS = st.fixed_dictionaries(
+    {"kernel": st.sampled_from([1, 3]), "relu": st.booleans(), "stride": st.sampled_from([1, 2])}
+    | {"more": st.integers(0, 2)}
+)
+
+
+def tensors_of(arguments):
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+
+
+# --- numbers
+
+
+def assert_computes_its_plain_form(name, arguments, dtype):
+    found, expected = run(name, arguments), plain(name, arguments)
+    assert found.dtype == dtype and found.shape == expected.shape and found.is_contiguous()
+    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    torch.testing.assert_close(found.double() / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+    return found
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(deadline=None, max_examples=80)
+@given(
+    st.sampled_from(DTYPES), st.tuples(*[CHANNELS] * 3), SIZES, SIDES, st.tuples(*[DENSITIES] * 2), SEEDS, OPTIONS,
+    st.booleans(),
+)  # fmt: skip
+def test_a_kernel_computes_its_plain_form_whoever_packed_the_weights_and_found_the_windows(
+    name, dtype, channels, size, sides, densities, seed, options, keeps_shape
+):
+    channels = (channels[0], channels[0] if keeps_shape else channels[1], channels[2])
+    arguments = arguments_of(name, dtype, channels, size, sides, densities, seed, **options)
+    before = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, arguments)
+    found = assert_computes_its_plain_form(name, arguments, dtype)
+    for other in (packed(arguments, dtype), without_windows(arguments)):
+        assert torch.equal(run(name, other), found)
+    assert all(torch.equal(a, b) for a, b in zip(*map(tensors_of, (arguments, before)), strict=True))
+
+
+def cases(dtype, inputs, size=(1, 12, 12), densities=(1.0, 1.0), **options):
+    """Every kernel, with an odd or even number of channels, that of inputs, also inside."""
+    for kernel in (1, 3):
+        yield "conv", arguments_of("conv", dtype, (inputs, 6, 0), size, densities=densities, kernel=kernel, **options)
+    for outputs in (inputs, 4 * inputs):
+        for stride in (1, 2):
+            channels = (inputs, outputs, inputs)
+            yield (
+                "residual_units",
+                arguments_of("residual_units", dtype, channels, size, densities=densities, stride=stride, **options),
+            )
+    yield "upsample", arguments_of("upsample", dtype, (inputs, 6, inputs), size, densities=densities, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("inputs", [5, 8])
+def test_nan_and_infinity_appear_where_the_plain_form_has_them(dtype, inputs):
+    for name, arguments in cases(dtype, inputs):
+        x = arguments[0]
+        x[5, 3], x[-1, 1], x[-7, 2] = torch.nan, torch.inf, -torch.inf
+        found, expected = run(name, arguments), plain(name, arguments)
+        assert expected.isnan().any() and expected.isfinite().any()
+        for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+            assert torch.equal(kind(found), kind(expected)), (name, kind)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_odd_number_of_channels_is_padded_with_zeros_not_with_what_an_earlier_call_left(dtype):
+    for (name, small), (_, large) in zip(cases(dtype, 5), cases(dtype, 31), strict=True):
+        run(name, (torch.full_like(large[0], torch.nan), *large[1:]))
+        assert_computes_its_plain_form(name, small, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_thread_no_other_tile_and_no_later_call_changes_a_bit(dtype):
+    threads, channels, size = torch.get_num_threads(), (64, 96, 24), (2, 60, 70)
+    for name in OPERATIONS:
+        arguments, results = arguments_of(name, dtype, channels, size, more=2, stride=2), []
+        try:
+            for count in (1, 2, 3, 7):
+                torch.set_num_threads(count)
+                results.append((y := run(name, arguments), y.clone()))
+        finally:
+            torch.set_num_threads(threads)
+        run(name, arguments_of(name, dtype, channels, size, more=2, stride=2, seed=5))
+        assert all(torch.equal(y, results[0][1]) for pair in results for y in pair)
+    # of fewer output pixels each is what it was
+    x, pixels, size, _, *rest = arguments_of("conv", dtype, channels, size)
+    few, all_pixels = torch.rand(2, 60, 70) < 0.1, Pixels.all(size)
+    every = run("conv", (x, pixels, size, all_pixels.lists, *rest))
+    assert torch.equal(run("conv", (x, pixels, size, Pixels.from_mask(few).lists, *rest)), every[few.flatten()])
+
+
+def pointwise(x, weights, shift):
+    """x [P, C] times weights [N, C] plus shift [N]."""
+    pixels, norm = Pixels.all((1, 1, len(x))), torch.stack([torch.ones_like(shift), shift])
+    return run("conv", (x, pixels.lists, pixels.size, pixels.lists, 1, False, weights[:, :, None, None], norm))
+
+
+def numbers_of(dtype):
+    """All finite numbers of a type of 16 bits, as rows of 40."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    return torch.cat([every, every.new_zeros(-len(every) % 40)]).reshape(-1, 40)
+
+
+# The instructions for bfloat16 take its subnormal numbers for 0.
+FLUSHED = {torch.float16: 0.0, torch.bfloat16: torch.finfo(torch.bfloat16).tiny}
+
+
+@pytest.mark.parametrize("dtype", FLUSHED)
+@pytest.mark.parametrize("width", [40, 1])
+def test_every_number_of_16_bits_is_read_and_written_unchanged(dtype, width):
+    x = numbers_of(dtype).reshape(-1, width)
+    y = pointwise(x, torch.eye(width), torch.zeros(width))
+    torch.testing.assert_close(y, x, rtol=0, atol=FLUSHED[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLUSHED)
+@pytest.mark.parametrize("width", [40_000, 1])
+def test_results_are_rounded_to_16_bits_as_torch_rounds_them(dtype, width):
+    numbers = numbers_of(dtype).double().flatten().sort().values
+    ties = ((numbers[1:] + numbers[:-1]) / 2).float()
+    infinity = torch.tensor(torch.inf)
+    beyond = torch.tensor([65519.99, 65520.0, 65536.0, 1e30, 3.4e38, torch.inf, torch.nan])
+    nan = torch.tensor([-1, 2**31 - 1], dtype=torch.int32).view(torch.float32)  # rounded as a number, it would be 0
+    shifts = torch.cat([ties, ties.nextafter(infinity), ties.nextafter(-infinity), -beyond, beyond, nan])
+    for part in shifts.split(width) if width > 1 else shifts[-100:].split(1):
+        y = pointwise(torch.zeros(1, 2, dtype=dtype), torch.zeros(len(part), 2), part)
+        torch.testing.assert_close(y[0], part.to(dtype), rtol=0, atol=FLUSHED[dtype], equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
+def test_every_instruction_set_of_this_machine_computes_the_same(isa):
+    if os.environ.get("SBNET_ISA") or isa == torch.ops.sbnet.isa():
+        pytest.skip("this process runs it")
+    probe = [sys.executable, "-c", "import sbnet_perception.blocks, torch; torch.ops.sbnet.isa()"]
+    environment = {**os.environ, "SBNET_ISA": isa}
+    if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
+        pytest.skip(f"this machine does not run {isa}")
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "computes or nan or padded or bit or 16_bits"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_an_unknown_instruction_set_is_an_error_of_the_import():
+    command = [sys.executable, "-c", "import sbnet_perception.blocks"]
+    environment = {**os.environ, "SBNET_ISA": "mmx"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode and "SBNET_ISA is 'mmx'; this machine runs " in done.stderr
+
+
+# --- as torch demands them
+
+
+def small(name, dtype=torch.float64, **options):
+    return arguments_of(name, dtype, (4, 3, 2), sides=(2, 1), stride=2, more=1, **options)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_gradients_are_those_of_the_function(name):
+    arguments = small(name)
+    wanted = [a for a in tensors_of(arguments) if a.dtype == torch.float64 and a.numel()]
+
+    def function(*values):
+        given = dict(zip(map(id, wanted), values, strict=True))
+        return run(name, tree_map(lambda a: given.get(id(a), a), arguments))
+
+    inputs = [a.clone().requires_grad_() for a in wanted]
+    assert torch.autograd.gradcheck(function, inputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_operations_are_registered_as_torch_demands(name, dtype):
+    operation = getattr(torch.ops.sbnet, name).default
+    arguments = small(name, dtype)
+    torch.library.opcheck(operation, packed(arguments, dtype), test_utils=("test_schema", "test_faketensor"))
+    for tensor in tensors_of(arguments):
+        tensor.requires_grad_(tensor.is_floating_point() and tensor.numel() > 0)
+    torch.library.opcheck(operation, arguments)
+
+
+def test_what_makes_their_lists_is_registered_as_torch_demands():
+    indices = torch.tensor([[0, 1, 1], [1, 0, 2]], dtype=torch.int32)
+    torch.library.opcheck(torch.ops.sbnet.tile_pixels.default, (indices, (2, 3), (2, 5, 8)))
+    for dtype in DTYPES:
+        weight = torch.ones(3, 5, 2, 2, dtype=torch.promote_types(dtype, torch.float32))
+        torch.library.opcheck(torch.ops.sbnet.pack_weights.default, (weight, torch.empty(0, dtype=dtype)))
+
+
+# --- what is refused
+
+
+def changed(name, **changes):
+    names = [a.name for a in getattr(torch.ops.sbnet, name).default._schema.arguments]
+    arguments = dict(zip(names, arguments_of(name, torch.float32, (4, 4, 4)), strict=True))
+    return [value(arguments[key]) if callable(value := changes.get(key)) else arguments[key] for key in names]
+
+
+def nth(place, change):
+    return lambda values: [change(v) if i == place else v for i, v in enumerate(values)]
+
+
+WRONG = [
+    ("conv", {"x": lambda x: x[:-1]}, r"x must be contiguous \[\d+, C\], a row per stored pixel"),
+    ("conv", {"x": lambda x: x.T.contiguous().T}, "x must be contiguous"),
+    ("conv", {"x": lambda x: x.int()}, "x must be float32.* got Int"),
+    ("conv", {"x": lambda x: x[:, :3].contiguous()}, r"weight must be \[4, 3, 3, 3\], got Float \[4, 4, 3, 3\]"),
+    ("conv", {"x": lambda x: torch.ones(len(x), 46_341)}, "x must have 1 to 46340 channels, got 46341"),
+    ("conv", {"x": lambda x: x[:, :0]}, "x must have 1 to 46340 channels, got 0"),
+    ("conv", {"kernel": lambda _: 5}, "kernel must be 1 or 3, got 5"),
+    ("conv", {"norm": lambda n: n.double()}, r"norm must be contiguous Float \[2, 4\]"),
+    ("conv", {"norm": lambda n: n[:, :0]}, r"norm must be \[2, C\]"),
+    ("conv", {"norm": lambda n: torch.ones(2, 46_341)}, "norm must be .* 1 to 46340 channels"),
+    ("conv", {"weight": lambda w: w.double()}, "weight must be Float, got Double"),
+    ("conv", {"weight": lambda w: torch.ones(9, dtype=torch.uint8)}, r"weight must be \d+ packed bytes, .*4 input"),
+    ("conv", {"size": lambda _: (2, 8, 6)}, r"start of x must be contiguous int32 \[17\]"),
+    ("conv", {"size": lambda _: (2, 7)}, r"size"),
+    ("conv", {"x_pixels": lambda lists: lists[:2]}, "pixels of x must be 3 or 5 lists, got 2"),
+    ("conv", {"x_pixels": nth(2, lambda flat: flat.int())}, r"positions of x must be contiguous int64 \[P\]"),
+    ("conv", {"y_pixels": nth(2, lambda flat: flat[1:])}, "runs of y must hold as many pixels as"),
+    ("conv", {"y_pixels": nth(1, lambda runs: runs.long())}, r"runs of y must be contiguous int32 \[R, 3\]"),
+    ("conv", {"y_pixels": nth(1, lambda runs: runs[:-1])}, "start of y must end with the number of runs"),
+    ("conv", {"y_pixels": nth(4, lambda runs: runs[:-1])}, "start of y must end with the number of runs"),
+    ("upsample", {"skip": lambda x: x.double()}, "skip must have the dtype of x"),
+    ("upsample", {"skip": lambda x: x[1:]}, "skip must be contiguous"),
+    ("upsample", {"x_pixels": nth(0, lambda start: start[:-1])}, r"start of x must be contiguous int32 \[9\]"),
+    ("upsample", {"lateral": lambda w: w[:, 1:]}, r"lateral must be \[4, 4, 1, 1\]"),
+    ("residual_units", {"stride": lambda _: 3}, "stride must be 1 or 2, got 3"),
+    ("residual_units", {"stride": lambda _: 2}, "without projection must keep the shape"),
+    ("residual_units", {"channels": lambda _: 0}, "channels must be 1 to 46340, got 0"),
+    ("residual_units", {"channels": lambda _: 46_341}, "channels must be 1 to 46340, got 46341"),
+    ("residual_units", {"weights": lambda w: w[:-1]}, "7 tensors per unit"),
+    ("residual_units", {"weights": lambda w: []}, "7 tensors per unit"),
+    ("residual_units", {"weights": lambda w: w + w[:-1] + [w[1]]}, "only the first unit may have a projection"),
+    ("residual_units", {"weights": nth(4, lambda n: n[:, 1:])}, "conv_norm must be"),
+    ("voxel_conv", {"bits": lambda b: b.int()}, r"bits must be contiguous int64"),
+    ("voxel_conv", {"bits": lambda b: b | 8}, "bits are beyond channel 2"),
+    ("voxel_conv", {"last": lambda v: v[1:]}, "last must be contiguous float32"),
+    ("voxel_conv", {"channels": lambda _: 65}, "channels must be 2 to 64, got 65"),
+    ("voxel_conv", {"weight": lambda w: w[..., :4]}, r"weight must be contiguous \[9, 4, 16\]"),
+    ("voxel_conv", {"like": lambda x: x.int()}, "must be float32"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "named"), WRONG, ids=lambda value: str(value)[:30])
+def test_a_wrong_argument_of_a_kernel_is_named(name, changes, named):
+    with pytest.raises(RuntimeError, match=f"^{name}: .*{named}"):
+        run(name, changed(name, **changes))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "named"),
+    [
+        ((2, 4, 5, 5), torch.float32, r"weight must be \[N, K, 1, 1\], .* got Float \[2, 4, 5, 5\]"),
+        ((1, 2, 3), torch.float32, r"weight must be \[N, K, 1, 1\]"),
+        ((0, 4, 1, 1), torch.float32, "weight must have 1 to 46340 input and output channels"),
+        ((1, 46_341, 1, 1), torch.float32, "weight must have 1 to 46340 input and output channels"),
+        ((1, 2, 1, 1), torch.float64, "weight must be Float, got Double"),
+        ((1, 2, 1, 1), torch.bfloat16, "weight must be Float, got BFloat16"),
+    ],
+)
+def test_weights_that_no_kernel_reads_are_not_packed(shape, dtype, named):
+    with pytest.raises(RuntimeError, match=f"^pack_weights: {named}"):
+        torch.ops.sbnet.pack_weights(torch.ones(shape, dtype=dtype), torch.empty(0))
+
+
+@pytest.mark.skipif("SBNET_OPS" in os.environ, reason="the address sanitizer needs more memory than the limit")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_too_little_memory_for_a_thread_is_an_error_that_says_so(threads):
+    arguments = list(arguments_of("residual_units", torch.float32, (2, 2, 512), (1, 3, 2**18), (1, 2**18), (1.0, 1.0)))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before, threads_before = resource.getrlimit(resource.RLIMIT_AS), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, before[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"out of memory: a layer needs [0-9]{10} bytes of scratch memory"):
+            run("residual_units", arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        torch.set_num_threads(threads_before)
