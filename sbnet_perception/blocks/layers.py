@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from sbnet_perception.blocks import layer_ops, layer_plain
-from sbnet_perception.blocks.layer_ops import ConvWeights, UnitWeights, UpsampleWeights, VoxelWeights, packed
+from sbnet_perception.blocks.layer_ops import ConvWeights, UnitWeights, UpsampleWeights, packed
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.pixels import Pixels, Size
 from sbnet_perception.blocks.plain import check_image
@@ -83,6 +83,17 @@ def _whole(x: Tensor) -> SparseMap:
     return SparseMap(rows_of(x), Pixels.all((x.shape[0], x.shape[2], x.shape[3]), x.device))
 
 
+def _forward(layer: Any, x: Any, tiles: Tiles | None, channels: int) -> Any:
+    """A layer of one input and stride 1: ``layer.dense``, or ``layer.sparse`` of all pixels or of those stored."""
+    x = _checked("x", x, layer, channels)
+    if isinstance(x, SparseMap):
+        return layer.sparse(x, _output(tiles, x.pixels.size))
+    if tiles is None:
+        return layer.dense(x)
+    whole = _whole(x)
+    return layer.sparse(whole, _output(tiles, whole.pixels.size)).dense()
+
+
 def _sums(weight: Tensor) -> Tensor:
     """A weight in the dtype of the sums."""
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
@@ -100,22 +111,20 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
-        x = _checked("x", x, self, self.conv.in_channels)
-        if isinstance(x, SparseMap):
-            return self._sparse(x, _output(tiles, x.pixels.size))
-        if tiles is None:
-            y: Tensor = self.norm(self.conv(x)).relu_()
-            return y
-        whole = _whole(x)
-        return self._sparse(whole, _output(tiles, whole.pixels.size)).dense()
+        y: Map = _forward(self, x, tiles, self.conv.in_channels)
+        return y
 
-    def _sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
-        if self.training:
-            return SparseMap(layer_plain.conv(x.values, x.pixels, output, self.conv.weight, self._after), output)
-        return layer_ops.conv(x, output, self.weights(), self.conv.kernel_size[0], relu=True)
+    def dense(self, x: Tensor) -> Tensor:
+        """All of the map."""
+        y: Tensor = self.norm(self.conv(x)).relu_()
+        return y
 
-    def _after(self, rows: Tensor) -> Tensor:
-        return self.norm.rows(rows).relu()
+    def sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
+        """The pixels ``output``."""
+        if not self.training:
+            return layer_ops.conv(x, output, self.weights(), self.conv.kernel_size[0], relu=True)
+        y = layer_plain.conv(x.values, x.pixels, output, self.conv.weight, lambda rows: self.norm.rows(rows).relu())
+        return SparseMap(y, output)
 
     def weights(self) -> ConvWeights:
         """What the operation takes."""
@@ -138,17 +147,14 @@ class VoxelConvUnit(ConvUnit):
             raise ValueError(f"x must have {self.conv.in_channels} channels, as the layer's weights, got {x.channels}")
         output, dtype = _output(tiles, x.pixels.size), self.conv.weight.dtype
         if self.training:
-            return self._sparse(SparseMap(x.values().to(dtype), x.pixels), output)
-        autocasts = _autocasts(x.last.device) and dtype is not torch.float64
-        dtype = torch.get_autocast_dtype(x.last.device.type) if autocasts else dtype
-        return layer_ops.voxel_conv(x, output, self._voxel_weights(), dtype)
-
-    def _voxel_weights(self) -> VoxelWeights:
-        return layer_ops.voxel_weights(*self.weights())
+            return self.sparse(SparseMap(x.values().to(dtype), x.pixels), output)
+        if _autocasts(x.last.device) and dtype is not torch.float64:
+            dtype = torch.get_autocast_dtype(x.last.device.type)
+        return layer_ops.voxel_conv(x, output, layer_ops.voxel_weights(*self.weights()), dtype)
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for voxels on ``device``, with results of ``dtype``, as it is now."""
-        weights = packed(self._voxel_weights(), dtype, device)
+        weights = packed(layer_ops.voxel_weights(*self.weights()), dtype, device)
         return lambda x, tiles: layer_ops.voxel_conv(x, _output(tiles, x.pixels.size), weights, dtype)
 
 
@@ -160,13 +166,16 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:  # type: ignore[override]
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
-        x = _checked("x", x, self, self.in_channels)
-        if isinstance(x, SparseMap):
-            return layer_ops.conv(x, _output(tiles, x.pixels.size), self.weights(), 1, relu=False)
-        if tiles is None:
-            return super().forward(x)
-        whole = _whole(x)
-        return layer_ops.conv(whole, _output(tiles, whole.pixels.size), self.weights(), 1, relu=False).dense()
+        y: Map = _forward(self, x, tiles, self.in_channels)
+        return y
+
+    def dense(self, x: Tensor) -> Tensor:
+        """All of the map."""
+        return super().forward(x)
+
+    def sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
+        """The pixels ``output``."""
+        return layer_ops.conv(x, output, self.weights(), 1, relu=False)
 
     def weights(self) -> ConvWeights:
         """What the operation takes."""
@@ -224,7 +233,8 @@ class UpsampleUnit(nn.Module):
 
     def weights(self) -> UpsampleWeights:
         """What the operation takes."""
-        return UpsampleWeights(_sums(self.up.weight.transpose(0, 1)), _sums(self.lateral.weight), self.norm.scale_and_shift())
+        up, lateral = _sums(self.up.weight.transpose(0, 1)), _sums(self.lateral.weight)
+        return UpsampleWeights(up, lateral, self.norm.scale_and_shift())
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
