@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,9 @@ ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "o
 SEED = 0
 
 
-def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> DetectorConfig:
+def configured(
+    grid: str, dtype: str, mask: str = "", weights: str = "", region: Sequence[float] = DetectorConfig.region
+) -> DetectorConfig:
     """The detector's configuration; an empty mask is the default one.
 
     Raises:
@@ -40,7 +42,7 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
         where = MaskConfig(expression=mask) if mask else MaskConfig()
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
-    return DetectorConfig(grid=grid, weights=weights, dtype=dtype, mask=where)
+    return DetectorConfig(grid=grid, region=tuple(region), weights=weights, dtype=dtype, mask=where)  # type: ignore[arg-type]
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
@@ -52,10 +54,16 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
             raise
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "seeded.safetensors"
-            network = initialize(Detector(len(config.classes), NetworkConfig.of_grid(config.grid)), SEED)
-            save_weights(file, network, config.grid, config.classes, {"seed": SEED})
+            network = initialize(Detector(len(config.classes), NetworkConfig()), SEED)
+            save_weights(file, network, config.cell_size, config.objects, {"seed": SEED})
             return Pipeline(replace(config, weights=str(file))), f"untrained, seed {SEED}"
     return Pipeline(config), weights.name
+
+
+def grid_of(config: DetectorConfig) -> str:
+    """The grid's name, and its region where that is not the default one."""
+    region = "" if config.region == DetectorConfig.region else "".join(f" {bound:g}" for bound in config.region)
+    return config.grid + region
 
 
 def dtype_of(pipeline: Pipeline) -> torch.dtype:
@@ -88,7 +96,7 @@ def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
     pixels = Pixels.all((1, *maps.shape[2:]))
     logits, size, orientation = rows.split([classes, 6, 2], 1)
     prediction = Prediction(logits, size, orientation, pixels, {})
-    return nms(decode(prediction, pipeline.grid, config.score_threshold), config.nms_iou, config.max_detections)
+    return nms(decode(prediction, pipeline.grid, min(config.thresholds)), config.nms_iou, config.max_detections)
 
 
 def sparse_network(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections, decode, nms
@@ -55,7 +54,7 @@ class Pipeline:
             WeightsError: the weights are missing, corrupt or for something else.
         """
         self.config = config
-        self.grid = Grid.named(config.grid)
+        self.grid = config.raster
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config)
@@ -88,7 +87,7 @@ class Pipeline:
         where = computation_mask(points, self.grid, road, self.config.mask, predicted)
         prediction, count = self._compute(points, where.mask, clock)
         # Active positions become boxes; the better of two that overlap stays.
-        detections = decode(prediction, self.grid, self.config.score_threshold)
+        detections = decode(prediction, self.grid, min(self.config.thresholds))
         detections = nms(detections, self.config.nms_iou, self.config.max_detections)
         clock.lap("nms")
         return PipelineResult(
