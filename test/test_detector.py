@@ -17,6 +17,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.boxes import Detections, bev_iou, corners_bev, decode, nms, reference_nms
+from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, Prediction, initialize
 from sbnet_perception.detector.pipeline import Pipeline
@@ -34,7 +35,7 @@ def network():
 @pytest.fixture
 def weights(tmp_path, network):
     path = tmp_path / "small.safetensors"
-    save_weights(path, network, "compact", ("vehicle",), {"data": "none, random"})
+    save_weights(path, network, 0.2, (VEHICLE,), {"data": "none, random"})
     return path
 
 
@@ -186,7 +187,7 @@ def test_decoding_puts_a_box_where_its_targets_say():
 
     grid = Grid.named("compact")
     truth = np.array([[23.4, -3.1, 0.9, 4.6, 1.9, 1.5, 0.4], [60.0, 12.0, 1.2, 9.0, 2.5, 3.0, -2.8]], np.float32)
-    targets = make_targets(truth, np.array([50, 50]), grid)
+    targets = make_targets(truth, np.array([50, 50]), np.array([0, 0]), (VEHICLE,), grid)
     logits = torch.from_numpy(np.where(targets.label == 1, 5.0, -5.0))[None, None]
     values = torch.from_numpy(targets.regression)[None]
     computed = torch.from_numpy(targets.label == 1)[None]
@@ -254,9 +255,9 @@ def damaged(path, kind, network):
         torch.save(network.state_dict(), path)
     elif kind == "no metadata":
         save_file(network.state_dict(), path)
-    elif kind in ("another grid", "another class list"):
-        grid, classes = ("paper", ("vehicle",)) if "grid" in kind else ("compact", ("car",))
-        save_weights(path, network, grid, classes, {})
+    elif kind in ("other cells", "another class list"):
+        size, entry = (0.05, VEHICLE) if "cells" in kind else (0.2, replace(VEHICLE, name="car"))
+        save_weights(path, network, size, (entry,), {})
     else:
         state = dict(network.state_dict())
         name = "header.0.conv.weight"
@@ -272,8 +273,8 @@ def damaged(path, kind, network):
         ("truncated", "not a readable safetensors"),
         ("pickle", "not a readable safetensors"),
         ("no metadata", "does not say"),
-        ("another grid", "'paper'.*'compact'"),
-        ("another class list", r"\['car'\].*\['vehicle'\]"),
+        ("other cells", "cells of 0.05 m.*0.2 m; choose the grid"),
+        ("another class list", r"\['car'\].*\['vehicle'\]; set the parameter classes"),
         ("another shape", r"header.0.conv.weight is \(3, 3\), expected \(8, 8, 3, 3\)"),
         ("NaN", "NaN"),
     ],

@@ -14,6 +14,7 @@ import torch
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxelize
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import NetworkConfig
 from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import save_weights
@@ -60,16 +61,16 @@ def test_a_second_detection_of_the_same_vehicle_is_false_and_an_uncounted_vehicl
 
 def test_detections_outside_the_labelled_view_are_counted_apart():
     frame = LabelledFrame(
-        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.radians(40)
+        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.array([0]), np.radians(40)
     )
     found = detections([CAR, [5, 15, 0, 4, 2, 1, 0], [50, 0, 0, 4, 2, 1, 0]], [0.9, 0.8, 0.7])
     result = evaluate_real(found, frame, GRID)
-    assert (result.found, result.vehicles, result.false_positives, result.outside_view) == (1, 1, 1, 1)
+    assert (result.found, result.objects, result.false_positives, result.outside_view) == (1, 1, 1, 1)
 
 
 def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
     boxes = np.float32([CAR, [50, -5, 1, 4.5, 1.9, 1.6, 0], [-1.0, 0, 1, 4.5, 1.9, 1.6, 0]])
-    targets = make_targets(boxes, np.array([100, 2, 100]), GRID)
+    targets = make_targets(boxes, np.array([100, 2, 100]), np.zeros(3, np.int64), (VEHICLE,), GRID)
     assert targets.label[int(21 / 0.8), int(20 / 0.8)] == 1
     assert targets.label[int(15 / 0.8), int(50 / 0.8)] == -1
     assert targets.label[25, 0] == -1, "a vehicle whose centre lies outside the grid is ignored where it reaches in"
@@ -81,7 +82,7 @@ def test_a_vehicle_whose_core_is_not_computed_is_learned_from_the_part_that_is()
     rear = int((20.0 - 1.9) / 0.8)
     computed[:, : rear + 1] = True
     box = np.float32([[20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.0]])
-    targets = make_targets(box, np.array([50]), GRID, computed)
+    targets = make_targets(box, np.array([50]), np.array([0]), (VEHICLE,), GRID, computed)
     rows, columns = np.nonzero(targets.label == 1)
     assert len(rows) > 0 and (columns <= rear).all()
     assert targets.regression[3, rows, columns] == pytest.approx(20.0 - (columns + 0.5) * 0.8, abs=1e-5)
@@ -195,11 +196,11 @@ def test_a_folder_without_frames_is_named(tmp_path):
 
 
 def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
-    network = initialize(Detector(config=NetworkConfig.of_grid("compact")), 3)
-    save_weights(tmp_path / "first.safetensors", network, "compact", ("vehicle",), {})
+    network = initialize(Detector(), 3)
+    save_weights(tmp_path / "first.safetensors", network, 0.2, (VEHICLE,), {})
     trainer = Trainer(TrainConfig(start=str(tmp_path / "first.safetensors")), "scenes")
     assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), network.parameters(), strict=True))
     other = initialize(Detector(config=NetworkConfig(tiles=(8, 8, 4, 4, 2))), 3)
-    save_weights(tmp_path / "other.safetensors", other, "compact", ("vehicle",), {})
+    save_weights(tmp_path / "other.safetensors", other, 0.2, (VEHICLE,), {})
     with pytest.raises(UserError, match="--start"):
         Trainer(TrainConfig(start=str(tmp_path / "other.safetensors")), "scenes")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -259,11 +260,11 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
     for name, spec in TrainConfig.__dataclass_fields__.items():
-        several = isinstance(spec.default, tuple)
-        kind, count = (type(spec.default[0]), 4 if name == "region" else "+") if several else (type(spec.default), None)
-        default = " ".join(map(str, spec.default)) if several else spec.default
-        text = f"{spec.metadata['help']} (default {default})"
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, nargs=count, default=spec.default, help=text)
+        default: Any = spec.default
+        count: dict[str, Any] = {"nargs": 4 if name == "region" else "+"} if isinstance(default, tuple) else {}
+        kind, text = (type(default[0]), " ".join(map(str, default))) if count else (type(default), default)
+        text = f"{spec.metadata['help']} (default {text})"
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text, **count)
     parser.add_argument(
         "--work",
         type=Path,
@@ -281,8 +282,9 @@ def _options(config: TrainConfig) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    values = {name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__}
-    config = TrainConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__}
+    given |= {name: tuple(given[name]) for name in ("region", "classes")}
+    config = TrainConfig(**given)
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     if arguments.threads:
