@@ -59,6 +59,18 @@ def test_a_scene_repeats_from_its_seed_and_differs_between_seeds() -> None:
     assert not _same(first, sample_scene(6, REGION)[0])
 
 
+def test_a_scene_of_a_region_all_around_has_points_road_and_vehicles_behind() -> None:
+    seen = [sample_scene(seed, (-70.4, 70.4, -40.0, 40.0)) for seed in range(3)]
+    points, boxes = (np.concatenate([getattr(frame, name) for frame, _ in seen]) for name in ("points", "boxes"))
+    for rows in (points, boxes):
+        assert 0.2 < (rows[:, 0] < 0).mean() < 0.8
+        assert (np.abs(rows[:, :2]).max(0) <= (71.5, 41.1)).all() and (np.abs(rows[:, :2]).max(0) > (60, 30)).all()
+    for frame, road in seen:
+        behind = frame.map_from_base.apply(np.array([(-x, 0.0) for x in range(5, 30)]))
+        column, row = np.floor(road.origin.inverse().apply(behind) / road.resolution).astype(int).T
+        assert road.cells[row, column].mean() > 0.5
+
+
 def test_a_drive_repeats_from_its_seed_however_often_it_is_iterated(
     drive: tuple[Drive, list[SimulatedFrame]],
 ) -> None:

@@ -91,9 +91,7 @@ class _Canvas:
         width, height = size
         self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self._figure)
-        self._axes = self._figure.add_axes(
-            (SIDES, LEGEND / height, 1 - 2 * SIDES, 1 - (TITLE + LEGEND) / height)
-        )
+        self._axes = self._figure.add_axes((SIDES, LEGEND / height, 1 - 2 * SIDES, 1 - (TITLE + LEGEND) / height))
         self._scale = min(1.0, width / PICTURE_WIDTH + 0.16)
         self._point_size, self._names = point_size, names
 

@@ -75,9 +75,7 @@ def numbered(
     A label that several classes have counts as the first of them.
     """
     position = {
-        label: number
-        for number in reversed(range(len(classes)))
-        for label in classes[number].labels.get(data_set, ())
+        label: number for number in reversed(range(len(classes))) for label in classes[number].labels.get(data_set, ())
     }
     numbers = np.array([position.get(str(label), -1) for label in labels], np.int64)
     return numbers >= 0, numbers[numbers >= 0]

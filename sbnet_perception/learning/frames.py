@@ -92,9 +92,7 @@ _SOURCES = {
 }
 
 
-def real_frames(
-    folder: Path, grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)
-) -> Iterator[LabelledFrame]:
+def real_frames(folder: Path, grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
 
     Raises:
