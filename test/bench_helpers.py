@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
+from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import NetworkConfig
 from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import save_weights
@@ -37,5 +39,5 @@ def tiny_detector(dtype: torch.dtype = torch.float32) -> Detector:
 def tiny_weights(folder: Path, grid: str = "compact") -> Path:
     """The tiny detector as a weights file of a grid."""
     path = folder / f"{grid}.safetensors"
-    save_weights(path, tiny_detector(), grid, ("vehicle",), {})
+    save_weights(path, tiny_detector(), NAMED_RESOLUTIONS[grid], (VEHICLE,), {})
     return path

@@ -32,6 +32,7 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from sbnet_perception.desk.session import ChildProcess, Session
+from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import NetworkConfig
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import save_weights
@@ -55,7 +56,8 @@ TINY = NetworkConfig(
 def tiny_weights(path: Path, classes: tuple[str, ...] = ("vehicle",), shape: NetworkConfig = TINY) -> Path:
     """Weights of an untrained network, a small one by default."""
     torch.manual_seed(0)
-    save_weights(path, Detector(len(classes), shape), "compact", classes, {"made by": "a test"})
+    entries = [ObjectClass(name, "#ffffff") for name in classes]
+    save_weights(path, Detector(len(classes), shape), 0.2, entries, {"made by": "a test"})
     return path
 
 

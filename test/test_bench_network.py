@@ -139,7 +139,7 @@ def missing(name: str) -> None:
 
 def test_a_grid_without_weights_gets_seeded_ones_and_says_so(monkeypatch):
     monkeypatch.setattr(current, "Pipeline", lambda config: config.weights)
-    monkeypatch.setattr(current.NetworkConfig, "of_grid", lambda grid: TINY)
+    monkeypatch.setattr(current, "NetworkConfig", lambda: TINY)
     monkeypatch.setattr("sbnet_perception.detector.weights.resource", missing)
     weights, origin = current.open_pipeline(current.configured("paper", "float32"))
     assert weights.endswith("seeded.safetensors") and origin == "untrained, seed 0"

@@ -17,6 +17,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.boxes import Detections, bev_iou, corners_bev, decode, nms, reference_nms
+from sbnet_perception.detector.classes import CLASSES, VEHICLE, ObjectClass
 from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, Prediction, initialize
 from sbnet_perception.detector.pipeline import Pipeline
@@ -34,7 +35,7 @@ def network():
 @pytest.fixture
 def weights(tmp_path, network):
     path = tmp_path / "small.safetensors"
-    save_weights(path, network, "compact", ("vehicle",), {"data": "none, random"})
+    save_weights(path, network, 0.2, (VEHICLE,), {"data": "none, random"})
     return path
 
 
@@ -186,7 +187,7 @@ def test_decoding_puts_a_box_where_its_targets_say():
 
     grid = Grid.named("compact")
     truth = np.array([[23.4, -3.1, 0.9, 4.6, 1.9, 1.5, 0.4], [60.0, 12.0, 1.2, 9.0, 2.5, 3.0, -2.8]], np.float32)
-    targets = make_targets(truth, np.array([50, 50]), grid)
+    targets = make_targets(truth, np.array([50, 50]), np.array([0, 0]), (VEHICLE,), grid)
     logits = torch.from_numpy(np.where(targets.label == 1, 5.0, -5.0))[None, None]
     values = torch.from_numpy(targets.regression)[None]
     computed = torch.from_numpy(targets.label == 1)[None]
@@ -254,9 +255,9 @@ def damaged(path, kind, network):
         torch.save(network.state_dict(), path)
     elif kind == "no metadata":
         save_file(network.state_dict(), path)
-    elif kind in ("another grid", "another class list"):
-        grid, classes = ("paper", ("vehicle",)) if "grid" in kind else ("compact", ("car",))
-        save_weights(path, network, grid, classes, {})
+    elif kind in ("other cells", "another class list"):
+        size, entry = (0.05, VEHICLE) if "cells" in kind else (0.2, replace(VEHICLE, name="car"))
+        save_weights(path, network, size, (entry,), {})
     else:
         state = dict(network.state_dict())
         name = "header.0.conv.weight"
@@ -272,8 +273,8 @@ def damaged(path, kind, network):
         ("truncated", "not a readable safetensors"),
         ("pickle", "not a readable safetensors"),
         ("no metadata", "does not say"),
-        ("another grid", "'paper'.*'compact'"),
-        ("another class list", r"\['car'\].*\['vehicle'\]"),
+        ("other cells", "cells of 0.05 m.*0.2 m; choose the grid"),
+        ("another class list", r"\['car'\].*\['vehicle'\]; set the parameter classes"),
         ("another shape", r"header.0.conv.weight is \(3, 3\), expected \(8, 8, 3, 3\)"),
         ("NaN", "NaN"),
     ],
@@ -304,7 +305,53 @@ def test_weights_that_describe_an_impossible_network_are_refused_before_it_is_bu
         Pipeline(DetectorConfig(weights=str(weights)))
 
 
-@pytest.mark.parametrize("values", [{"grid": "huge"}, {"score_threshold": 1.5}, {"max_detections": 0}, {"classes": ()}])
-def test_a_configuration_out_of_range_names_the_field(values):
-    with pytest.raises(ValueError, match=next(iter(values))):
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"grid": "huge"}, "compact, paper"),
+        ({"score_threshold": 1.5}, r"\[0, 1\]"),
+        ({"max_detections": 0}, r"\[1, 10000\]"),
+        ({"classes": ()}, "at least one of vehicle"),
+        ({"classes": ("vehicle", "unicorn")}, "unicorn.*give at least one of vehicle"),
+        ({"classes": ("vehicle", "vehicle")}, "none of them twice"),
+        ({"region": (0.0, 70.4, -20.0)}, "give x_min, x_max, y_min, y_max"),
+        ({"region": (0.0, 70.5, -20.0, 20.0)}, r"x range \[0.0, 70.5\) m must hold a whole number of cells of 0.2 m"),
+        ({"region": (0.0, -70.4, -20.0, 20.0)}, "x range"),
+        ({"region": (0.0, float("inf"), -20.0, 20.0)}, "finite"),
+        ({"region": (-1000.0, 1000.0, -1000.0, 1000.0)}, "10000 x 10000 cells.*smaller"),
+    ],
+)
+def test_a_configuration_out_of_range_names_the_field_and_what_is_allowed(values, says):
+    with pytest.raises(ValueError, match=f"^{next(iter(values))} is .*{says}"):
         DetectorConfig(**values)
+
+
+@pytest.mark.parametrize("values", [{"colour": "red"}, {"core": 0.0}, {"least_points": 0}, {"score_threshold": 2}])
+def test_an_entry_of_the_table_of_classes_out_of_range_names_the_field(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        replace(VEHICLE, **values)
+
+
+def test_classes_have_their_own_thresholds_and_suppress_each_other_within_a_group(monkeypatch):
+    table = (("car", None, "large"), ("person", 0.3, ""), ("truck", 0.6, "large"), ("dog", 0.0, ""))
+    for name, threshold, group in table:
+        monkeypatch.setitem(CLASSES, name, ObjectClass(name, "#123456", score_threshold=threshold, nms_group=group))
+    config = DetectorConfig(classes=("car", "person", "truck", "dog"), score_threshold=0.5)
+    assert config.thresholds == (0.5, 0.3, 0.6, 0.0)
+    car, person, truck, dog = config.nms_groups
+    assert car == truck and len({car, person, dog}) == 3
+
+
+def test_weights_work_in_any_region_and_find_behind_what_is_in_front(weights):
+    around = (-35.2, 35.2, -20.0, 20.0)
+    everywhere = MaskConfig("everywhere")
+    front, both = (
+        Pipeline(DetectorConfig(weights=str(weights), mask=everywhere, score_threshold=0.0, nms_iou=0.0, region=region))
+        for region in (DetectorConfig.region, around)
+    )
+    moved = cloud() - np.float32([35.2, 0, 0, 0])
+    assert both.grid.bounds == around and both(moved).points_in_range == front(cloud()).points_in_range
+    expected, found = front(cloud()).detections, both(moved).detections
+    assert len(found) > 0 and found.boxes[:, 0].min() < 0
+    assert found.scores == pytest.approx(expected.scores, abs=1e-5)
+    assert found.boxes + np.float32([35.2, 0, 0, 0, 0, 0, 0]) == pytest.approx(expected.boxes, abs=1e-3)

@@ -32,6 +32,7 @@ from ros_process import (
 )
 from sensor_msgs.msg import PointCloud2, PointField
 
+from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import load_network, save_weights
 
@@ -272,7 +273,7 @@ def test_29_boxes_that_are_not_finite_never_leave_the_node(
     robot: Robot, reconfigured: Any, weights: Path, tmp_path: Path
 ) -> None:
     spoilt = tmp_path / "spoilt.safetensors"
-    save_weights(spoilt, exploding(weights), "compact", ("vehicle",), {})
+    save_weights(spoilt, exploding(weights), 0.2, (VEHICLE,), {})
     reconfigured(weights=str(spoilt))
     assert len(robot.detect().detections) == 0
     robot.wait_printed("ERROR.*boxes not finite or huge")

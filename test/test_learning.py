@@ -6,20 +6,22 @@ import itertools
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import voxelize
+from sbnet_perception.bev.voxelize import voxelize, voxels
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.detector.config import NetworkConfig
+from sbnet_perception.detector.classes import CLASSES, VEHICLE, ObjectClass
+from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
-from sbnet_perception.learning.evaluate import evaluate_real
+from sbnet_perception.learning.evaluate import evaluate_real, evaluate_simulated
 from sbnet_perception.learning.frames import LabelledFrame, real_frames
 from sbnet_perception.learning.losses import detection_loss, focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
@@ -32,8 +34,9 @@ GRID = Grid.named("compact")
 CAR = [20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.5]
 
 
-def detections(boxes, scores):
-    return Detections(np.float32(boxes).reshape(-1, 7), np.float32(scores), np.zeros(len(scores), np.int64))
+def detections(boxes, scores, classes=None):
+    classes = np.zeros(len(scores), np.int64) if classes is None else np.array(classes)
+    return Detections(np.float32(boxes).reshape(-1, 7), np.float32(scores), classes)
 
 
 def test_average_precision_is_the_area_under_the_curve():
@@ -60,16 +63,16 @@ def test_a_second_detection_of_the_same_vehicle_is_false_and_an_uncounted_vehicl
 
 def test_detections_outside_the_labelled_view_are_counted_apart():
     frame = LabelledFrame(
-        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.radians(40)
+        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.array([0]), np.radians(40)
     )
     found = detections([CAR, [5, 15, 0, 4, 2, 1, 0], [50, 0, 0, 4, 2, 1, 0]], [0.9, 0.8, 0.7])
     result = evaluate_real(found, frame, GRID)
-    assert (result.found, result.vehicles, result.false_positives, result.outside_view) == (1, 1, 1, 1)
+    assert (result.found, result.objects, result.false_positives, result.outside_view) == (1, 1, 1, 1)
 
 
 def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
     boxes = np.float32([CAR, [50, -5, 1, 4.5, 1.9, 1.6, 0], [-1.0, 0, 1, 4.5, 1.9, 1.6, 0]])
-    targets = make_targets(boxes, np.array([100, 2, 100]), GRID)
+    targets = make_targets(boxes, np.array([100, 2, 100]), np.zeros(3, np.int64), (VEHICLE,), GRID)
     assert targets.label[int(21 / 0.8), int(20 / 0.8)] == 1
     assert targets.label[int(15 / 0.8), int(50 / 0.8)] == -1
     assert targets.label[25, 0] == -1, "a vehicle whose centre lies outside the grid is ignored where it reaches in"
@@ -81,10 +84,76 @@ def test_a_vehicle_whose_core_is_not_computed_is_learned_from_the_part_that_is()
     rear = int((20.0 - 1.9) / 0.8)
     computed[:, : rear + 1] = True
     box = np.float32([[20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.0]])
-    targets = make_targets(box, np.array([50]), GRID, computed)
+    targets = make_targets(box, np.array([50]), np.array([0]), (VEHICLE,), GRID, computed)
     rows, columns = np.nonzero(targets.label == 1)
     assert len(rows) > 0 and (columns <= rear).all()
     assert targets.regression[3, rows, columns] == pytest.approx(20.0 - (columns + 0.5) * 0.8, abs=1e-5)
+
+
+CYCLIST = ObjectClass(
+    "cyclist", "#3cff00", least_points=3, core=1.0, score_threshold=0.2, labels={"kitti": ("Cyclist",)}
+)
+BICYCLE = [30.0, -4.0, 0.9, 1.8, 0.6, 1.7, 1.0]
+
+
+def test_each_class_is_learned_at_its_own_pixels_with_its_own_core_and_least_points():
+    boxes, classes = np.float32([CAR, BICYCLE, BICYCLE]), np.array([0, 1, 0])
+    boxes[2, 0] = 40
+    label = make_targets(boxes, np.array([9, 3, 3]), classes, (VEHICLE, CYCLIST), GRID).label
+    at = [label[int((y + 20) / 0.8), int(x / 0.8)] for x, y in boxes[:, :2]]
+    assert at == [1, 2, -1], "a vehicle needs five points, a cyclist three"
+    narrow = make_targets(boxes[:1], np.array([9]), np.array([0]), (replace(VEHICLE, core=0.2),), GRID).label
+    assert 0 < (narrow == 1).sum() < (label == 1).sum()
+
+
+def test_a_network_of_two_classes_learns_to_tell_them_apart():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    boxes, classes = np.float32([CAR, BICYCLE]), np.array([0, 1])
+    cloud = np.concatenate([rng.uniform(-0.5, 0.5, (300, 3)) * box[3:6] + box[:3] for box in boxes])
+    points = np.pad(cloud, ((0, 0), (0, 1))).astype(np.float32)
+    targets = make_targets(boxes, np.array([300, 300]), classes, (VEHICLE, CYCLIST), GRID)
+    label, regression = torch.from_numpy(targets.label)[None], torch.from_numpy(targets.regression)[None]
+    mask = torch.zeros(1, *GRID.shape, dtype=torch.bool)
+    mask[:, 60:120, 80:170] = True
+    network = initialize(Detector(2, NetworkConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, (8, 8), 1)), 0).train()
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    losses = []
+    for _ in range(40):
+        prediction = network(voxels(points, GRID), mask)
+        loss, _ = detection_loss(prediction, label, regression)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 5
+    learned = label.flatten()[prediction.pixels.flat]
+    assert {1, 2} <= set(learned.tolist())
+    for number in (1, 2):
+        assert (prediction.logits[learned == number].argmax(1) == number - 1).all()
+
+
+def test_an_evaluation_of_two_classes_has_figures_for_each(monkeypatch):
+    monkeypatch.setitem(CLASSES, "cyclist", CYCLIST)
+    boxes = np.float32([CAR, BICYCLE, BICYCLE])
+    boxes[2, 0] = 50
+    frame = LabelledFrame(
+        "made up", np.zeros((0, 4), np.float32), None, boxes, np.array([9, 3, 3]), np.array([0, 1, 1])
+    )
+
+    class Stub:
+        grid, config = GRID, DetectorConfig(classes=("vehicle", "cyclist"))
+
+        def __call__(self, points, road):
+            # The last cyclist is taken for a vehicle.
+            return SimpleNamespace(detections=detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0]), sparsity={"conv-3": 0.9})
+
+    vehicles, cyclists = evaluate_simulated({"occupancy": Stub()}, [frame], Stub.config.thresholds)
+    assert (vehicles.object, vehicles.objects, vehicles.ap50, vehicles.precision50) == ("vehicle", 1, 1.0, 0.5)
+    assert (cyclists.object, cyclists.objects, cyclists.ap50, cyclists.recall50) == ("cyclist", 2, 0.5, 0.5)
+    near = replace(frame, point_counts=np.array([80, 80, 80]))
+    real = evaluate_real(detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0]), near, GRID)
+    assert (real.found, real.objects, real.false_positives) == (2, 3, 1)
 
 
 def test_focal_loss_weighs_cross_entropy_by_class_and_by_how_wrong_the_score_is():
@@ -172,7 +241,17 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         train(replace(config, seed=9), scenes.folder.parent, tmp_path / "cut")
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"crop": 100}, {"crop": 400}, {"grid": "huge"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"crop": 100},
+        {"crop": 400},
+        {"grid": "huge"},
+        {"region": (0.0, 1.0, 0.0, 0.1)},
+        {"classes": ("x",)},
+    ],
+)
 def test_a_training_that_cannot_be_is_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         TrainConfig(**options)
@@ -195,11 +274,11 @@ def test_a_folder_without_frames_is_named(tmp_path):
 
 
 def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
-    network = initialize(Detector(config=NetworkConfig.of_grid("compact")), 3)
-    save_weights(tmp_path / "first.safetensors", network, "compact", ("vehicle",), {})
+    network = initialize(Detector(), 3)
+    save_weights(tmp_path / "first.safetensors", network, 0.2, (VEHICLE,), {})
     trainer = Trainer(TrainConfig(start=str(tmp_path / "first.safetensors")), "scenes")
     assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), network.parameters(), strict=True))
     other = initialize(Detector(config=NetworkConfig(tiles=(8, 8, 4, 4, 2))), 3)
-    save_weights(tmp_path / "other.safetensors", other, "compact", ("vehicle",), {})
+    save_weights(tmp_path / "other.safetensors", other, 0.2, (VEHICLE,), {})
     with pytest.raises(UserError, match="--start"):
         Trainer(TrainConfig(start=str(tmp_path / "other.safetensors")), "scenes")

@@ -135,10 +135,29 @@ def test_unusable_parameters_are_refused_by_name_before_configuration(unconfigur
         ("queue_size", 0),
         ("tf_timeout", -1.0),
         ("classes", ["vehicle", ""]),
+        ("region", [0.0, 70.4, -20.0]),
+        ("region", [0.0, 70.5, -20.0, 20.0]),
     ):
         refused = unconfigured.set(**{name: value})
         assert not refused.successful
         assert name.rsplit("__", maxsplit=1)[-1] in refused.reason, refused.reason
+
+
+def test_a_region_all_around_the_vehicle_is_computed_detected_in_and_published(unconfigured: Robot) -> None:
+    region = SPECIFICATIONS["region"]
+    surround = yaml.safe_load(resource("config/surround.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    assert unconfigured.set(**surround).successful
+    assert unconfigured.transition("configure") and unconfigured.transition("activate"), unconfigured.log()
+    behind = scene()
+    behind[:, 0] *= -1
+    msg = cloud(behind, unconfigured.tick())
+    found = unconfigured.detect(msg)
+    mask = shown(unconfigured.masks, unconfigured, msg)
+    assert unconfigured.transition("deactivate") and unconfigured.transition("cleanup")
+    assert unconfigured.set(region=list(region.default)).successful
+    assert (mask.info.width, mask.info.height) == (176, 100)
+    assert (mask.info.origin.position.x, mask.info.origin.position.y) == pytest.approx((-70.4, -40.0))
+    assert found.detections and all(item.bbox.center.position.x < 0 for item in found.detections)
 
 
 # 21: weights that cannot be used -------------------------------------------------------------------------

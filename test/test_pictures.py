@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from PIL import Image
 from recordings import SENSOR_HEIGHT, START_NS, points, stamps, write_drive, write_replay
 
 from sbnet_perception.bags.recorded import Recording
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.desk import birdview
-from sbnet_perception.desk.pictures import MAX_ANIMATION_BYTES, PICTURE_SIZE, draw_pictures, picture
+from sbnet_perception.desk.pictures import MAX_ANIMATION_BYTES, PICTURE_WIDTH, draw_pictures, picture, title_of
+from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.classes import CLASSES, ObjectClass
 from sbnet_perception.errors import UserError
 
 FRAMES = 9
@@ -45,7 +49,7 @@ def test_a_recording_gives_its_key_frames_and_one_small_moving_picture(recording
     assert [file.name for file in files] == ["drive_1.png", "drive_2.png", "drive_3.png", "drive.gif"]
     for file in files[:-1]:
         with Image.open(file) as image:
-            assert image.size == PICTURE_SIZE
+            assert image.size == (PICTURE_WIDTH, 756)
             assert len(image.getcolors(1_000_000)) > 200
     with Image.open(files[-1]) as moving:
         assert moving.n_frames == FRAMES
@@ -58,7 +62,7 @@ def test_forward_is_right_left_is_up_and_only_the_computed_part_is_tinted(record
     one = frame.detections[:1]
     assert np.allclose(one.boxes, BOX[:1], atol=1e-5)
     clean = type(frame)(**{**vars(frame), "detections": one, "points": frame.points[:0], "truth": None})
-    image = picture(clean).crop((0, 40, PICTURE_SIZE[0], 730))
+    image = picture(clean).crop((0, 36, PICTURE_WIDTH, 722))
     column, row, count = centre_of(image, birdview.DETECTION)
     assert count > 200
     assert column == pytest.approx((50 + 3) / 73.4, abs=0.03)
@@ -95,3 +99,33 @@ def test_heights_are_above_the_ground_that_the_node_was_told(computed: np.ndarra
 def test_a_recording_without_detections_says_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no /detections: record it with `sbnet replay`"):
         draw_pictures(write_drive(tmp_path / "drive.mcap", 2), tmp_path)
+
+
+def test_a_region_that_reaches_behind_has_the_car_inside_and_full_rings(recording: Path) -> None:
+    frame = next(Recording(recording).frames())
+    found = Detections(np.float32([[-40.0, 25.0, 0.8, 4.5, 2.0, 1.6, 0.0]]), np.float32([0.8]), np.array([0]))
+    grid = Grid(-70.4, 70.4, -40.0, 40.0, 0.2)
+    around = replace(frame, detections=found, grid=grid, mask=None, points=frame.points[:0], truth=None)
+    image = picture(around)
+    view = image.crop((10, 36, PICTURE_WIDTH - 10, image.height - 34))
+    column, row, count = centre_of(view, birdview.DETECTION)
+    assert count > 100
+    assert (column, row) == (pytest.approx(30.4 / 140.8, abs=0.02), pytest.approx(15 / 80, abs=0.03))
+    column, row, _ = centre_of(view, "#c3cfdb", tolerance=10)
+    assert (column, row) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
+
+
+def test_each_class_has_its_colour_and_its_name_beside_the_score(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLASSES, "cyclist", ObjectClass("cyclist", "#3cff00"))
+    frame = next(Recording(recording).frames())
+    both = replace(frame, detections=replace(frame.detections, classes=np.array([1, 0])), points=frame.points[:0])
+    names = ("vehicle", "cyclist")
+    assert "1 vehicle, 1 cyclist " in title_of(both, names)
+    view = picture(replace(both, truth=None), names).crop((0, 36, PICTURE_WIDTH, 722))
+    for name, box in (("cyclist", BOX[0]), ("vehicle", BOX[1])):
+        column, row, count = centre_of(view, birdview.colour_of(name))
+        assert count > 200
+        assert column == pytest.approx((box[0] + 3) / 73.4, abs=0.03)
+        assert row == pytest.approx((20 - box[1]) / 40, abs=0.05)

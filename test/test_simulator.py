@@ -15,6 +15,8 @@ from sbnet_perception.learning.simulator.mesh import Mesh, box, ellipsoid, join
 from sbnet_perception.learning.simulator.sensors import HDL64, SENSORS, VLP32C_PAIR
 from sbnet_perception.learning.simulator.vehicles import KINDS, VARIANTS, Shape, template
 
+REGION = (0.0, 70.4, -20.0, 20.0)
+
 
 @pytest.fixture(scope="module")
 def drive() -> tuple[Drive, list[SimulatedFrame]]:
@@ -24,7 +26,7 @@ def drive() -> tuple[Drive, list[SimulatedFrame]]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[SimulatedFrame]:
-    return [sample_scene(seed)[0] for seed in range(6)]
+    return [sample_scene(seed, REGION)[0] for seed in range(6)]
 
 
 def _ray_scene(mesh: Mesh) -> RayScene:
@@ -45,16 +47,28 @@ def _rectangles(boxes: np.ndarray) -> np.ndarray:
 
 
 def _same(a: SimulatedFrame, b: SimulatedFrame) -> bool:
-    names = ("points", "boxes", "track_ids", "point_counts")
+    names = ("points", "boxes", "track_ids", "point_counts", "labels")
     equal = all(np.array_equal(getattr(a, n), getattr(b, n)) for n in names)
     return equal and a.map_from_base == b.map_from_base and a.stamp_ns == b.stamp_ns
 
 
 def test_a_scene_repeats_from_its_seed_and_differs_between_seeds() -> None:
-    (first, road), (again, same_road) = sample_scene(5), sample_scene(5)
+    (first, road), (again, same_road) = sample_scene(5, REGION), sample_scene(5, REGION)
     assert _same(first, again)
     assert np.array_equal(road.cells, same_road.cells)
-    assert not _same(first, sample_scene(6)[0])
+    assert not _same(first, sample_scene(6, REGION)[0])
+
+
+def test_a_scene_of_a_region_all_around_has_points_road_and_vehicles_behind() -> None:
+    seen = [sample_scene(seed, (-70.4, 70.4, -40.0, 40.0)) for seed in range(3)]
+    points, boxes = (np.concatenate([getattr(frame, name) for frame, _ in seen]) for name in ("points", "boxes"))
+    for rows in (points, boxes):
+        assert 0.2 < (rows[:, 0] < 0).mean() < 0.8
+        assert (np.abs(rows[:, :2]).max(0) <= (71.5, 41.1)).all() and (np.abs(rows[:, :2]).max(0) > (60, 30)).all()
+    for frame, road in seen:
+        behind = frame.map_from_base.apply(np.array([(-x, 0.0) for x in range(5, 30)]))
+        column, row = np.floor(road.origin.inverse().apply(behind) / road.resolution).astype(int).T
+        assert road.cells[row, column].mean() > 0.5
 
 
 def test_a_drive_repeats_from_its_seed_however_often_it_is_iterated(
@@ -78,6 +92,7 @@ def test_frames_have_the_stated_types_and_cover_the_stated_area(
         assert np.isfinite(frame.points).all()
         assert 0 <= frame.points[:, 3].min() <= frame.points[:, 3].max() <= 255
         assert len(frame.boxes) == len(frame.track_ids) == len(frame.point_counts) == len(set(frame.track_ids))
+        assert len(frame.labels) == len(frame.boxes) and set(frame.labels) <= set(KINDS)
     azimuth = np.degrees(np.arctan2(drive[1][0].points[:, 1], drive[1][0].points[:, 0]))
     assert (np.histogram(azimuth, 12, (-180, 180))[0] > 100).all()
     for frame in scenes:

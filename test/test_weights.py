@@ -27,7 +27,7 @@ def frame(real_data: Path, pipeline: Pipeline):
 
 def test_the_shipped_weights_find_most_vehicles_of_a_real_sweep(pipeline, frame):
     found = evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid)
-    assert found.vehicles == 9 and found.found >= 6 and found.false_positives <= 2
+    assert found.objects == 9 and found.found >= 6 and found.false_positives <= 2
 
 
 def test_the_same_sweep_gives_the_same_detections_whatever_came_between(pipeline, frame):

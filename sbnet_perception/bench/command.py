@@ -6,6 +6,7 @@ import argparse
 import importlib
 from pathlib import Path
 
+from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 
 KINDS = {
@@ -64,6 +65,9 @@ def _add_pipeline_arguments(command: argparse.ArgumentParser) -> None:
 
 def _add_detector_arguments(command: argparse.ArgumentParser, frames: int) -> None:
     command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+    extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
+    region = "where to detect, metres (default %(default)s)"
+    command.add_argument("--region", nargs=4, type=float, metavar=extent, default=DetectorConfig.region, help=region)
     command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
     command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
     command.add_argument("--weights", default="", help="weights file (default: the grid's own; seeded if none)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ from sbnet_perception.messages.raw_cloud import Header, Stamp
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 
 
-def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> DetectorConfig:
+def configured(
+    grid: str, dtype: str, mask: str = "", weights: str = "", region: Sequence[float] = DetectorConfig.region
+) -> DetectorConfig:
     """The detector's configuration; an empty mask is the default one.
 
     Raises:
@@ -37,7 +39,7 @@ def configured(grid: str, dtype: str, mask: str = "", weights: str = "") -> Dete
         where = MaskConfig(expression=mask) if mask else MaskConfig()
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
-    return DetectorConfig(grid=grid, weights=weights, dtype=dtype, mask=where)
+    return DetectorConfig(grid=grid, region=tuple(region), weights=weights, dtype=dtype, mask=where)  # type: ignore[arg-type]
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
@@ -48,6 +50,12 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
 def dense_network(pipeline: Pipeline) -> Detector:
     """The pipeline's network as a module, in the pipeline's dtype."""
     return in_dtype(load_network(pipeline.config), pipeline.config.dtype)
+
+
+def grid_of(config: DetectorConfig) -> str:
+    """The grid's name, and its region where that is not the default one."""
+    region = "" if config.region == DetectorConfig.region else "".join(f" {bound:g}" for bound in config.region)
+    return config.grid + region
 
 
 def name_of(dtype: torch.dtype) -> str:

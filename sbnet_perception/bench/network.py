@@ -141,10 +141,10 @@ def run(arguments: argparse.Namespace) -> int:
         for source in inputs:
             for dtype in chosen:
                 progress.update(task, description=f"{source.name} {dtype}")
-                config = current.configured(arguments.grid, dtype, "", arguments.weights)
+                config = current.configured(arguments.grid, dtype, "", arguments.weights, arguments.region)
                 pipeline, weights = current.open_pipeline(config)
                 found = measure(source, pipeline, arguments.frames, arguments.rounds, lambda: progress.advance(task))
-                about = {"input": source.name, "grid": arguments.grid, "dtype": dtype, "weights": weights}
+                about = {"input": source.name, "grid": current.grid_of(config), "dtype": dtype, "weights": weights}
                 rows += [{**about, **row} for row in found]
                 show(rows[-len(found) :], console)
                 if arguments.json:

@@ -36,6 +36,7 @@ class Plan:
 
     source: Input
     grid: str
+    region: tuple[float, ...]
     dtype: str
     masks: tuple[str, ...]
     weights: str
@@ -47,7 +48,8 @@ def measure(plan: Plan, advance: Callable[[], object]) -> list[Row]:
     """A row per mask and stage; the dense side runs on every ``dense_every``-th frame, once per way."""
     sides = {}
     for mask in plan.masks:
-        pipeline, weights = current.open_pipeline(current.configured(plan.grid, plan.dtype, mask, plan.weights))
+        config = current.configured(plan.grid, plan.dtype, mask, plan.weights, plan.region)
+        pipeline, weights = current.open_pipeline(config)
         sides[mask] = Sparse(pipeline)
     frames = plan.source.frames()
     dense = DenseSide(sides[plan.masks[0]].pipeline, plan.source.scenes[0].points)
@@ -102,7 +104,7 @@ def _rows(plan: Plan, mask: str, recorder: Recorder, dense: DenseSide, about: di
         sparse_ms = _percentiles(ms) if len(ms) else (None,) * 3
         yield {
             "input": plan.source.name,
-            "grid": plan.grid,
+            "grid": current.grid_of(dense.pipeline.config),
             "mask": mask,
             "dtype": plan.dtype,
             "stage": stage,
@@ -147,7 +149,7 @@ def _plans(arguments: argparse.Namespace) -> list[Plan]:
     every = arguments.dense_every or DENSE_EVERY[arguments.grid]
     frames = arguments.steady or arguments.frames
     return [
-        Plan(source, arguments.grid, dtype, masks, arguments.weights, frames, every)
+        Plan(source, arguments.grid, tuple(arguments.region), dtype, masks, arguments.weights, frames, every)
         for source in read_inputs(arguments.input)
         for dtype in chosen
     ]
@@ -168,7 +170,7 @@ def _measure(plans: Sequence[Plan], arguments: argparse.Namespace, console: Cons
             if arguments.steady:
                 found = []
                 for mask in plan.masks:
-                    config = current.configured(plan.grid, plan.dtype, mask, plan.weights)
+                    config = current.configured(plan.grid, plan.dtype, mask, plan.weights, plan.region)
                     found.append(steady.measure(plan.source, config, mask, plan.frames, advance))
                     steady.show(found[-1], console)
             else:
@@ -210,8 +212,8 @@ def _verdict(by_stage: dict[str, Row]) -> str:
     largest = sorted(parts, key=lambda stage: -parts[stage])[:3]
     first = by_stage["total"]
     verdict = f"total (decode to NMS): p95 {total:.1f} ms"
-    if first["mask"] == current.ROAD_AND_OCCUPANCY:
-        target = TARGETS_MS[str(first["grid"]), str(first["dtype"])]
+    target = TARGETS_MS.get((str(first["grid"]), str(first["dtype"])))
+    if first["mask"] == current.ROAD_AND_OCCUPANCY and target:
         verdict += f", target {target:g}: " + ("reached" if total <= target else f"missed by {total - target:.1f}")
     return verdict + "; most in " + ", ".join(f"{stage} {parts[stage]:.1f}" for stage in largest)
 

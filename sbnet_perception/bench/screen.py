@@ -27,7 +27,7 @@ def dtypes(arguments: argparse.Namespace, masks: Sequence[str] = ("",)) -> tuple
     for dtype in DTYPES[arguments.dtype]:
         for mask in masks:
             try:
-                current.configured(arguments.grid, dtype, mask, arguments.weights)
+                current.configured(arguments.grid, dtype, mask, arguments.weights, arguments.region)
             except ValueError as error:
                 raise UserError(f"--{error}") from None
     return DTYPES[arguments.dtype]

@@ -50,7 +50,7 @@ def measure(
     begin, end = resident[min(marks)], resident[max(marks)]
     return {
         "input": source.name,
-        "grid": config.grid,
+        "grid": current.grid_of(config),
         "mask": mask,
         "dtype": config.dtype,
         "frames": frames,

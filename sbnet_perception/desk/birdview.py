@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,16 +17,21 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
 
 from sbnet_perception.detector.boxes import corners_bev
+from sbnet_perception.detector.classes import CLASSES, VEHICLE
 
 BACKGROUND = "#0b0f15"
 QUIET = "#66788c"
 TEXT = "#dce6f0"
-DETECTION = "#ffb224"
+DETECTION = VEHICLE.colour
+UNKNOWN = "#ff7ab2"
+"""Boxes of a class that is not in the table."""
 TRUTH = "#d4ff6a"
 COMPUTED = "#19c796"
 HEIGHTS = LinearSegmentedColormap.from_list("heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"])
 HEIGHT_RANGE = (0.0, 3.0)
 """Metres above the ground plane that the colours of the points span."""
+BEHIND = -3.0
+"""Seen behind the origin at least, in metres: the car that stands there."""
 
 
 class GridLike(Protocol):
@@ -48,6 +54,13 @@ class Boxes(Protocol):
     def boxes(self) -> np.ndarray: ...
     @property
     def scores(self) -> np.ndarray: ...
+    @property
+    def classes(self) -> np.ndarray: ...
+
+
+def view_of(grid: GridLike) -> tuple[float, float, float, float]:
+    """What a picture shows, x_min, x_max, y_min, y_max in metres: the region, and the car where it begins there."""
+    return min(grid.x_min, BEHIND), grid.x_max, grid.y_min, grid.y_max
 
 
 def draw_frame(
@@ -57,6 +70,7 @@ def draw_frame(
     mask: np.ndarray | None,
     grid: GridLike,
     truth: np.ndarray | None = None,
+    names: Sequence[str] = (VEHICLE.name,),
     *,
     title: str = "",
     legend: bool = True,
@@ -68,11 +82,12 @@ def draw_frame(
     Args:
         ax: axes to draw into; what was in them is removed.
         points: [P, 3] or [P, 4] in the grid frame, metres, z = 0 on the ground.
-        detections: boxes [M, 7] (cx, cy, cz, length, width, height, yaw) and scores [M].
+        detections: boxes [M, 7] (cx, cy, cz, length, width, height, yaw), scores [M] and classes [M].
         mask: bool [h, w] over the grid's extent at any resolution, row 0 = y_min, True = computed;
             None = the whole grid was computed.
         grid: extent in metres.
         truth: boxes [K, 7], drawn as thin dashed outlines.
+        names: of the classes, by number; each has its colour.
         title: a line above the picture.
         legend: say below the picture what the colours mean.
         point_size: area of a point's dot, in typographic points squared.
@@ -86,29 +101,32 @@ def draw_frame(
         outlines = list(_closed(corners_bev(truth)))
         dashes = (0, (4, 2))
         ax.add_collection(LineCollection(outlines, colors=TRUTH, linewidths=0.9 * scale, linestyles=dashes, zorder=4))
-    _draw_detections(ax, detections, grid, scale)
+    _draw_detections(ax, detections, names, grid, scale)
     if title:
         ax.set_title(title, color=TEXT, fontsize=12 * scale, loc="left", pad=7 * scale)
     if legend:
-        _draw_legend(ax, truth is not None, scale)
+        _draw_legend(ax, names, truth is not None, scale)
 
 
 def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
-    """Dark ground, the sensor's car at the origin, arcs of equal range with their distance."""
+    """Dark ground, the sensor's car at the origin, rings of equal range with their distance."""
     ax.set_facecolor(BACKGROUND)
     ax.set_aspect("equal")
-    ax.set_xlim(min(grid.x_min, -3.0), grid.x_max)
-    ax.set_ylim(grid.y_min, grid.y_max)
+    x_min, x_max, y_min, y_max = view_of(grid)
+    ax.set_xlim(x_min, x_max)
+    ax.set_ylim(y_min, y_max)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
-    distances = range(10, int(grid.x_max) + 1, 10)
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 91)
+    reach = max(x_max, -x_min)
+    step = next(step for step in (5, 10, 20, 50, 100) if reach < 10 * step or step == 100)
+    distances = range(step, int(reach) + 1, step)
+    angles = np.linspace(-np.pi, np.pi, 181)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     rings = [distance * circle for distance in distances]
     ax.add_collection(LineCollection(rings, colors=QUIET, alpha=0.4, linewidths=0.7 * scale, zorder=2))
-    low = grid.y_min + 0.6
+    low = y_min + 0.015 * (y_max - y_min)
     for distance in distances:
         # The label stands where its ring meets the lower edge; small rings have it straight below the origin.
         x = math.sqrt(distance**2 - low**2) + 0.3 if distance > -low else 0.3
@@ -124,19 +142,25 @@ def _draw_mask(ax: Axes, mask: np.ndarray | None, grid: GridLike) -> None:
     extent = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
     ax.imshow(overlay, extent=extent, origin="lower", interpolation="nearest", zorder=1)
     # imshow narrows the view to the image.
-    ax.set_xlim(min(grid.x_min, -3.0), grid.x_max)
+    ax.set_xlim(*view_of(grid)[:2])
 
 
 def _draw_points(ax: Axes, points: np.ndarray, grid: GridLike, size: float) -> None:
     x, y, z = points[:, 0], points[:, 1], points[:, 2]
-    inside = (x > grid.x_min - 3.0) & (x < grid.x_max) & (y > grid.y_min) & (y < grid.y_max)
+    x_min, x_max, y_min, y_max = view_of(grid)
+    inside = (x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)
     # High points last: a car's roof is not hidden below the road around it.
     order = np.flatnonzero(inside)[np.argsort(z[inside], kind="stable")]
     low, high = HEIGHT_RANGE
     ax.scatter(x[order], y[order], c=z[order], s=size, cmap=HEIGHTS, vmin=low, vmax=high, linewidths=0, zorder=3)
 
 
-def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) -> None:
+def colour_of(name: str) -> str:
+    """Of a class's boxes."""
+    return CLASSES[name].colour if name in CLASSES else UNKNOWN
+
+
+def _draw_detections(ax: Axes, detections: Boxes, names: Sequence[str], grid: GridLike, scale: float) -> None:
     boxes, scores = np.asarray(detections.boxes, dtype=np.float64), detections.scores
     if not len(boxes):
         return
@@ -144,22 +168,26 @@ def _draw_detections(ax: Axes, detections: Boxes, grid: GridLike, scale: float) 
     # Heading: from the centre through the front, a little beyond it.
     front = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) * (boxes[:, 3:4] / 2 + 0.9)
     ticks = np.stack([boxes[:, :2], boxes[:, :2] + front], axis=1)
+    colours = [colour_of(names[number]) for number in detections.classes]
     for lines in (list(_closed(corners)), list(ticks)):
-        ax.add_collection(LineCollection(lines, colors=DETECTION, linewidths=1.8 * scale, zorder=5))
-    for corner, score in zip(corners, scores, strict=True):
+        ax.add_collection(LineCollection(lines, colors=colours, linewidths=1.8 * scale, zorder=5))
+    for corner, score, number, colour in zip(corners, scores, detections.classes, colours, strict=True):
+        label = f"{names[number]} {score:.2f}" if len(names) > 1 else f"{score:.2f}"
         x, y = float(corner[:, 0].mean()), float(corner[:, 1].max() + 0.4)
         if grid.x_min <= x <= grid.x_max and grid.y_min <= y <= grid.y_max:
-            _write(ax, x, y, f"{score:.2f}", DETECTION, 8 * scale, centred=True)
+            _write(ax, x, y, label, colour, 8 * scale, centred=True)
 
 
-def _draw_legend(ax: Axes, with_truth: bool, scale: float) -> None:
+def _draw_legend(ax: Axes, names: Sequence[str], with_truth: bool, scale: float) -> None:
     """What each colour means, in one line below the picture."""
     shades = [HEIGHTS(level) for level in (0.0, 0.33, 0.66, 1.0)]
     dots = tuple(Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades)
     low, high = HEIGHT_RANGE
     entries: dict[str, Artist | tuple[Artist, ...]] = {
-        "detected vehicle, heading, score": Line2D([], [], color=DETECTION, linewidth=2.0)
+        name: Line2D([], [], color=colour_of(name), linewidth=2.0) for name in names
     }
+    if len(names) == 1:
+        entries = {f"detected {names[0]}, heading, score": entries[names[0]]}
     if with_truth:
         entries["ground truth"] = Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2)))
     entries["computed by the network"] = Patch(facecolor=to_rgba(COMPUTED, 0.4))

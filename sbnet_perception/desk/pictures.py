@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -15,12 +15,18 @@ from rich.console import Console
 from rich.progress import track
 
 from sbnet_perception.bags.recorded import RecordedFrame, Recording
-from sbnet_perception.desk.birdview import BACKGROUND, DETECTION, TEXT, TRUTH, draw_frame
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.desk.birdview import BACKGROUND, DETECTION, TEXT, TRUTH, draw_frame, view_of
+from sbnet_perception.detector.config import DetectorConfig
 
 __all__ = ["draw_frame", "draw_pictures", "picture"]
 
-PICTURE_SIZE = (1280, 770)
-ANIMATION_SIZE = (760, 470)
+PICTURE_WIDTH = 1280
+ANIMATION_WIDTH = 760
+TITLE, LEGEND, SIDES = 36, 34, 0.008
+"""Pixels above and below the view, and the part of the width on either side of it."""
+FLATTEST, TALLEST = 0.4, 0.9
+"""Height of a picture over its width."""
 ANIMATION_FRAMES = 100
 ANIMATION_POINTS = 14_000
 ANIMATION_COLOURS = 40
@@ -43,12 +49,13 @@ def draw_pictures(recording: Path, folder: Path, stills: int = 4, console: Conso
     console = console or Console(quiet=True)
     folder.mkdir(parents=True, exist_ok=True)
     source = Recording(recording)
+    names = DetectorConfig().classes
     chosen = _key_frames(source, stills)
     step = -(-len(source.stamps) // ANIMATION_FRAMES)
     moving = source.stamps[::step]
     period_ms = _period_ms(moving)
 
-    canvas = _Canvas(ANIMATION_SIZE, point_size=1.3)
+    canvas: _Canvas | None = None
     files: list[Path] = []
     images: list[Image.Image] = []
     wanted = sorted({*chosen, *moving})
@@ -56,29 +63,37 @@ def draw_pictures(recording: Path, folder: Path, stills: int = 4, console: Conso
     for frame in track(frames, "drawing  ", total=len(wanted), console=console):
         if frame.stamp_ns in chosen:
             files.append(folder / f"drive_{chosen.index(frame.stamp_ns) + 1}.png")
-            picture(frame).save(files[-1])
+            picture(frame, names).save(files[-1])
         if frame.stamp_ns in moving:
+            canvas = canvas or _Canvas(_size(ANIMATION_WIDTH, frame.grid), 1.3, names)
             images.append(canvas.draw(_thinned(frame)))
     files.append(folder / "drive.gif")
     files[-1].write_bytes(_animation(images, period_ms))
     return files
 
 
-def picture(frame: RecordedFrame, size: tuple[int, int] = PICTURE_SIZE) -> Image.Image:
-    """One frame as an RGB image of `size` (width, height) pixels."""
-    return _Canvas(size, point_size=1.8).draw(frame)
+def picture(frame: RecordedFrame, names: Sequence[str] = DetectorConfig.classes) -> Image.Image:
+    """One frame as an RGB image whose height follows from the region; ``names`` of the classes, by number."""
+    return _Canvas(_size(PICTURE_WIDTH, frame.grid), 1.8, names).draw(frame)
+
+
+def _size(width: int, grid: Grid) -> tuple[int, int]:
+    """Width and height in pixels of a picture whose view fills it, as far as that is a handy picture."""
+    x_min, x_max, y_min, y_max = view_of(grid)
+    height = TITLE + LEGEND + width * (1 - 2 * SIDES) * (y_max - y_min) / (x_max - x_min)
+    return width, 2 * round(min(max(height, FLATTEST * width), TALLEST * width) / 2)
 
 
 class _Canvas:
     """A figure that is drawn again and again."""
 
-    def __init__(self, size: tuple[int, int], point_size: float) -> None:
+    def __init__(self, size: tuple[int, int], point_size: float, names: Sequence[str]) -> None:
         width, height = size
         self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=BACKGROUND)
         self._canvas = FigureCanvasAgg(self._figure)
-        self._axes = self._figure.add_axes((0.008, 34 / height, 0.984, 1 - 70 / height))
-        self._scale = min(1.0, width / PICTURE_SIZE[0] + 0.16)
-        self._point_size = point_size
+        self._axes = self._figure.add_axes((SIDES, LEGEND / height, 1 - 2 * SIDES, 1 - (TITLE + LEGEND) / height))
+        self._scale = min(1.0, width / PICTURE_WIDTH + 0.16)
+        self._point_size, self._names = point_size, names
 
     def draw(self, frame: RecordedFrame) -> Image.Image:
         draw_frame(
@@ -88,7 +103,8 @@ class _Canvas:
             frame.mask,
             frame.grid,
             frame.truth,
-            title=title_of(frame),
+            self._names,
+            title=title_of(frame, self._names),
             point_size=self._point_size,
             scale=self._scale,
         )
@@ -96,12 +112,12 @@ class _Canvas:
         return Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3].copy())
 
 
-def title_of(frame: RecordedFrame) -> str:
-    """Time, detections and how much was computed."""
-    count = len(frame.detections)
+def title_of(frame: RecordedFrame, names: Sequence[str]) -> str:
+    """Time, detections of each class and how much was computed."""
+    counts = np.bincount(frame.detections.classes, minlength=len(names))
+    found = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for n, name in zip(counts, names, strict=True))
     computed = 1.0 if frame.mask is None else float(frame.mask.mean())
-    vehicles = "1 vehicle" if count == 1 else f"{count} vehicles"
-    return f"t = {frame.time_s:.1f} s     {vehicles}     {computed:.0%} of the grid computed"
+    return f"t = {frame.time_s:.1f} s     {found}     {computed:.0%} of the grid computed"
 
 
 def _key_frames(source: Recording, parts: int) -> list[int]:
@@ -117,10 +133,10 @@ def _period_ms(stamps: list[int]) -> int:
 
 
 def _thinned(frame: RecordedFrame) -> RecordedFrame:
-    """At most ANIMATION_POINTS points inside the grid: small dots would only make the file larger."""
+    """At most ANIMATION_POINTS points inside the view: small dots would only make the file larger."""
     x, y = frame.points[:, 0], frame.points[:, 1]
-    grid = frame.grid
-    inside = np.flatnonzero((x > grid.x_min - 3.0) & (x < grid.x_max) & (y > grid.y_min) & (y < grid.y_max))
+    x_min, x_max, y_min, y_max = view_of(frame.grid)
+    inside = np.flatnonzero((x > x_min) & (x < x_max) & (y > y_min) & (y < y_max))
     step = -(-len(inside) // ANIMATION_POINTS) or 1
     return RecordedFrame(**{**vars(frame), "points": frame.points[inside[::step]]})
 

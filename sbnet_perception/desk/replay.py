@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -81,5 +82,15 @@ def _parameters(texts: list[str]) -> dict[str, object]:
         name, separator, value = text.partition(":=")
         if not (separator and name and value):
             raise UserError(f"--param {text}: write NAME:=VALUE, for example score_threshold:=0.5")
-        found[name] = value
+        found[name] = _of_one_type(value)
     return found
+
+
+def _of_one_type(value: str) -> str:
+    """The text of a list of numbers with a point in each: ROS refuses [-70.4, 40], whose items differ in type."""
+    if not re.fullmatch(r"\[[-+.\deE, ]*\]", value) or "." not in value:
+        return value
+    try:
+        return str([float(item) for item in value[1:-1].split(",")])
+    except ValueError:
+        return value

@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
+from sbnet_perception.bev.grid import NAMED_RESOLUTIONS, Grid
 from sbnet_perception.checks import check_fields
+from sbnet_perception.detector.classes import CLASSES, ObjectClass
 from sbnet_perception.masks.config import MaskConfig
 
 STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
 """Stage -> stride of its output on the grid (paper, section 4.2)."""
 
-TILES = {"compact": (2, 2, 2, 2, 1), "paper": (2, 2, 2, 2, 1)}
-"""Grid -> tile sides of its stages: the kernels compute small tiles as fast as large ones, and fewer pixels."""
+MOST_CELLS = 2**24
+"""Of a grid: under the mask ``everywhere`` each takes about 400 bytes."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shape of the network. Weights fit one shape only, so it travels in their metadata.
 
-    ``tiles`` are the tile sides in pixels of each stage's own output. They are part of what the
-    network computes (features outside active tiles are zero), so weights are tied to them too.
+    ``tiles`` are the tile sides in pixels of each stage's own output: the kernels compute small tiles as fast as
+    large ones, and fewer pixels. They are part of what the network computes (features outside active tiles are
+    zero), so weights are tied to them too.
 
     Raises:
         ValueError: a field is not of positive whole numbers, has another length, or tiles do not suit
@@ -34,12 +36,7 @@ class NetworkConfig:
     top_width: int = 196
     upsample_widths: tuple[int, ...] = (128, 96)
     header_convolutions: int = 4
-    tiles: tuple[int, ...] = (8, 8, 4, 4, 2)
-
-    @staticmethod
-    def of_grid(grid: str) -> NetworkConfig:
-        """The shape of the network that is trained for a named grid."""
-        return NetworkConfig(tiles=TILES[grid])
+    tiles: tuple[int, ...] = (2, 2, 2, 2, 1)
 
     def __post_init__(self) -> None:
         lengths = {"widths": 4, "units": 4, "upsample_widths": 2, "tiles": len(STRIDES)}
@@ -75,8 +72,14 @@ class DetectorConfig:
     grid: str = field(
         default="compact",
         metadata={
-            "help": "Bird's-eye-view grid: compact (0.2 m, 200 x 352) or paper (0.05 m, 800 x 1408).",
+            "help": "Cells of the bird's-eye view, and the weights for them: compact (0.2 m) or paper (0.05 m).",
             "choices": tuple(NAMED_RESOLUTIONS),
+        },
+    )
+    region: tuple[float, float, float, float] = field(
+        default=Grid.named("compact").bounds,
+        metadata={
+            "help": "Where to detect, in metres around the vehicle: x_min, x_max (forward), y_min, y_max (left)."
         },
     )
     weights: str = field(
@@ -89,6 +92,10 @@ class DetectorConfig:
             "help": "Numbers that the network computes with; bfloat16 is faster where the processor has it.",
             "choices": ("float32", "bfloat16"),
         },
+    )
+    device: str = field(
+        default="cpu",
+        metadata={"help": "Where the detector computes: cpu, cuda, cuda:1 or auto (a GPU where there is one)."},
     )
     classes: tuple[str, ...] = field(
         default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}
@@ -123,5 +130,46 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.classes or not all(self.classes):
-            raise ValueError(f"classes is {self.classes!r}; give at least one name, none of them empty")
+        unknown = [name for name in self.classes if name not in CLASSES]
+        if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
+            known = ", ".join(CLASSES)
+            raise ValueError(f"classes is {self.classes!r}; give at least one of {known}, none of them twice")
+        if len(self.region) != 4:
+            raise ValueError(f"region is {self.region!r}; give x_min, x_max, y_min, y_max in metres")
+        try:
+            grid = self.raster
+        except ValueError as error:
+            raise ValueError(f"region is {self.region!r}: {error}; give x_min, x_max, y_min, y_max in metres") from None
+        if grid.height * grid.width > MOST_CELLS:
+            raise ValueError(
+                f"region is {self.region!r}: it holds {grid.height} x {grid.width} cells of {grid.resolution} m, more "
+                f"than {MOST_CELLS}; make it smaller, or choose a grid of larger cells"
+            )
+
+    @property
+    def raster(self) -> Grid:
+        """The cells of the grid's size that cover the region."""
+        return Grid(*self.region, resolution=self.cell_size)
+
+    @property
+    def cell_size(self) -> float:
+        """Side of a cell, in metres."""
+        return NAMED_RESOLUTIONS[self.grid]
+
+    @property
+    def objects(self) -> tuple[ObjectClass, ...]:
+        """The entries of the classes."""
+        return tuple(CLASSES[name] for name in self.classes)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """For each class the score (0-1) below which its detections are not reported."""
+        own = (entry.score_threshold for entry in self.objects)
+        return tuple(self.score_threshold if threshold is None else threshold for threshold in own)
+
+    @property
+    def nms_groups(self) -> tuple[int, ...]:
+        """For each class a number; boxes of classes of one number suppress each other."""
+        # A class of no group is the only one of its group: names and groups cannot be the same tuple.
+        groups = [(entry.nms_group,) if entry.nms_group else ("", entry.name) for entry in self.objects]
+        return tuple(groups.index(group) for group in groups)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections, detect, on_host
 from sbnet_perception.detector.config import DetectorConfig
@@ -59,7 +58,7 @@ class Pipeline:
             DeviceError: the device is not there.
         """
         self.config = config
-        self.grid = Grid.named(config.grid)
+        self.grid = config.raster
         self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.errors import UserError
@@ -45,11 +48,21 @@ def weights_path(config: DetectorConfig) -> Path:
         ) from None
 
 
-def save_weights(path: Path, network: Detector, grid: str, classes: tuple[str, ...], notes: dict[str, Any]) -> None:
-    """Write the network's state and what it was made for; ``notes`` say how it was trained (JSON types)."""
+def save_weights(
+    path: Path, network: Detector, cell_size: float, classes: Sequence[ObjectClass], notes: dict[str, Any]
+) -> None:
+    """Write the network's state and what it was made for.
+
+    Args:
+        path: the file, replaced where it exists.
+        network: with as many classes.
+        cell_size: side in metres of the cells of its input.
+        classes: in the order of its logits.
+        notes: how it was trained (JSON types).
+    """
     about = {
-        "grid": grid,
-        "classes": list(classes),
+        "cell_size": cell_size,
+        "classes": [dataclasses.asdict(entry) for entry in classes],
         "network": dataclasses.asdict(network.config),
         "notes": notes,
     }
@@ -60,7 +73,7 @@ def save_weights(path: Path, network: Detector, grid: str, classes: tuple[str, .
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself: grid, classes, network, notes.
+    """What a weights file says of itself: cell_size (metres), classes (their entries), network, notes.
 
     Raises:
         WeightsError: not a weights file of this package.
@@ -72,25 +85,37 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"weights: {path} is not a readable safetensors file ({error}); get or train it again"
         ) from None
-    if not isinstance(about, dict) or not {"grid", "classes", "network", "notes"} <= about.keys():
-        raise WeightsError(
-            f"weights: {path} does not say which grid and classes it is for; was it made by 'sbnet train'?"
-        )
-    return about
+    try:
+        whole = {"network", "notes"} <= about.keys() and about["cell_size"] > 0
+        if whole and all(isinstance(entry["name"], str) for entry in about["classes"]):
+            return dict(about)
+    except (AttributeError, TypeError, KeyError):
+        pass
+    raise WeightsError(
+        f"weights: {path} does not say which cells and classes it is for; was it made by this version's 'sbnet train'?"
+    )
 
 
 def load_network(config: DetectorConfig) -> Detector:
     """The configured network with its weights, in evaluation mode.
 
     Raises:
-        WeightsError: missing, corrupt, or of another grid, class list or shape.
+        WeightsError: missing, corrupt, or of other cells, classes or shape.
     """
     path = weights_path(config)
     about = read_metadata(path)
-    for name, wanted in (("grid", config.grid), ("classes", list(config.classes))):
-        if about[name] != wanted:
-            raise WeightsError(f"weights: {path} is for {name} {about[name]!r}, the configuration asks for {wanted!r}")
-    return in_dtype(load_state(path, about, len(config.classes)), config.dtype).eval()
+    size, names = about["cell_size"], [entry["name"] for entry in about["classes"]]
+    if not math.isclose(size, config.cell_size):
+        raise WeightsError(
+            f"weights: {path} is for cells of {size:g} m, the configuration asks for {config.cell_size:g} m; "
+            "choose the grid with the weights' cells, or train weights for these with 'sbnet train --grid'"
+        )
+    if names != list(config.classes):
+        raise WeightsError(
+            f"weights: {path} is for classes {names}, the configuration asks for {list(config.classes)}; "
+            "set the parameter classes to those of the weights, or train weights for these with 'sbnet train --classes'"
+        )
+    return load_state(path, about, len(config.classes)).eval()
 
 
 def in_dtype(network: Detector, name: str) -> Detector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from rich.table import Table
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid, real_frames
 from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, Matches, average_precision, match
-from sbnet_perception.learning.targets import LEAST_POINTS
 from sbnet_perception.masks.config import EXPRESSIONS
 
 SENSORS = ("hdl64", "vlp32c", "hdl32")
@@ -35,19 +35,20 @@ LOWEST_SCORE = 0.02
 
 
 PROTOCOLS = (("road_and_occupancy", "on the road"), ("road_and_occupancy", "all"), ("occupancy", "all"))
-"""Computation mask, and which vehicles are asked for. With a road mask the task is to find what is on the
-road: vehicles off it are then neither asked for nor held against a detection, except in the second line,
+"""Computation mask, and which objects are asked for. With a road mask the task is to find what is on the
+road: objects off it are then neither asked for nor held against a detection, except in the second line,
 which shows what the road mask leaves out by design."""
 
 
 @dataclass(frozen=True)
 class SimulatedResult:
-    """Figures over the simulated drives; vehicles in the grid with at least 5 points."""
+    """Figures of a class over the simulated drives; its objects in the grid with enough points."""
 
     mask: str
     asked: str
+    object: str
     frames: int
-    vehicles: int
+    objects: int
     ap50: float
     ap70: float
     recall50: float
@@ -58,26 +59,34 @@ class SimulatedResult:
 
 @dataclass(frozen=True)
 class RealResult:
-    """One real frame at the configured threshold: vehicles with at least 50 points, BEV IoU 0.3."""
+    """One real frame at the configured thresholds: objects with at least 50 points, BEV IoU 0.3."""
 
     name: str
     found: int
-    vehicles: int
+    objects: int
     false_positives: int
     outside_view: int
+
+
+class _Lowest(DetectorConfig):
+    """Reports everything above `LOWEST_SCORE`, of every class."""
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        return (LOWEST_SCORE,) * len(self.classes)
 
 
 def pipelines(config: DetectorConfig) -> dict[str, Pipeline]:
     """A pipeline for each mask of the protocols, reporting everything above `LOWEST_SCORE`."""
     sources = dict.fromkeys(source for source, _ in PROTOCOLS)
     masks = {source: replace(config.mask, expression=EXPRESSIONS[source]) for source in sources}
-    return {s: Pipeline(replace(config, mask=mask, score_threshold=LOWEST_SCORE)) for s, mask in masks.items()}
+    return {source: Pipeline(_Lowest(**{**vars(config), "mask": mask})) for source, mask in masks.items()}
 
 
 def evaluate_simulated(
-    of_mask: dict[str, Pipeline], frames: list[LabelledFrame], threshold: float
+    of_mask: dict[str, Pipeline], frames: list[LabelledFrame], thresholds: Sequence[float]
 ) -> list[SimulatedResult]:
-    """The figures of each protocol, those of one threshold at ``threshold``."""
+    """The figures of each protocol and class, those of one threshold at the class's of ``thresholds``."""
     results = []
     for source, pipeline in of_mask.items():
         found = [
@@ -86,36 +95,49 @@ def evaluate_simulated(
         ]
         sparsity = {stage: float(np.mean([result.sparsity[stage] for result in found])) for stage in found[0].sparsity}
         for asked in (asked for name, asked in PROTOCOLS if name == source):
-            figures = _figures([r.detections for r in found], frames, pipeline.grid, asked, threshold)
-            results.append(SimulatedResult(source, asked, len(frames), mean_sparsity=sparsity, **figures))
+            for number, entry in enumerate(pipeline.config.objects):
+                matches = {
+                    iou: [
+                        _match(result.detections, frame, pipeline.grid, asked, (number, entry), iou)
+                        for result, frame in zip(found, frames, strict=True)
+                    ]
+                    for iou in (0.5, 0.7)
+                }
+                figures = _figures(matches, thresholds[number])
+                about = (source, asked, entry.name, len(frames))
+                results.append(SimulatedResult(*about, mean_sparsity=sparsity, **figures))
     return results
 
 
-def _figures(
-    found: list[Detections], frames: list[LabelledFrame], grid: Grid, asked: str, threshold: float
-) -> dict[str, Any]:
-    matches: dict[float, list[Matches]] = {0.5: [], 0.7: []}
-    for detections, frame in zip(found, frames, strict=True):
-        counted = in_grid(frame.boxes, grid) & (frame.point_counts >= LEAST_POINTS)
-        if asked == "on the road":
-            counted &= _on_road(frame, grid)
-        for iou, of_frames in matches.items():
-            of_frames.append(match(detections, frame.boxes, counted, iou))
+def _match(
+    detections: Detections, frame: LabelledFrame, grid: Grid, asked: str, of: tuple[int, ObjectClass], iou: float
+) -> Matches:
+    """The detections of one class (its position and entry) against the frame's objects of that class."""
+    number, entry = of
+    counted = in_grid(frame.boxes, grid) & (frame.point_counts >= entry.least_points)
+    if asked == "on the road":
+        counted &= _on_road(frame, grid)
+    same = frame.classes == number
+    return match(detections[detections.classes == number], frame.boxes[same], counted[same], iou)
+
+
+def _figures(matches: dict[float, list[Matches]], threshold: float) -> dict[str, Any]:
+    """Of the matches of one class by IoU."""
     scores, hits = (np.concatenate([getattr(m, name) for m in matches[0.5]]) for name in ("scores", "hits"))
-    vehicles = sum(len(m.found) for m in matches[0.5])
+    objects = sum(len(m.found) for m in matches[0.5])
     chosen = hits[scores > threshold]
     return {
-        "vehicles": vehicles,
+        "objects": objects,
         "ap50": average_precision(matches[0.5]),
         "ap70": average_precision(matches[0.7]),
-        "recall50": float(chosen.sum() / max(vehicles, 1)),
+        "recall50": float(chosen.sum() / max(objects, 1)),
         "precision50": float(chosen.mean()) if len(chosen) else float("nan"),
-        "best_f1_score": _best_f1_score(scores, hits, vehicles),
+        "best_f1_score": _best_f1_score(scores, hits, objects),
     }
 
 
 def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
-    """Which vehicles have their centre on the road."""
+    """Which objects have their centre on the road."""
     rows, columns, inside = grid.cells(frame.boxes)
     on_road = np.zeros(len(frame.boxes), bool)
     on_road[inside] = True if frame.road is None else frame.road[rows, columns]
@@ -125,32 +147,38 @@ def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
 def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> RealResult:
     """Compare what was found in a real frame with its labels.
 
-    A detection counts as false when no labelled vehicle, however few its points, overlaps it by 0.3, or
+    A detection counts as false when no labelled object of its class, however few its points, overlaps it by 0.3, or
     only one that a better detection found already.
     Detections outside the view that was labelled cannot be judged and are counted apart.
     """
     judged = np.abs(np.arctan2(detections.boxes[:, 1], detections.boxes[:, 0])) <= frame.half_view
     counted = in_grid(frame.boxes, grid) & (frame.point_counts >= SEEN_POINTS)
-    matches = match(detections[judged], frame.boxes, counted, SEEN_IOU)
+    matches = [
+        match(detections[judged & (detections.classes == number)], frame.boxes[same], counted[same], SEEN_IOU)
+        for number in np.union1d(detections.classes, frame.classes)
+        for same in [frame.classes == number]
+    ]
     return RealResult(
         name=frame.name,
-        found=int(matches.found.sum()),
-        vehicles=len(matches.found),
-        false_positives=int((~matches.hits).sum()),
+        found=sum(int(m.found.sum()) for m in matches),
+        objects=sum(len(m.found) for m in matches),
+        false_positives=sum(int((~m.hits).sum()) for m in matches),
         outside_view=int((~judged).sum()),
     )
 
 
-def frames_of_drives(seeds: Iterable[int], grid: Grid) -> Iterator[LabelledFrame]:
+def frames_of_drives(
+    seeds: Iterable[int], grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)
+) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
-        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)])
+        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
 
 
-def _best_f1_score(scores: NDArray, hits: NDArray, vehicles: int) -> float:
+def _best_f1_score(scores: NDArray, hits: NDArray, objects: int) -> float:
     """The score that maximises F1 (harmonic mean of precision and recall)."""
     order = np.argsort(-scores, kind="stable")
-    f1 = 2 * np.cumsum(hits[order]) / (np.arange(1, len(order) + 1) + vehicles)
+    f1 = 2 * np.cumsum(hits[order]) / (np.arange(1, len(order) + 1) + objects)
     return float(scores[order][np.argmax(f1)]) if len(order) else float("nan")
 
 
@@ -158,6 +186,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
+    extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
+    region = "where to detect, metres (default %(default)s)"
+    parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
+    classes = "the classes of the weights, in their order (default vehicle)"
+    parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
     parser.add_argument("--dtype", default=defaults.dtype, help=f"float32 or bfloat16 (default {defaults.dtype})")
     parser.add_argument(
         "--validation",
@@ -170,23 +203,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        config = DetectorConfig(grid=arguments.grid, weights=arguments.weights, dtype=arguments.dtype)
+        config = DetectorConfig(
+            grid=arguments.grid,
+            region=tuple(arguments.region),
+            classes=tuple(arguments.classes),
+            weights=arguments.weights,
+            dtype=arguments.dtype,
+        )
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
-    real_ones = list(real_frames(arguments.real, Grid.named(config.grid))) if arguments.real else []
+    grid, objects = config.raster, config.objects
+    real_ones = list(real_frames(arguments.real, grid, objects)) if arguments.real else []
     of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
-    grid, count = Grid.named(config.grid), int(SECONDS * RATE_HZ) * len(seeds)
-    frames = list(track(frames_of_drives(seeds, grid), f"{kind} drives", total=count, console=Console(stderr=True)))
-    simulated = evaluate_simulated(of_mask, frames, config.score_threshold)
-    console.print(_simulated_table(simulated, config.score_threshold, kind))
+    drives = frames_of_drives(seeds, grid, objects)
+    count = int(SECONDS * RATE_HZ) * len(seeds)
+    frames = list(track(drives, f"{kind} drives", total=count, console=Console(stderr=True)))
+    simulated = evaluate_simulated(of_mask, frames, config.thresholds)
+    console.print(_simulated_table(simulated, config, kind))
     real: list[RealResult] = []
     if real_ones:
         pipeline = Pipeline(config)
         for frame in real_ones:
-            real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid))
-        console.print(_real_table(real, config.score_threshold))
+            real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, grid))
+        console.print(_real_table(real, config))
     if arguments.json:
         arguments.json.write_text(
             json.dumps({"simulated": [asdict(r) for r in simulated], "real": [asdict(r) for r in real]}, indent=1)
@@ -194,34 +235,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _simulated_table(results: list[SimulatedResult], threshold: float, kind: str) -> Table:
-    title = f"{results[0].frames} frames of {kind} simulated drives: vehicles with at least {LEAST_POINTS} points"
-    columns = (
-        "mask",
-        "vehicles",
-        "number",
-        "AP, IoU 0.5",
-        "AP, IoU 0.7",
-        f"recall at {threshold}",
-        "precision",
-        "best F1 at",
-    )
-    table = Table(*columns, "tiles skipped, stride 4", title=title)
+def _simulated_table(results: list[SimulatedResult], config: DetectorConfig, kind: str) -> Table:
+    asked = ", ".join(f"{entry.name}s with at least {entry.least_points} points" for entry in config.objects)
+    table = Table(title=f"{results[0].frames} frames of {kind} simulated drives: {asked}")
+    thresholds = dict(zip(config.classes, config.thresholds, strict=True))
+    by_class = len(config.classes) > 1
+    threshold = "threshold" if by_class else f"{config.thresholds[0]}"
+    figures = ("AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "precision", "best F1 at")
+    for column in ("mask", "asked for", *(["class", "threshold"] if by_class else []), "number", *figures):
+        table.add_column(column)
+    table.add_column("tiles skipped, stride 4")
     for r in results:
-        figures = (r.ap50, r.ap70, r.recall50, r.precision50, r.best_f1_score)
+        of_class = [r.object, f"{thresholds[r.object]}"] if by_class else []
+        numbers = (f"{figure:.3f}" for figure in (r.ap50, r.ap70, r.recall50, r.precision50, r.best_f1_score))
         skipped = f"{100 * r.mean_sparsity['conv-3']:.0f} %"
-        table.add_row(r.mask, r.asked, str(r.vehicles), *(f"{figure:.3f}" for figure in figures), skipped)
+        table.add_row(r.mask, r.asked, *of_class, str(r.objects), *numbers, skipped)
     return table
 
 
-def _real_table(results: list[RealResult], threshold: float) -> Table:
-    title = f"real frames, score {threshold}: vehicles with at least {SEEN_POINTS} points, BEV IoU {SEEN_IOU}"
-    table = Table("frame", "found", "vehicles", "false positives", "outside the labelled view", title=title)
+def _real_table(results: list[RealResult], config: DetectorConfig) -> Table:
+    thresholds = ", ".join(map(str, dict.fromkeys(config.thresholds)))
+    title = f"real frames, score {thresholds}: objects with at least {SEEN_POINTS} points, BEV IoU {SEEN_IOU}"
+    table = Table("frame", "found", "objects", "false positives", "outside the labelled view", title=title)
+    columns = ("found", "objects", "false_positives", "outside_view")
     for r in results:
-        table.add_row(r.name, *map(str, (r.found, r.vehicles, r.false_positives, r.outside_view)))
-    totals = [
-        sum(getattr(r, name) for r in results) for name in ("found", "vehicles", "false_positives", "outside_view")
-    ]
+        table.add_row(r.name, *(str(getattr(r, name)) for name in columns))
     table.add_section()
-    table.add_row("all", *map(str, totals))
+    table.add_row("all", *(str(sum(getattr(r, name) for r in results)) for name in columns))
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +12,11 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.masks.road import RoadMap, road_mask
-
-VEHICLES = {
-    *("REGULAR_VEHICLE", "LARGE_VEHICLE", "BUS", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "SCHOOL_BUS", "ARTICULATED_BUS"),
-    *("VEHICULAR_TRAILER", "Car", "Van", "Truck", "car", "truck", "bus", "trailer", "construction_vehicle"),
-}
-"""Labels of Argoverse 2, KITTI and nuScenes that are our class ``vehicle``."""
 
 FULL_REFLECTANCE = 255.0
 """Intensity in drivers' clouds (Argoverse 2, nuScenes, simulator) that is 1 inside the core."""
@@ -29,15 +24,16 @@ FULL_REFLECTANCE = 255.0
 
 @dataclass(frozen=True)
 class LabelledFrame:
-    """One cloud with the vehicles in it, in the grid frame.
+    """One cloud with the labelled objects in it, in the grid frame.
 
     Attributes:
         name: where it comes from.
         points: float32 [P, 4] x, y, z (z = 0 is the ground), intensity 0-1.
         road: bool [H, W] on the grid, or None where no map is known.
-        boxes: float32 [M, 7] of all vehicles, in the grid or not.
+        boxes: float32 [M, 7] of all objects of the classes asked for, in the grid or not.
         point_counts: int64 [M] points inside each box.
-        half_view: vehicles are labelled where |atan2(y, x)| is below this, radians.
+        classes: int64 [M] positions in the list of those classes.
+        half_view: objects are labelled where |atan2(y, x)| is below this, radians.
     """
 
     name: str
@@ -45,6 +41,7 @@ class LabelledFrame:
     road: NDArray[np.bool_] | None
     boxes: NDArray[np.float32]
     point_counts: NDArray[np.int64]
+    classes: NDArray[np.int64]
     half_view: float = math.pi
 
 
@@ -53,18 +50,29 @@ def in_grid(boxes: NDArray, grid: Grid) -> NDArray[np.bool_]:
     return grid.cells(boxes)[2]
 
 
-def simulated_frame(frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str) -> LabelledFrame:
-    """A simulated scan as the detector sees it."""
+def simulated_frame(
+    frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str, classes: Sequence[ObjectClass] = (VEHICLE,)
+) -> LabelledFrame:
+    """A simulated scan as the detector of ``classes`` sees it."""
     points = frame.points.copy()
     points[:, 3] /= FULL_REFLECTANCE
-    return LabelledFrame(name, points, road_mask(road, frame.map_from_base, grid), frame.boxes, frame.point_counts)
+    kept, numbers = numbered(frame.labels, SIMULATOR, classes)
+    visible_road = road_mask(road, frame.map_from_base, grid)
+    return LabelledFrame(name, points, visible_road, frame.boxes[kept], frame.point_counts[kept], numbers)
 
 
-def drive_frames(seed: int, grid: Grid, seconds: float, rate_hz: float, sensor: str) -> Iterator[LabelledFrame]:
+def drive_frames(
+    seed: int,
+    grid: Grid,
+    seconds: float,
+    rate_hz: float,
+    sensor: str,
+    classes: Sequence[ObjectClass] = (VEHICLE,),
+) -> Iterator[LabelledFrame]:
     """The frames of a simulated drive."""
     drive = Drive(seed, seconds, rate_hz, sensor)
     for index, frame in enumerate(drive.frames()):
-        yield simulated_frame(frame, drive.road_map, grid, f"drive {seed} {sensor} frame {index}")
+        yield simulated_frame(frame, drive.road_map, grid, f"drive {seed} {sensor} frame {index}", classes)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ _SOURCES = {
 }
 
 
-def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
+def real_frames(folder: Path, grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
 
     Raises:
@@ -97,10 +105,11 @@ def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
         dataset = file.stem.split("_")[0]
         if dataset not in _SOURCES:
             raise UserError(f"{file} is of none of the data sets {', '.join(_SOURCES)}; its name must start with one")
-        yield _real_frame(file, _SOURCES[dataset], grid)
+        yield _real_frame(file, dataset, grid, classes)
 
 
-def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
+def _real_frame(file: Path, data_set: str, grid: Grid, classes: Sequence[ObjectClass]) -> LabelledFrame:
+    source = _SOURCES[data_set]
     with np.load(file, allow_pickle=False) as data:
         points, boxes, labels = (
             data["points"].astype(np.float32),
@@ -112,9 +121,10 @@ def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
     points[:, 2] += source.height
     points[:, 3] /= source.full_reflectance
     boxes[:, 2] += source.height
-    boxes = boxes[[label in VEHICLES for label in labels]]
+    kept, numbers = numbered(labels, data_set, classes)
+    boxes = boxes[kept]
     if road is not None:
-        # The raster is at 0.1 m with the grid's own corner.
-        raster = RoadMap(road, 0.1, SE2(grid.x_min, grid.y_min, 0.0))
+        # The raster is at 0.1 m, with the corner of the default region.
+        raster = RoadMap(road, 0.1, SE2(0.0, -20.0, 0.0))
         road = road_mask(raster, SE2(0.0, 0.0, 0.0), grid)
-    return LabelledFrame(file.stem, points, road, boxes, count_inside(points, boxes), source.half_view)
+    return LabelledFrame(file.stem, points, road, boxes, count_inside(points, boxes), numbers, source.half_view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
 from sbnet_perception.learning import simulator
 from sbnet_perception.learning.frames import LabelledFrame, in_grid, simulated_frame
 
@@ -31,14 +32,17 @@ class _Packed:
     road: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     point_counts: NDArray[np.int64]
+    labels: NDArray[np.str_]
 
 
 class Scenes:
     """``count`` independent simulated scenes, the ``i``-th made from seed ``seed + i``."""
 
-    def __init__(self, folder: Path, grid: Grid, count: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, grid: Grid, count: int, seed: int, classes: Sequence[ObjectClass] = (VEHICLE,)
+    ) -> None:
         """Load the scenes from ``folder``, simulating those that are not there yet (progress bar)."""
-        self.grid, self.seed = grid, seed
+        self.grid, self.seed, self.classes = grid, seed, classes
         self.folder = folder / f"{_simulator_version()}-{grid.height}x{grid.width}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = range(-(-count // SHARD))
@@ -55,7 +59,9 @@ class Scenes:
         points[:, 3] = scene.intensity / np.float32(255)
         height, width = self.grid.shape
         road = np.unpackbits(scene.road, count=height * width).view(bool).reshape(height, width)
-        return LabelledFrame(f"scene {self.seed + index}", points, road, scene.boxes, scene.point_counts)
+        kept, numbers = numbered(scene.labels, SIMULATOR, self.classes)
+        name = f"scene {self.seed + index}"
+        return LabelledFrame(name, points, road, scene.boxes[kept], scene.point_counts[kept], numbers)
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.npz"
@@ -142,14 +148,15 @@ def _start(extent: int, length: int, step: int, centre: float | None, rng: np.ra
 def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:
     arrays: dict[str, NDArray] = {}
     for index in range(SHARD):
-        scan, road = simulator.sample_scene(first_seed + index)
+        scan, road = simulator.sample_scene(first_seed + index, grid.bounds)
         frame = simulated_frame(scan, road, grid, "")
         points = frame.points[grid.cells(frame.points)[2]]
         assert frame.road is not None
         arrays[f"{index}.xyz"] = np.round(points[:, :3] / _CENTIMETRE).clip(-32768, 32767).astype(np.int16)
         arrays[f"{index}.intensity"] = np.round(points[:, 3] * 255).clip(0, 255).astype(np.uint8)
         arrays[f"{index}.road"] = np.packbits(frame.road)
-        arrays[f"{index}.boxes"], arrays[f"{index}.point_counts"] = frame.boxes, frame.point_counts
+        for name in ("boxes", "point_counts", "labels"):
+            arrays[f"{index}.{name}"] = getattr(scan, name)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(path)

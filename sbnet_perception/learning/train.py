@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from rich.progress import (
 from torch.utils.data import DataLoader, Dataset
 
 from sbnet_perception import __version__
-from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
@@ -45,6 +45,12 @@ class TrainConfig:
     """How weights are made. The same configuration gives the same weights on the same kind of machine."""
 
     grid: str = field(default="compact", metadata={"help": "grid to train for (compact or paper)"})
+    region: tuple[float, float, float, float] = field(
+        default=DetectorConfig.region, metadata={"help": "where scenes are simulated: x_min x_max y_min y_max, metres"}
+    )
+    classes: tuple[str, ...] = field(
+        default=DetectorConfig.classes, metadata={"help": "classes to learn, of detector/classes.py"}
+    )
     scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
     steps: int = field(default=4000, metadata={"help": "optimizer steps"})
     batch: int = field(default=4, metadata={"help": "scenes per step"})
@@ -61,12 +67,17 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         try:
-            grid = Grid.named(self.grid)
+            grid = self.detector.raster
         except ValueError as error:
             raise UserError(f"--{error}") from None
         for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
             if not 16 <= value <= extent or value % 16:
                 raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """What the weights are for, and what they begin with."""
+        return DetectorConfig(grid=self.grid, region=self.region, classes=self.classes, weights=self.start)
 
 
 class _Batches(Dataset[Batch]):
@@ -74,7 +85,7 @@ class _Batches(Dataset[Batch]):
 
     def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
         self.scenes, self.config = scenes, config
-        self.mask, self.network = DetectorConfig().mask, NetworkConfig.of_grid(config.grid)
+        self.detector, self.network = config.detector, NetworkConfig()
 
     def __len__(self) -> int:
         return self.config.steps
@@ -93,11 +104,12 @@ class _Batches(Dataset[Batch]):
         scene, size = augment(self.scenes[int(order[position])], rng), (self.config.crop_rows, self.config.crop)
         frame, grid = crop(scene, self.scenes.grid, size, self.network.alignment, rng)
         # What the detector will see at this frame: input and mask; what it should say.
-        where = computation_mask(frame.points, grid, frame.road, self.mask).mask
+        where = computation_mask(frame.points, grid, frame.road, self.detector.mask).mask
         assert where is not None, "the default mask always has the occupancy"
         mask = torch.from_numpy(where)[None]
         computed = Tiles.from_mask(mask, self.network.tile("conv-3"), OUTPUT_STRIDE).mask()[0].numpy()
-        targets = make_targets(frame.boxes, frame.point_counts, grid, computed)
+        objects = self.detector.objects
+        targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, computed)
         return (
             voxels(frame.points, grid),
             mask,
@@ -174,9 +186,9 @@ def _begin(config: TrainConfig) -> Detector:
     Raises:
         WeightsError: the weights to begin with are missing, damaged or for another network.
     """
-    network = initialize(Detector(config=NetworkConfig.of_grid(config.grid)), config.seed)
+    network = initialize(Detector(len(config.classes)), config.seed)
     if config.start:
-        given = load_network(DetectorConfig(grid=config.grid, weights=config.start))
+        given = load_network(config.detector)
         if given.config != network.config:
             raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {network.config}")
         network.load_state_dict(given.state_dict())
@@ -206,7 +218,8 @@ def _uninterrupted() -> Iterator[None]:
 
 def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
-    scenes = Scenes(scenes_folder, Grid.named(config.grid), config.scenes, config.scene_seed)
+    detector = config.detector
+    scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects)
     batches = _Batches(scenes, config)
     trainer = Trainer(config, scenes.folder.name)
     if checkpoint.exists():
@@ -247,13 +260,11 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
     for name, spec in TrainConfig.__dataclass_fields__.items():
-        option = "--" + name.replace("_", "-")
-        parser.add_argument(
-            option,
-            type=type(spec.default),
-            default=spec.default,
-            help=f"{spec.metadata['help']} (default {spec.default})",
-        )
+        default: Any = spec.default
+        count: dict[str, Any] = {"nargs": 4 if name == "region" else "+"} if isinstance(default, tuple) else {}
+        kind, text = (type(default[0]), " ".join(map(str, default))) if count else (type(default), default)
+        text = f"{spec.metadata['help']} (default {text})"
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text, **count)
     parser.add_argument(
         "--work",
         type=Path,
@@ -263,8 +274,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
 
 
+def _options(config: TrainConfig) -> str:
+    """The command's options that give this configuration; ``start`` without its folder."""
+    told = {**asdict(config), "start": Path(config.start).name}
+    told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
+
+
 def run(arguments: argparse.Namespace) -> int:
-    config = TrainConfig(**{name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__})
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__}
+    given |= {name: tuple(given[name]) for name in ("region", "classes")}
+    config = TrainConfig(**given)
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     if arguments.threads:
@@ -272,13 +292,12 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
-    told = {**asdict(config), "start": Path(config.start).name}
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
     notes = {
-        "command": f"sbnet train {arguments.out.name} {options}",
+        "command": f"sbnet train {arguments.out.name} {_options(config)}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; no real data",
         "version": __version__,
     }
-    save_weights(arguments.out, trainer.network.eval(), config.grid, DetectorConfig().classes, notes)
+    detector = config.detector
+    save_weights(arguments.out, trainer.network.eval(), detector.cell_size, detector.objects, notes)
     print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out}'")
     return 0

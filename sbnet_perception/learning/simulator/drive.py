@@ -21,7 +21,6 @@ from .vehicles import Shape, template
 from .world import Assembly, Vehicle, World
 
 ROAD_RESOLUTION = 0.2
-LABEL_RANGE = 100.0  # vehicles farther from base_link are not labelled [m]
 WARM_UP = 4.0  # seconds of traffic before the first frame
 TOP_SPEED = 13.5
 BLIND = 2.0  # returns this near the LiDAR, from the vehicle that carries it, are cut off [m]
@@ -117,11 +116,14 @@ class Drive:
         moving = self._world.on_ground([driver.vehicle for driver in traffic.drivers[1:]])
         points = self._scan(moving, pose, ground, rng)
 
-        vehicles = [v for v in self._world.vehicles + moving if np.hypot(v.box[0] - x, v.box[1] - y) < LABEL_RANGE]
+        # What the LiDAR cannot reach has no label.
+        reach = self.sensor.reach
+        vehicles = [v for v in self._world.vehicles + moving if np.hypot(v.box[0] - x, v.box[1] - y) < reach]
         boxes = boxes_in_base(np.array([v.box for v in vehicles]), pose, ground)
         tracks = np.array([v.track_id for v in vehicles], np.int64)
         stamp = round(number * 1e9 / self.rate_hz)
-        return SimulatedFrame(stamp, points, boxes, tracks, count_inside(points, boxes), pose)
+        labels = np.array([v.shape.kind for v in vehicles], np.str_)
+        return SimulatedFrame(stamp, points, boxes, tracks, count_inside(points, boxes), labels, pose)
 
     def _scan(self, moving: list[Vehicle], pose: SE2, ground: float, rng: np.random.Generator) -> np.ndarray:
         """One revolution over the static scene and a scene of the moving vehicles."""

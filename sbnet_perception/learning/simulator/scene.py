@@ -1,4 +1,4 @@
-"""One independent, domain-randomised scene in front of the vehicle, for training."""
+"""One independent, domain-randomised scene around the vehicle, for training."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ from .vehicles import VARIANTS as TEMPLATES
 from .vehicles import random_shape, template
 from .world import World
 
-# The design's region x [0, 70.4], y [-20, 20] with a metre around it is what points are kept of.
-FRONT = (-1.0, -21.0, 71.4, 21.0)
+MARGIN = 1.0  # what is seen this far beyond the region belongs to the scene [m]
 EGO_SEEN = 0.25  # share of scenes in which the LiDAR sees the vehicle that carries it
 QUIET = 0.12  # share of scenes with hardly any vehicle on the road
-SECTOR = 112.0  # half angle of the rays; more than 90 degrees because the LiDAR may stand ahead of x = 0
+SECTOR = 112.0  # half angle of the rays to a region in front; the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 
 
-def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
-    """A random scene, equal for equal seeds: only points and vehicles in front of base_link, within
-    `FRONT`.
+Bounds = tuple[float, float, float, float]
+
+
+def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
+    """A random scene, equal for equal arguments: only points and vehicles within `MARGIN` of the region (x_min,
+    x_max, y_min, y_max in metres) around base_link.
 
     Sensor, mounting, weather-like losses, intensity scale and the height of z = 0 over the ground are
     random too.
     """
     rng = np.random.default_rng(seed)
-    network = road_network(rng, 190.0, (40.0, 120.0))
+    x_min, x_max, y_min, y_max = (b + d for b, d in zip(region, (-MARGIN, MARGIN, -MARGIN, MARGIN), strict=True))
+    # The road goes on beyond both ends of the region.
+    ahead, behind = max(region[1], 20.0) + 9.6, max(-region[0], 0.0)
+    network = road_network(rng, 110.0 + ahead + behind, (40.0, 120.0))
     lane = network.lanes[int(rng.integers(len(network.lanes)))]
-    pose = _stand(rng, lane)
-    base = shapely.box(FRONT[0], FRONT[1], FRONT[2], FRONT[3])
+    pose = _stand(rng, lane, ahead, behind)
+    base = shapely.box(x_min, y_min, x_max, y_max)
     area = shapely.transform(base.buffer(3.0, join_style="mitre"), pose.apply)
     world = World(rng, network, area)
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
@@ -51,12 +56,12 @@ def sample_scene(seed: int) -> tuple[SimulatedFrame, RoadMap]:
     scene = world.build()
 
     ground = float(world.ground.height(np.array([(pose.x, pose.y)]))[0]) - rng.uniform(-GROUND_ERROR, GROUND_ERROR)
-    points = _front_scan(scene, sensor, pose, ground, rng)
+    points = _scan_within((x_min, x_max, y_min, y_max), scene, sensor, pose, ground, rng)
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
-    in_front = (boxes[:, 0] > FRONT[0]) & (boxes[:, 0] < FRONT[2]) & (np.abs(boxes[:, 1]) < FRONT[3])
-    boxes = boxes[in_front]
-    tracks = np.flatnonzero(in_front).astype(np.int64)
-    frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), pose)
+    x, y = boxes[:, 0], boxes[:, 1]
+    tracks = np.flatnonzero((x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)).astype(np.int64)
+    boxes, labels = boxes[tracks], np.array([world.vehicles[track].shape.kind for track in tracks], np.str_)
+    frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), labels, pose)
     near = shapely.transform(base.buffer(10.0, join_style="mitre"), pose.apply)
     return frame, RoadMap.from_polygons(*_clipped(network.surface, near))
 
@@ -68,9 +73,11 @@ def _clipped(surface: shapely.Geometry, area: shapely.Geometry) -> tuple[list[np
     return outlines, ROAD_RESOLUTION, [np.asarray(r.coords) for p in parts for r in p.interiors]
 
 
-def _stand(rng: np.random.Generator, lane: Lane) -> SE2:
-    """Where the sensor's vehicle is: on a lane, hardly ever quite straight, with road ahead."""
-    s = rng.uniform(5.0, max(lane.path.length - 80.0, 25.0))
+def _stand(rng: np.random.Generator, lane: Lane, ahead: float, behind: float) -> SE2:
+    """Where the sensor's vehicle is: on a lane, hardly ever quite straight, with these metres of road where the lane
+    has them."""
+    first = min(5.0 + behind, lane.path.length / 2)
+    s = rng.uniform(first, max(lane.path.length - ahead, first + 20.0))
     x, y = lane.path.at(s) + rng.normal(0, 0.3, 2)
     yaw = float(lane.path.yaw(s)) + rng.normal(0, 0.06)
     if rng.random() < 0.1:
@@ -103,12 +110,14 @@ def _add_carrier(world: World, sensor: SensorModel, pose: SE2) -> None:
     world.add(mesh, float(x), float(y), pose.yaw, (float(size[0]), float(size[1]), roof))
 
 
-def _front_scan(scene: RayScene, sensor: SensorModel, pose: SE2, ground: float, rng: np.random.Generator) -> np.ndarray:
-    """Points float32 [P, 4] within `FRONT` in base_link; `ground`: height of z = 0 in the map."""
-    origins, directions, beams = sensor.rays(rng, SECTOR)
+def _scan_within(
+    bounds: Bounds, scene: RayScene, sensor: SensorModel, pose: SE2, ground: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Points float32 [P, 4] within the bounds in base_link; `ground`: height of z = 0 in the map."""
+    origins, directions, beams = sensor.rays(rng, SECTOR if bounds[0] >= -MARGIN else 180.0)
     reach = np.full(len(beams), sensor.reach, np.float32)
-    # A ray ends where it leaves the front region: nothing beyond is of use.
-    for axis, low, high in ((0, FRONT[0], FRONT[2]), (1, FRONT[1], FRONT[3])):
+    # A ray ends where it leaves the bounds: nothing beyond is of use.
+    for axis, low, high in ((0, *bounds[:2]), (1, *bounds[2:])):
         wall = np.where(directions[:, axis] > 0, high, low) - origins[:, axis]
         speed = np.where(np.abs(directions[:, axis]) < 1e-6, 1e-6, directions[:, axis])
         reach = np.minimum(reach, np.abs(wall / speed)).astype(np.float32)

@@ -15,8 +15,9 @@ class SimulatedFrame:
     it).
 
     stamp_ns: time of the scan; points: float32 [P, 4] x y z in metres and intensity 0-255; boxes: float32
-    [M, 7] (cx, cy, cz, length, width, height, yaw) of vehicles only; track_ids: int64 [M], consistent over
-    a drive; point_counts: int64 [M], points inside each box; map_from_base: pose of base_link in the map.
+    [M, 7] (cx, cy, cz, length, width, height, yaw); track_ids: int64 [M], consistent over a drive; point_counts:
+    int64 [M], points inside each box; labels: str [M], what was drawn (sedan, bus ...); map_from_base: pose of
+    base_link in the map.
     """
 
     stamp_ns: int
@@ -24,6 +25,7 @@ class SimulatedFrame:
     boxes: np.ndarray
     track_ids: np.ndarray
     point_counts: np.ndarray
+    labels: np.ndarray
     map_from_base: SE2
 
 
