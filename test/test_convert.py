@@ -20,7 +20,7 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
 from sbnet_perception.masks.road import road_mask
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.pointcloud2 import read_points
 
 START = 315973157959879000
 SWEEPS = [START, START + 100_000_000, START + 200_000_000]
@@ -85,7 +85,7 @@ def test_an_argoverse_log_becomes_clouds_transforms_and_a_latched_road_mask(tmp_
     for i, cloud in enumerate(topics["/points"]):
         assert (cloud.header.frame_id, cloud.point_step) == ("egovehicle", 16)
         expected = [[1 + i, 2, 0.5, 0], [30, -4, 1.5, 1]]
-        np.testing.assert_allclose(decode(cloud).points, expected)
+        np.testing.assert_allclose(read_points(cloud).points, expected)
 
     moving = {stamp_of(m.transforms[0].header): m.transforms[0] for m in topics["/tf"]}
     assert list(moving) == sorted(moving)
@@ -125,7 +125,7 @@ def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:
     assert set(topics) == {"/points", "/tf_static"}
     for cloud, expected in zip(topics["/points"], clouds, strict=True):
         assert cloud.header.frame_id == "velodyne"
-        np.testing.assert_allclose(decode(cloud).points, expected, rtol=1e-6)
+        np.testing.assert_allclose(read_points(cloud).points, expected, rtol=1e-6)
     assert set(np.diff([stamp_of(cloud.header) for cloud in topics["/points"]])) == {100_000_000}
     (static,) = topics["/tf_static"][0].transforms
     assert (static.header.frame_id, static.child_frame_id) == ("base_link", "velodyne")
@@ -219,7 +219,7 @@ def test_the_real_argoverse_log_gives_the_road_and_the_points_of_its_frame(
     topics = read(tmp_path / "out.mcap")
     frame = np.load(real_data / "frames" / "av2_adcf7d18.npz")
     (cloud,) = topics["/points"]
-    np.testing.assert_allclose(decode(cloud).points * (1, 1, 1, 255), frame["points"], rtol=1e-5)
+    np.testing.assert_allclose(read_points(cloud).points * (1, 1, 1, 255), frame["points"], rtol=1e-5)
 
     pose = next(
         m.transforms[0] for m in topics["/tf"] if stamp_of(m.transforms[0].header) == stamp_of(cloud.header)
@@ -238,4 +238,4 @@ def test_the_real_kitti_frame_gives_its_points(real_data: Path, tmp_path: Path) 
     assert main(["convert", "kitti", str(real_data / "kitti"), str(tmp_path / "out.mcap")]) == 0
     (cloud,) = read(tmp_path / "out.mcap")["/points"]
     expected = np.load(real_data / "frames" / "kitti_000001.npz")["points"]
-    np.testing.assert_allclose(decode(cloud).points, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(read_points(cloud).points, expected, rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""One cloud from message to result: decode, move into the grid frame, place the road, detect."""
+"""One cloud from message to result: read its points, move them into the grid frame, place the road, detect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
-from sbnet_perception.messages.outgoing import raised, split_invalid
-from sbnet_perception.messages.pointcloud2 import CloudError, DecodedCloud, decode
-from sbnet_perception.messages.raw_cloud import RawCloud, read_cloud
+from sbnet_perception.messages.detections import raised, split_invalid
+from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
+from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.road import RoadAnswer, RoadLayer
@@ -91,7 +91,7 @@ class Processor:
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
         laps = [time.monotonic()]
-        cloud = self._decode(arrived.msg)
+        cloud = self._points_of(arrived.msg)
         points = self._in_grid_frame(cloud.points, header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
@@ -118,9 +118,9 @@ class Processor:
         )
         return Processed(grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts)
 
-    def _decode(self, msg: RawCloud) -> DecodedCloud:
+    def _points_of(self, msg: RawCloud) -> CloudPoints:
         try:
-            return decode(
+            return read_points(
                 msg,
                 missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
                 intensity_scale=self._config.intensity_scale,
