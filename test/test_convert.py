@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
+from sbnet_perception.learning.frames import real_frames
 from sbnet_perception.masks.road import road_mask
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
 from sbnet_perception.messages.pointcloud2 import read_points
@@ -130,6 +131,14 @@ def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:
     (static,) = topics["/tf_static"][0].transforms
     assert (static.header.frame_id, static.child_frame_id) == ("base_link", "velodyne")
     np.testing.assert_allclose(matrix_of(static)[:3, 3], (0, 0, 1.73))
+
+
+def test_a_labelled_kitti_frame_has_its_ground_where_a_converted_one_has_it(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    point, box = np.array([[10.0, 0, -1.73, 1]]), np.array([[10.0, 0, -0.93, 4, 2, 1.6, 0]])
+    np.savez(tmp_path / "frames" / "kitti_1.npz", points=point, boxes=box, labels=np.array(["Car"]))
+    (frame,) = real_frames(tmp_path, Grid.named("compact"))
+    np.testing.assert_allclose((frame.points[0, 2], frame.boxes[0, 2]), (0.0, 0.8), atol=1e-6)
 
 
 def test_a_raw_kitti_drive_keeps_its_own_stamps(tmp_path: Path) -> None:

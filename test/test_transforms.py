@@ -8,10 +8,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+from sbnet_perception.node.processor import move
 from sbnet_perception.node.transform_history import TransformHistory
 from sbnet_perception.node.transforms import TransformUnavailable, lookup_before, matrix_from_pose
 
@@ -143,6 +145,21 @@ def test_a_transform_that_is_none_is_refused(parent: str, child: str, pose: tupl
     history = TransformHistory(10.0)
     with pytest.raises(ValueError, match="frames"):
         history.add(parent, child, START, pose, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), axes=st.sampled_from(["", "z", "xyz"]))
+def test_points_are_moved_in_place_as_a_matrix_product_moves_them(seed: int, axes: str) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = np.eye(4)
+    if axes:
+        matrix[:3, :3] = Rotation.from_euler(axes, rng.uniform(-180, 180, len(axes)), degrees=True).as_matrix()
+    matrix[:3, 3] = rng.uniform(-10, 10, 3)
+    before = rng.uniform(-70, 70, (50, 4)).astype(np.float32)
+    points = torch.from_numpy(before.copy())
+    move(points, matrix)
+    expected = np.c_[before[:, :3] @ matrix[:3, :3].T + matrix[:3, 3], before[:, 3]]
+    np.testing.assert_allclose(points.numpy(), expected, atol=1e-4)
 
 
 class Late:
