@@ -19,7 +19,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.messages.detections import detections_of, raised
 from sbnet_perception.messages.pointcloud2 import read_points
-from sbnet_perception.messages.raw_cloud import RawCloud, read_cloud
+from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
 DETECTIONS = "/detections"
 MASK = "/computation_mask"
@@ -113,7 +113,12 @@ class Recording:
     def _clouds(self) -> Iterator[RawCloud]:
         with BagReader(self._path) as bag:
             for message in bag.messages([self._cloud_topic]):
-                yield read_cloud(message.raw)
+                try:
+                    cloud = read_cloud(message.raw)
+                except CloudError:
+                    # What cannot be read has no detections.
+                    continue
+                yield cloud
 
     def _take(self, topic: str, message: Any) -> None:
         if topic in ("/tf", "/tf_static"):
