@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +71,21 @@ def write_sqlite3(folder: Path, frames: int) -> Path:
     return folder
 
 
-def detection_array(stamp_ns: int, boxes: np.ndarray, scores: list[float]) -> Any:
-    """rosbags vision_msgs/Detection3DArray in base_link."""
+def detection_array(
+    stamp_ns: int, boxes: np.ndarray, score: float, names: Sequence[str] = (), frame_id: str = "base_link"
+) -> Any:
+    """rosbags vision_msgs/Detection3DArray; boxes of no name are vehicles."""
     types = typestore().types
-    header = stamped_header("base_link", stamp_ns)
+    header = stamped_header(frame_id, stamp_ns)
     detections = []
-    for (x, y, z, length, width, height, yaw), score in zip(boxes.tolist(), scores, strict=True):
+    for box, name in itertools.zip_longest(boxes.tolist(), names, fillvalue="vehicle"):
+        x, y, z, length, width, height, yaw = box
         pose = types["geometry_msgs/msg/Pose"](
             position=types["geometry_msgs/msg/Point"](x, y, z),
             orientation=types["geometry_msgs/msg/Quaternion"](0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)),
         )
         hypothesis = types["vision_msgs/msg/ObjectHypothesisWithPose"](
-            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id="vehicle", score=score),
+            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=name, score=score),
             pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
         )
         size = types["geometry_msgs/msg/Vector3"](length, width, height)
@@ -93,23 +98,24 @@ def write_replay(
     path: Path,
     frames: int,
     boxes: np.ndarray,
-    computed: np.ndarray,
+    computed: np.ndarray | None,
     ground_z: float = 0.0,
     found: np.ndarray | None = None,
+    names: Sequence[str] = (),
+    truth_frame: str = "base_link",
 ) -> Path:
     """A recording as `sbnet replay` leaves it: the drive, and the same boxes and mask [50, 88] in every frame.
 
-    The detections are the boxes, or `found` where it is given.
+    The detections are the boxes, or `found` where it is given; `names` are their classes.
     """
     found = boxes if found is None else found
-    road = RoadMap(computed, 0.8, SE2(0.0, -20.0, 0.0))
     with BagWriter(path) as writer:
         writer.write("/tf_static", mount(), START_NS)
         for index, stamp in enumerate(stamps(frames)):
             writer.write("/points", point_cloud2(points(index), "lidar", stamp), stamp)
-            writer.write("/ground_truth", detection_array(stamp, boxes, [1.0] * len(boxes)), stamp)
-            mask = occupancy_grid(road, "base_link", stamp)
-            mask.info.origin.position.z = ground_z
-            writer.write("/computation_mask", mask, stamp + 1)
-            writer.write("/detections", detection_array(stamp, found, [0.9] * len(found)), stamp + 2)
+            writer.write("/ground_truth", detection_array(stamp, boxes, 1.0, (), truth_frame), stamp)
+            if computed is not None:
+                road = RoadMap(computed, 0.8, SE2(0.0, -20.0, 0.0))
+                writer.write("/computation_mask", occupancy_grid(road, "base_link", stamp, ground_z), stamp + 1)
+            writer.write("/detections", detection_array(stamp, found, 0.9, names), stamp + 2)
     return path

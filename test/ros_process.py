@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import re
 import signal
 import threading
@@ -22,7 +21,6 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import OccupancyGrid
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -36,12 +34,16 @@ from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import NetworkConfig
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import save_weights
+from sbnet_perception.node.spinner import Spinner
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+LATCHED, ROAD = (
+    QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    for depth in (50, 1)
 )
 SECOND = 1_000_000_000
+PATIENCE_S = 60.0
+"""How long anything that must come is waited for: far longer than it takes on a busy machine."""
 START_NS = 1_700_000_000 * SECOND
 TINY = NetworkConfig(
     initial_width=8,
@@ -140,9 +142,8 @@ class Robot:
         self.masks: dict[int, OccupancyGrid] = {}
         self.frames: list[DiagnosticStatus] = []
         self.diagnostics: list[tuple[int, DiagnosticStatus]] = []
-        self._road: Any = None
         self._points = self.node.create_publisher(PointCloud2, "points", RELIABLE)
-        self.new_road_publisher()
+        self._road = self.node.create_publisher(OccupancyGrid, "road_mask", ROAD)
         self._tf = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
         self._tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
         self._clock = self.node.create_publisher(Clock, "/clock", RELIABLE)
@@ -153,26 +154,22 @@ class Robot:
         self._listen(
             DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((ns_of(m), m.status[0]))
         )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._stop = threading.Event()
-        self._look = self.node.create_guard_condition(lambda: None)
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
+        self._spinner = Spinner(self.node)
 
     def ready(self) -> Robot:
-        """Waits until the node is active and hears this side."""
-        self.wait(lambda: self.printed("active: waiting"), 30, "the node is active")
+        """Waits until the node is active and hears this side, and this side the node."""
+        self.wait_printed("active: waiting")
         sides = [self._points, self._road, self._tf]
-        self.wait(lambda: all(side.get_subscription_count() for side in sides), 10, "the node hears us")
-        self.wait(lambda: self.node.count_publishers("detections") > 0, 10, "we hear the node")
+        self.wait(lambda: all(side.get_subscription_count() for side in sides), "the node hears us")
+
         # Discovery ends at different times on the two sides: clouds count from the first answer on.
-        for _ in range(20):
+        def answered() -> bool:
             self.send(cloud(scene(), self.tick()))
-            with contextlib.suppress(AssertionError):
-                self.wait(lambda: self.detections, 1, "a first answer")
-                return self
-        raise AssertionError(f"the node answers no cloud. Its output:\n{self.log()}")
+            time.sleep(0.2)
+            return bool(self.detections)
+
+        self.wait(answered, "a first answer")
+        return self
 
     # Input -------------------------------------------------------------------------------------------------
 
@@ -189,14 +186,16 @@ class Robot:
         before = len(self.lines)
         self._road.publish(msg)
         if heard:
-            self.wait(lambda: any("road mask" in line for line in self.lines[before:]), 5, "a line about it")
+            self.wait(lambda: any("road mask" in line for line in self.lines[before:]), "a line about it")
 
     def new_road_publisher(self) -> None:
         """A map server that has not published anything yet."""
-        if self._road is not None:
+
+        def replace() -> None:
             self.node.destroy_publisher(self._road)
-        latched = QoSProfile(depth=1, reliability=RELIABLE.reliability, durability=LATCHED.durability)
-        self._road = self.node.create_publisher(OccupancyGrid, "road_mask", latched)
+            self._road = self.node.create_publisher(OccupancyGrid, "road_mask", ROAD)
+
+        self._spinner.call(replace)
 
     def send_tf(self, *transforms: TransformStamped, static: bool = False) -> None:
         (self._tf_static if static else self._tf).publish(TFMessage(transforms=list(transforms)))
@@ -206,38 +205,37 @@ class Robot:
 
     # Output ------------------------------------------------------------------------------------------------
 
-    def detect(self, msg: PointCloud2 | None = None, seconds: float = 10.0) -> Detection3DArray:
+    def detect(self, msg: PointCloud2 | None = None) -> Detection3DArray:
         """Sends a cloud (a good one by default) and waits for the detections that carry its stamp."""
         msg = cloud(scene(), self.tick()) if msg is None else msg
         ns = ns_of(msg)
         self.send(msg)
-        self.wait(lambda: ns in self.detections, seconds, f"detections of the cloud of {ns / SECOND:.3f} s")
+        self.wait(lambda: ns in self.detections, f"detections of the cloud of {ns / SECOND:.3f} s")
         return self.detections[ns]
 
     def printed(self, pattern: str) -> bool:
         return any(re.search(pattern, line) for line in list(self.lines))
 
-    def wait_printed(self, pattern: str, seconds: float = 5.0) -> None:
-        self.wait(lambda: self.printed(pattern), seconds, f"the node logs {pattern!r}")
+    def wait_printed(self, pattern: str) -> None:
+        self.wait(lambda: self.printed(pattern), f"the node logs {pattern!r}")
 
     def status(self) -> DiagnosticStatus:
         """The next message on /diagnostics that was made after this call (on wall time)."""
         now_ns = time.time_ns()
-        self.wait(lambda: self.diagnostics and self.diagnostics[-1][0] > now_ns, 5, "/diagnostics")
+        self.wait(lambda: self.diagnostics and self.diagnostics[-1][0] > now_ns, "/diagnostics")
         return self.diagnostics[-1][1]
 
     def counter(self, name: str) -> int:
         return int(values(self.status()).get(name, "0"))
 
-    def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        """Returns once the condition holds; fails when the node or this side's executor has ended, or time is over."""
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
-            assert self.process.exit_code is None, (
-                f"the node ended with {self.process.exit_code}:\n{self.log()}"
-            )
-            assert time.monotonic() < deadline, (
-                f"not within {seconds} s: {what}. The node's output:\n{self.log()}"
-            )
+            self._spinner.check()
+            code = self.process.exit_code
+            assert code is None, f"the node ended with {code}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"it did not come: {what}. The node's output:\n{self.log()}"
             with self._changed:
                 self._changed.wait(0.02)
 
@@ -247,19 +245,24 @@ class Robot:
     # Services ----------------------------------------------------------------------------------------------
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"sbnet/{name}")
+        client = self._spinner.call(lambda: self.node.create_client(kind, f"sbnet/{name}"))
         try:
-            assert client.wait_for_service(10), f"no service {name}:\n{self.log()}"
+            self.wait(client.service_is_ready, f"the service {name}")
             future = client.call_async(request)
-            self.wait(future.done, 20, f"answer of {name}")
+            self.wait(future.done, f"answer of {name}")
             return future.result()
         finally:
-            self.node.destroy_client(client)
+            self._spinner.call(lambda: self.node.destroy_client(client))
 
     def transition(self, label: str) -> bool:
         request = ChangeState.Request()
         request.transition.label = label
-        return bool(self.call(ChangeState, "change_state", request).success)
+        done = bool(self.call(ChangeState, "change_state", request).success)
+        # A cloud that leaves before this side knows of the new subscription is lost.
+        readers = {"cleanup": 0, "configure": 1}.get(label)
+        if done and readers is not None:
+            self.wait(lambda: self._points.get_subscription_count() == readers, f"{readers} readers of clouds")
+        return done
 
     def reconfigure(self, **parameters: Any) -> None:
         """Down to unconfigured, other parameters, up again."""
@@ -290,19 +293,14 @@ class Robot:
 
     def close(self) -> int:
         """Ends both sides; the exit code of the node."""
-        code = self.process.stop()
-        self._stop.set()
-        self._look.trigger()
-        self._thread.join()
-        self._executor.shutdown()
+        code = self.process.stop(20.0)
+        self._spinner.stop()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
         self.session.close()
+        if self._spinner.failure is not None:
+            raise self._spinner.failure
         return code
-
-    def _spin(self) -> None:
-        while not self._stop.is_set():
-            self._executor.spin_once()
 
     def _on_line(self, line: str) -> None:
         self.lines.append(line)
@@ -325,7 +323,7 @@ def running_node(weights: Path, **parameters: object) -> Iterator[Robot]:
 
     The network is untrained: with a threshold of 0 each cloud gives boxes that depend on its points.
     """
-    robot = Robot({"weights": weights, "score_threshold": 0.0, "tf_timeout": 0.5, **parameters})
+    robot = Robot({"weights": weights, "score_threshold": 0.0, "tf_timeout": 2.0, "input_timeout": 60.0, **parameters})
     try:
         yield robot.ready()
     finally:
@@ -352,7 +350,7 @@ def with_parameters(robot: Robot, weights: Path) -> Iterator[Callable[..., None]
         "weights": str(weights),
         "grid_frame": "",
         "ground_z": 0.0,
-        "input_timeout": 2.0,
+        "input_timeout": 60.0,
     }
     robot.new_road_publisher()
     yield lambda **changes: robot.reconfigure(**changes)
@@ -370,7 +368,7 @@ def values(status: DiagnosticStatus) -> dict[str, str]:
 
 def shown(collected: dict[int, Any], robot: Robot, msg: Any) -> Any:
     """The node's other message of the same cloud."""
-    robot.wait(lambda: ns_of(msg) in collected, 3, "the other message of the cloud")
+    robot.wait(lambda: ns_of(msg) in collected, "the other message of the cloud")
     return collected[ns_of(msg)]
 
 

@@ -28,7 +28,7 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.pointcloud2 import read_points
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 SECOND = 10**9
@@ -77,7 +77,7 @@ def test_a_written_bag_is_read_back_message_by_message(bag: Path) -> None:
         assert [m.stamp_ns for m in messages] == sorted(m.stamp_ns for m in messages)
         clouds = list(reader.messages(["/points"]))
     for i, message in enumerate(clouds):
-        np.testing.assert_allclose(decode(deserialize(message.raw, CLOUD)).points, points(i), rtol=1e-6)
+        np.testing.assert_allclose(read_points(message.raw).points, points(i), rtol=1e-6)
 
 
 def test_an_independent_reader_finds_definitions_messages_and_quality_of_service(bag: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_independent_reader_finds_definitions_messages_and_quality_of_service
         "/tf_static": (1, 1), "/road_mask": (1, 1), "/tf": (2, 1), "/points": (2, 2),
     }  # fmt: skip
     assert len(decoded) == 20
-    np.testing.assert_allclose(decode(decoded[3].decoded_message).points, points(3), rtol=1e-6)
+    np.testing.assert_allclose(read_points(decoded[3].decoded_message).points, points(3), rtol=1e-6)
 
 
 def test_rosbags_reads_the_same_file_and_its_latched_topics(bag: Path) -> None:
@@ -125,7 +125,7 @@ def test_bags_of_other_recorders_are_read_as_folder_or_file(tmp_path: Path, plug
         assert bool(reader.warnings) == (compression == "NONE")
         raw = [message.raw for message in reader.messages()]
     assert len(raw) == 5
-    np.testing.assert_allclose(decode(deserialize(raw[4], CLOUD)).points, points(4), rtol=1e-6)
+    np.testing.assert_allclose(read_points(raw[4]).points, points(4), rtol=1e-6)
 
 
 def test_find_topic_prefers_then_insists_then_lists_what_is_there(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_killed_recorder_or_a_full_disk_leaves_all_but_the_last_chunk(
         assert reader.topics["/road_mask"].latched
     assert at_least <= len(frames) <= 20
     for i, message in enumerate(frames):
-        np.testing.assert_allclose(decode(deserialize(message.raw, CLOUD)).points, points(i), rtol=1e-6)
+        np.testing.assert_allclose(read_points(message.raw).points, points(i), rtol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -307,7 +307,7 @@ def test_a_simulated_drive_is_deterministic_and_its_labels_hold_their_points(tmp
         cloud, truth, tf = (recorded[topic][i] for topic in ("/points", "/ground_truth", "/tf"))
         assert cloud.header.stamp == truth.header.stamp == tf.transforms[0].header.stamp
         assert (cloud.header.frame_id, truth.header.frame_id) == ("lidar", "base_link")
-        in_base = decode(cloud).points * (1, 1, 1, 255) + (*drive.base_from_lidar[:3, 3], 0)
+        in_base = read_points(cloud).points * (1, 1, 1, 255) + (*drive.base_from_lidar[:3, 3], 0)
         np.testing.assert_allclose(in_base, frame.points, atol=1e-4)
         assert [d.id for d in truth.detections] == [str(track) for track in frame.track_ids]
         centres = [d.bbox.center.position for d in truth.detections]

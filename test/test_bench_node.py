@@ -10,7 +10,7 @@ import pytest
 
 from sbnet_perception.bench.node import LAYOUTS, in_layout, played, simulated
 from sbnet_perception.cli import main
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import read_cloud
 
 STEPS = {"latency", "overhead", "pipeline", "cloud", "road", "mask"}
@@ -22,7 +22,7 @@ def test_the_same_points_are_in_every_layout(layout: str) -> None:
     points = np.random.default_rng(1).integers(0, 250, (500, 4)).astype(np.float32)
     msg = in_layout(points, layout)
     assert msg.point_step == SIZES[layout]
-    np.testing.assert_array_equal(decode(msg, intensity_scale=1.0).points, points)
+    np.testing.assert_array_equal(read_points(msg, intensity_scale=1.0).points, points)
 
 
 def test_every_cloud_has_the_points_asked_for_and_is_newer_than_the_one_before() -> None:

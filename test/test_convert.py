@@ -18,9 +18,10 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
+from sbnet_perception.learning.frames import real_frames
 from sbnet_perception.masks.road import road_mask
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.pointcloud2 import read_points
 
 START = 315973157959879000
 SWEEPS = [START, START + 100_000_000, START + 200_000_000]
@@ -85,7 +86,7 @@ def test_an_argoverse_log_becomes_clouds_transforms_and_a_latched_road_mask(tmp_
     for i, cloud in enumerate(topics["/points"]):
         assert (cloud.header.frame_id, cloud.point_step) == ("egovehicle", 16)
         expected = [[1 + i, 2, 0.5, 0], [30, -4, 1.5, 1]]
-        np.testing.assert_allclose(decode(cloud).points, expected)
+        np.testing.assert_allclose(read_points(cloud).points, expected)
 
     moving = {stamp_of(m.transforms[0].header): m.transforms[0] for m in topics["/tf"]}
     assert list(moving) == sorted(moving)
@@ -125,11 +126,19 @@ def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:
     assert set(topics) == {"/points", "/tf_static"}
     for cloud, expected in zip(topics["/points"], clouds, strict=True):
         assert cloud.header.frame_id == "velodyne"
-        np.testing.assert_allclose(decode(cloud).points, expected, rtol=1e-6)
+        np.testing.assert_allclose(read_points(cloud).points, expected, rtol=1e-6)
     assert set(np.diff([stamp_of(cloud.header) for cloud in topics["/points"]])) == {100_000_000}
     (static,) = topics["/tf_static"][0].transforms
     assert (static.header.frame_id, static.child_frame_id) == ("base_link", "velodyne")
     np.testing.assert_allclose(matrix_of(static)[:3, 3], (0, 0, 1.73))
+
+
+def test_a_labelled_kitti_frame_has_its_ground_where_a_converted_one_has_it(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    point, box = np.array([[10.0, 0, -1.73, 1]]), np.array([[10.0, 0, -0.93, 4, 2, 1.6, 0]])
+    np.savez(tmp_path / "frames" / "kitti_1.npz", points=point, boxes=box, labels=np.array(["Car"]))
+    (frame,) = real_frames(tmp_path, Grid.named("compact"))
+    np.testing.assert_allclose((frame.points[0, 2], frame.boxes[0, 2]), (0.0, 0.8), atol=1e-6)
 
 
 def test_a_raw_kitti_drive_keeps_its_own_stamps(tmp_path: Path) -> None:
@@ -219,7 +228,7 @@ def test_the_real_argoverse_log_gives_the_road_and_the_points_of_its_frame(
     topics = read(tmp_path / "out.mcap")
     frame = np.load(real_data / "frames" / "av2_adcf7d18.npz")
     (cloud,) = topics["/points"]
-    np.testing.assert_allclose(decode(cloud).points * (1, 1, 1, 255), frame["points"], rtol=1e-5)
+    np.testing.assert_allclose(read_points(cloud).points * (1, 1, 1, 255), frame["points"], rtol=1e-5)
 
     pose = next(
         m.transforms[0] for m in topics["/tf"] if stamp_of(m.transforms[0].header) == stamp_of(cloud.header)
@@ -238,4 +247,4 @@ def test_the_real_kitti_frame_gives_its_points(real_data: Path, tmp_path: Path) 
     assert main(["convert", "kitti", str(real_data / "kitti"), str(tmp_path / "out.mcap")]) == 0
     (cloud,) = read(tmp_path / "out.mcap")["/points"]
     expected = np.load(real_data / "frames" / "kitti_000001.npz")["points"]
-    np.testing.assert_allclose(decode(cloud).points, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(read_points(cloud).points, expected, rtol=1e-5, atol=1e-7)

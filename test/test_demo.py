@@ -66,4 +66,12 @@ def test_the_score_counts_found_missed_and_false_and_says_what_the_mask_skipped(
     computed = np.zeros((50, 88), bool)
     computed[:, :30] = True
     path = write_replay(tmp_path / "out.mcap", 3, truth, computed, found=found)
-    assert score(Recording(path)) == Score(frames=3, vehicles=6, found=3, skipped=3, false_positives=3)
+    assert score(Recording(path)) == [Score("vehicle", frames=3, objects=6, found=3, skipped=3, false_positives=3)]
+
+
+def test_a_detection_of_another_class_finds_no_vehicle(tmp_path: Path) -> None:
+    truth = np.array([[17, 2, 0.8, 4.5, 2.4, 1.6, 0], [32, -4, 0.8, 4.5, 2.4, 1.6, 0]])
+    path = write_replay(tmp_path / "out.mcap", 2, truth, None, names=("tram", "vehicle"))
+    vehicles, trams = score(Recording(path))
+    assert vehicles == Score("vehicle", frames=2, objects=4, found=2)
+    assert trams == Score("tram", frames=2, false_positives=2)

@@ -14,6 +14,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from sbnet_perception.bags.types import typestore
+from sbnet_perception.desk.session import Session
 from sbnet_perception.resources import resource
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,15 +36,15 @@ def generate():
 
 
 @pytest.fixture
-def node(monkeypatch):
+def node():
     """A node of its own DDS domain."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=91)
-    node = rclpy.create_node("interfaces", context=context)
-    yield node
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    with Session() as session, session.applied():
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=session.domain_id)
+        node = rclpy.create_node("interfaces", context=context)
+        yield node
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def detections() -> Detection3DArray:

@@ -78,7 +78,7 @@ while True:
 RECEIVE = """
 sizes = []
 subscription = node.create_subscription(PointCloud2, "points", lambda m: sizes.append(len(m.data)), qos)
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while len(sizes) < 5 and time.monotonic() < end:
     rclpy.spin_once(node, timeout_sec=0.1)
 print(*sizes)

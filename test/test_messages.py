@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -17,13 +18,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.messages.outgoing import (
-    computation_mask_message,
-    detections_message,
-    markers_message,
-    raised,
-    split_invalid,
-)
+from sbnet_perception.messages.detections import detections_message, detections_of, raised, split_invalid
+from sbnet_perception.messages.markers import markers_message
+from sbnet_perception.messages.occupancy_grid import computation_mask_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=34), frame_id="base_link")
 
@@ -72,6 +69,24 @@ def test_a_detection_carries_box_score_and_class_and_no_identity() -> None:
     assert result.hypothesis.class_id == "vehicle"
     assert result.hypothesis.score == pytest.approx(0.9)
     assert result.pose.pose == centre
+
+
+def test_detections_read_back_are_those_that_were_written_and_new_class_names_are_added() -> None:
+    written = found((10.0, -3.0, 0.8, 4.5, 1.9, 1.6, 2.5), (1.0, 2.0, 0.5, 0.8, 0.6, 1.7, -3.0))
+    written.classes[:] = (1, 0)
+    message = deserialize_message(detections_message(HEADER, written, ("vehicle", "tram")), Detection3DArray)
+    read, classes = detections_of(message, ("vehicle",))
+    assert classes == ("vehicle", "tram")
+    np.testing.assert_allclose(read.boxes, written.boxes, rtol=1e-6)
+    np.testing.assert_array_equal(read.scores, written.scores)
+    np.testing.assert_array_equal(read.classes, written.classes)
+    best, second = message.detections[0].results[0], copy.deepcopy(message.detections[0].results[0])
+    second.hypothesis.class_id, second.hypothesis.score = "vehicle", 0.1
+    message.detections[0].results = [second, best]
+    message.detections[1].results = []
+    read, classes = detections_of(message, ())
+    assert [classes[label] for label in read.classes] == ["tram", ""]
+    assert read.scores[1] == 1.0
 
 
 def test_no_detection_is_an_empty_array_with_its_stamp() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,14 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 from recordings import SENSOR_HEIGHT, START_NS, points, stamps, write_drive, write_replay
+from rich.console import Console
 
+from sbnet_perception.bags.messages import tf_message, transform
+from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.recorded import Recording
+from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.desk import birdview
 from sbnet_perception.desk.pictures import MAX_ANIMATION_BYTES, PICTURE_WIDTH, draw_pictures, picture, title_of
 from sbnet_perception.detector.boxes import Detections
@@ -86,14 +92,64 @@ def test_a_frame_has_cloud_mask_and_truth_in_the_frame_of_its_detections(recordi
         assert np.array_equal(frame.mask, computed)
         assert (frame.grid.x_max, frame.grid.y_min) == (70.4, -20.0)
         assert frame.truth is not None
-        assert np.allclose(frame.truth, frame.detections.boxes)
+        assert np.allclose(frame.truth.boxes, frame.detections.boxes)
     assert [frame.stamp_ns for frame in source.frames([START_NS])] == [START_NS]
 
 
 def test_heights_are_above_the_ground_that_the_node_was_told(computed: np.ndarray, tmp_path: Path) -> None:
     low, high = (write_replay(tmp_path / f"{z}.mcap", 1, BOX, computed, ground_z=z) for z in (0.0, -1.5))
-    below, above = (next(Recording(path).frames()).points[:, 2] for path in (low, high))
-    assert np.allclose(above - below, 1.5, atol=1e-5)
+    below, above = (next(Recording(path).frames()) for path in (low, high))
+    assert below.truth is not None
+    assert above.truth is not None
+    assert np.allclose(above.points[:, 2] - below.points[:, 2], 1.5, atol=1e-5)
+    assert np.allclose(above.detections.boxes[:, 2] - below.detections.boxes[:, 2], 1.5, atol=1e-5)
+    assert np.allclose(above.truth.boxes[:, 2] - below.truth.boxes[:, 2], 1.5, atol=1e-5)
+
+
+def test_detections_keep_their_class_and_unknown_names_follow_the_known_ones(tmp_path: Path) -> None:
+    path = write_replay(tmp_path / "out.mcap", 1, BOX[:1], None, found=BOX, names=("tram", "vehicle"))
+    recording = Recording(path)
+    frame = next(recording.frames())
+    assert [recording.classes[label] for label in frame.detections.classes] == ["tram", "vehicle"]
+    assert recording.classes.index("vehicle") == 0
+    assert frame.truth is not None
+    assert frame.truth.classes.tolist() == [0]
+
+
+def test_ground_truth_of_another_frame_is_placed_in_that_of_the_detections(tmp_path: Path) -> None:
+    # The recording mounts the lidar upright; the front camera is turned to the left and 1 m ahead of it.
+    path = write_replay(tmp_path / "drive.mcap", 1, BOX, None, truth_frame="camera")
+    turned = SE2(1.0, 0.0, np.pi / 2).matrix()
+    with BagWriter(tmp_path / "out.mcap") as writer, BagReader(path) as bag:
+        writer.write("/tf_static", tf_message([transform("lidar", "camera", turned, START_NS)]), START_NS)
+        for message in bag.messages():
+            writer.write(message.topic, message.raw, message.stamp_ns, message.msgtype)
+    recording = Recording(tmp_path / "out.mcap")
+    truth = next(recording.frames()).truth
+    assert truth is not None
+    x, y, z, *size, yaw = BOX.T
+    expected = np.stack([1.0 - y, x, z + SENSOR_HEIGHT, *size, yaw + np.pi / 2], 1)
+    assert np.allclose(truth.boxes, expected, atol=1e-4)
+    assert recording.warnings == ()
+
+
+def test_ground_truth_of_a_frame_that_no_transform_knows_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    path = write_replay(tmp_path / "out.mcap", 2, BOX, None, truth_frame="nowhere")
+    recording = Recording(path)
+    assert [frame.truth for frame in recording.frames()] == [None, None]
+    (warning,) = recording.warnings
+    assert warning == "/ground_truth is left out: the recording has no transform from nowhere to base_link"
+    console = Console(record=True, file=StringIO(), width=200)
+    draw_pictures(path, tmp_path, console=console)
+    assert warning in console.export_text()
+
+
+def test_without_a_mask_the_region_holds_the_cloud_and_every_box(tmp_path: Path) -> None:
+    behind = np.concatenate([BOX, BOX[:1] - np.array([90, 0, 0, 0, 0, 0, 0])])
+    frame = next(Recording(write_replay(tmp_path / "out.mcap", 1, behind, None)).frames())
+    # The clouds reach from 1 to 69 m ahead and 19 m to either side.
+    assert frame.mask is None
+    assert frame.grid.bounds == (-40.0, 70.0, -20.0, 20.0)
 
 
 def test_a_recording_without_detections_says_how_to_get_some(tmp_path: Path) -> None:

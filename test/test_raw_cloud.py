@@ -15,8 +15,8 @@ from sensor_msgs.msg import PointCloud2, PointField
 
 from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.types import typestore
-from sbnet_perception.messages.pointcloud2 import CloudError, decode
-from sbnet_perception.messages.raw_cloud import read_cloud
+from sbnet_perception.messages.pointcloud2 import read_points
+from sbnet_perception.messages.raw_cloud import CloudError, read_cloud
 
 UINT8, UINT32 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1)
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=9)
@@ -59,7 +59,7 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else(msg: PointCloud2, da
     for _ in range(3):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(UINT8)
     with contextlib.suppress(CloudError):
-        decode(read_cloud(bytes(raw)))
+        read_points(bytes(raw))
 
 
 @pytest.mark.parametrize("little_endian", [True, False])
@@ -70,7 +70,7 @@ def test_either_byte_order_gives_the_points_as_a_view_of_the_message(little_endi
     read = read_cloud(raw)
     assert plain(read) == plain(msg)
     assert np.shares_memory(np.frombuffer(read.data, np.uint8), np.frombuffer(raw, np.uint8))
-    np.testing.assert_array_equal(decode(read).points, decode(msg).points)
+    np.testing.assert_array_equal(read_points(raw).points, read_points(msg).points)
 
 
 def test_another_encoding_than_plain_cdr_is_refused_by_its_first_bytes() -> None:

@@ -140,7 +140,7 @@ def test_a_cloud_the_node_rejects_is_named_and_the_rest_is_processed(weights: Pa
             writer.write("/points", cloud, stamp)
     console = Console(record=True, file=StringIO(), width=200)
     parameters = {"weights": weights, "score_threshold": 0.0}
-    options = ReplayOptions(every_frame=True, frame_timeout=1.5, parameters=parameters)
+    options = ReplayOptions(every_frame=True, frame_timeout=5.0, parameters=parameters)
     report = play(tmp_path / "bag.mcap", options, console)
     assert report.missing == ((1, START_NS + 100_000_000),)
     assert (report.frames_in, report.frames_processed, report.exit_code) == (3, 2, 1)
@@ -171,11 +171,9 @@ def test_ctrl_c_ends_node_and_recording_in_order(weights: Path, tmp_path: Path) 
     # The node's process and no other is a child of the replay.
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
-    begin = time.monotonic()
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130, log.read_text()
-    assert time.monotonic() - begin < 8
+    assert process.wait(timeout=60) == 130, log.read_text()
     assert "frames processed" in log.read_text()
     assert not Path(f"/proc/{children[0]}").exists()
     with BagReader(out) as bag_written:

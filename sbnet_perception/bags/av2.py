@@ -23,9 +23,10 @@ from scipy.spatial.transform import Rotation, Slerp
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import SENSOR_HEIGHT
 from sbnet_perception.masks.road import RoadMap
 
-GROUND_Z = -0.33
+GROUND_Z = -SENSOR_HEIGHT["av2"]
 ROAD_RESOLUTION = 0.2
 ROAD_MARGIN = 100.0
 POSE_MARGIN_NS = 500_000_000

@@ -1,7 +1,7 @@
 """KITTI point clouds to a bag: the object benchmark's folder, or one raw drive.
 
 Sources: the layouts of the KITTI development kits. A cloud is float32 x, y, z, reflectance (0-1) in the
-velodyne frame, whose origin is 1.73 m above the ground.
+velodyne frame, which is above the ground.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rich.progress import track
 from sbnet_perception.bags.messages import point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import SENSOR_HEIGHT
 
-SENSOR_HEIGHT = 1.73
 PERIOD_NS = 100_000_000
 # The object benchmark has no stamps: its frames are laid out at 10 Hz from the day of its first drive.
 START_NS = int(datetime(2011, 9, 26, 10, tzinfo=timezone.utc).timestamp()) * 10**9
@@ -34,7 +34,7 @@ def convert(root: Path, writer: BagWriter) -> list[str]:
     """
     clouds = _find_clouds(root)
     start = clouds[0][0]
-    static = transform("base_link", "velodyne", shift(SENSOR_HEIGHT), start)
+    static = transform("base_link", "velodyne", shift(SENSOR_HEIGHT["kitti"]), start)
     writer.write("/tf_static", tf_message([static]), start)
     for stamp, path in track(clouds, f"KITTI {root.name}"):
         writer.write("/points", point_cloud2(_read_cloud(path), "velodyne", stamp), stamp)

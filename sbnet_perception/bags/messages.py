@@ -1,4 +1,4 @@
-"""rosbags messages made from plain values; the way back is in pointcloud2.py and occupancy.py."""
+"""rosbags messages made from plain values; the way back is in messages/."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def point_cloud2(
         points: [P, 4] x, y, z, intensity.
         frame_id: frame of the coordinates.
         stamp_ns: time of the cloud in nanoseconds.
-        intensity_scale: what an intensity of 1 becomes in the message, the reverse of `pointcloud2.decode`; give 1
+        intensity_scale: what an intensity of 1 becomes in the message, the reverse of `pointcloud2.read_points`; give 1
             where the intensity is 0-255 already.
     """
     if points.ndim != 2 or points.shape[1] != 4:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
-from collections import defaultdict
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from sbnet_perception.bags.reader import BagReader, deserialize
+from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.detections import detections_of, raised
+from sbnet_perception.messages.pointcloud2 import read_points
+from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
 DETECTIONS = "/detections"
 MASK = "/computation_mask"
@@ -26,20 +28,23 @@ CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
 _BOXES = "vision_msgs/msg/Detection3DArray"
 _GRID = "nav_msgs/msg/OccupancyGrid"
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_STEP = 10.0
+"""Metres, to which the region is rounded where no mask tells it."""
 
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """One processed cloud, everything in the frame of its detections.
+    """One processed cloud, everything in the frame of its detections; z = 0 on the ground, as far as a mask tells it.
 
     Attributes:
         stamp_ns: of the cloud.
         time_s: since the recording's first cloud.
-        points: float32 [P, 4], metres, z = 0 on the ground.
+        points: float32 [P, 4], metres.
         detections: what the node published.
         mask: bool [h, w] over `grid`, True = computed; None when no mask was recorded.
-        grid: the area the mask covers.
-        truth: boxes [K, 7] or None.
+        grid: the area the mask covers; that of another frame's mask where this one has none. In a recording without any
+            mask: what holds the origin, the middle 98 % of the first cloud, and all boxes, in steps of 10 m.
+        truth: labelled boxes with a score of 1, or None.
     """
 
     stamp_ns: int
@@ -48,7 +53,7 @@ class RecordedFrame:
     detections: Detections
     mask: npt.NDArray[np.bool_] | None
     grid: Grid
-    truth: npt.NDArray[np.float32] | None
+    truth: Detections | None
 
 
 class Recording:
@@ -58,6 +63,10 @@ class Recording:
         stamps: of the clouds that have detections, in order.
         counts: number of detections of each.
         computed: fraction (0-1) of the grid that was computed, by stamp.
+        classes: names of the classes of detections and truth: those of the default configuration, then others as
+            they come.
+        warnings: what was left out, one sentence each: ground truth in a frame that the recording's transforms do not
+            connect with that of the detections.
 
     Raises:
         UserError: the recording cannot be read, or holds no cloud with detections.
@@ -65,9 +74,11 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.classes = DetectorConfig().classes
+        self.warnings: tuple[str, ...] = ()
         self._detections: dict[int, tuple[str, Detections]] = {}
         self._masks: dict[int, Any] = {}
-        self._truth: dict[int, npt.NDArray[np.float32]] = {}
+        self._truth: dict[int, tuple[str, Detections]] = {}
         self._transforms = TransformTable()
         with BagReader(path) as bag:
             self._cloud_topic = bag.find_topic(CLOUD_TYPE, preferred="/points")
@@ -86,18 +97,28 @@ class Recording:
         self.computed = {stamp: float((grid.data == 100).mean()) for stamp, grid in self._masks.items()}
         if not self.stamps:
             raise UserError(f"{path} holds no {DETECTIONS}: record it with `sbnet replay` first")
+        self._placed = {stamp: self._place(stamp) for stamp in self.stamps if stamp in self._truth}
+        self._grid = self._any_grid()
 
     def frames(self, stamps: list[int] | None = None) -> Iterator[RecordedFrame]:
         """The processed frames in order, or those with the given stamps."""
         wanted = set(self.stamps if stamps is None else stamps)
         first = None
+        for cloud in self._clouds():
+            stamp = stamp_ns(cloud.header)
+            first = stamp if first is None else first
+            if stamp in wanted and stamp in self._detections:
+                yield self._frame(cloud, stamp, first)
+
+    def _clouds(self) -> Iterator[RawCloud]:
         with BagReader(self._path) as bag:
             for message in bag.messages([self._cloud_topic]):
-                cloud = deserialize(message.raw, message.msgtype)
-                stamp = stamp_ns(cloud.header)
-                first = stamp if first is None else first
-                if stamp in wanted and stamp in self._detections:
-                    yield self._frame(cloud, stamp, first)
+                try:
+                    cloud = read_cloud(message.raw)
+                except CloudError:
+                    # What cannot be read has no detections.
+                    continue
+                yield cloud
 
     def _take(self, topic: str, message: Any) -> None:
         if topic in ("/tf", "/tf_static"):
@@ -105,86 +126,58 @@ class Recording:
                 self._transforms.add(item)
         elif topic == MASK:
             self._masks[stamp_ns(message.header)] = message
-        elif topic == TRUTH:
-            self._truth[stamp_ns(message.header)] = detections_of(message).boxes
         else:
-            self._detections[stamp_ns(message.header)] = (message.header.frame_id, detections_of(message))
+            found, self.classes = detections_of(message, self.classes)
+            boxes = self._truth if topic == TRUTH else self._detections
+            boxes[stamp_ns(message.header)] = (message.header.frame_id, found)
 
-    def _frame(self, cloud: Any, stamp: int, first: int) -> RecordedFrame:
+    def _place(self, stamp: int) -> Detections | None:
+        """The truth of a stamp in the frame of its detections; None, and a warning, where that is not known."""
+        target, source = self._detections[stamp][0], self._truth[stamp][0]
+        truth = self._truth[stamp][1]
+        try:
+            matrix = self._transforms.lookup(target, source, stamp)
+        except UserError as error:
+            warning = f"{TRUTH} is left out: {error}"
+            if warning not in self.warnings:
+                self.warnings += (warning,)
+            return None
+        boxes = truth.boxes.copy()
+        boxes[:, :3] = boxes[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
+        boxes[:, 6] += math.atan2(matrix[1, 0], matrix[0, 0])
+        return Detections(boxes, truth.scores, truth.classes)
+
+    def _frame(self, cloud: RawCloud, stamp: int, first: int) -> RecordedFrame:
         frame_id, detections = self._detections[stamp]
-        points = decode(cloud, missing_intensity="zero").points
-        matrix = self._transforms.lookup(frame_id, cloud.header.frame_id, stamp)
-        points[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
-        mask, grid = None, Grid.named("compact")
+        points, truth = self._points_in(frame_id, cloud), self._placed.get(stamp)
+        mask, grid = None, self._grid
         if stamp in self._masks:
-            message = self._masks[stamp]
-            mask, grid = _mask_of(message)
-            points[:, 2] -= message.info.origin.position.z
-        return RecordedFrame(stamp, (stamp - first) / 1e9, points, detections, mask, grid, self._truth.get(stamp))
+            # The mask lies on the ground.
+            height = float(self._masks[stamp].info.origin.position.z)
+            mask, grid = _mask_of(self._masks[stamp])
+            points[:, 2] -= height
+            detections, truth = raised(detections, -height), None if truth is None else raised(truth, -height)
+        return RecordedFrame(stamp, (stamp - first) / 1e9, points, detections, mask, grid, truth)
 
+    def _points_in(self, frame_id: str, cloud: RawCloud) -> npt.NDArray[np.float32]:
+        points = read_points(cloud, missing_intensity="zero").points
+        matrix = self._transforms.lookup(frame_id, cloud.header.frame_id, stamp_ns(cloud.header))
+        points[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
+        return points
 
-class TransformTable:
-    """Transforms of a recording; a moving one counts from its stamp until its next."""
-
-    def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-        self._history: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = defaultdict(list)
-
-    def add(self, item: Any) -> None:
-        """Takes one geometry_msgs/TransformStamped; those of one child come in order."""
-        move, turn = item.transform.translation, item.transform.rotation
-        matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-        matrix[:3, 3] = (move.x, move.y, move.z)
-        child = item.child_frame_id.lstrip("/")
-        self._parents[child] = item.header.frame_id.lstrip("/")
-        self._history[child].append((stamp_ns(item.header), matrix))
-
-    def lookup(self, target: str, source: str, stamp: int) -> npt.NDArray[np.float64]:
-        """``target_from_source``, float64 [4, 4].
-
-        Raises:
-            UserError: the two frames are not connected.
-        """
-        up, down = self._to_root(source.lstrip("/"), stamp), self._to_root(target.lstrip("/"), stamp)
-        for frame, matrix in up.items():
-            if frame in down:
-                return np.linalg.inv(down[frame]) @ matrix
-        raise UserError(f"the recording has no transform from {source} to {target}")
-
-    def _to_root(self, frame: str, stamp: int) -> dict[str, npt.NDArray[np.float64]]:
-        """ancestor -> ancestor_from_frame, nearest first."""
-        found = {frame: np.eye(4)}
-        matrix = np.eye(4)
-        while frame in self._parents:
-            history = self._history[frame]
-            position = bisect.bisect_right(history, stamp, key=lambda entry: entry[0])
-            matrix = history[max(0, position - 1)][1] @ matrix
-            frame = self._parents[frame]
-            if frame in found:
-                raise UserError(f"the recording's transforms go in a circle at {frame}")
-            found[frame] = matrix
-        return found
-
-
-def stamp_ns(header: Any) -> int:
-    """header.stamp in nanoseconds."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
-
-
-def detections_of(message: Any) -> Detections:
-    """Boxes and scores of a vision_msgs/Detection3DArray; all get class 0."""
-    boxes, scores = [], []
-    for item in message.detections:
-        centre, size, turn = item.bbox.center.position, item.bbox.size, item.bbox.center.orientation
-        yaw = 2.0 * np.arctan2(turn.z, turn.w)
-        boxes.append((centre.x, centre.y, centre.z, size.x, size.y, size.z, (yaw + np.pi) % (2 * np.pi) - np.pi))
-        scores.append(item.results[0].hypothesis.score if item.results else 1.0)
-    return Detections(
-        np.array(boxes, np.float32).reshape(-1, 7),
-        np.array(scores, np.float32),
-        np.zeros(len(boxes), np.int64),
-    )
+    def _any_grid(self) -> Grid:
+        """The grid of a frame without a mask: see `RecordedFrame.grid`."""
+        for message in self._masks.values():
+            return _mask_of(message)[1]
+        corners = [found.boxes[:, :2] for _, found in self._detections.values()]
+        corners += [found.boxes[:, :2] for found in self._placed.values() if found is not None]
+        first = self.stamps[0]
+        cloud = next((cloud for cloud in self._clouds() if stamp_ns(cloud.header) == first), None)
+        if cloud is not None and len(points := self._points_in(self._detections[first][0], cloud)):
+            corners.append(np.percentile(points[:, :2], (1, 99), axis=0))
+        every = np.concatenate([*corners, np.zeros((1, 2))])
+        low, high = np.floor(every.min(axis=0) / _STEP) * _STEP, np.floor(every.max(axis=0) / _STEP + 1) * _STEP
+        return Grid(float(low[0]), float(high[0]), float(low[1]), float(high[1]), resolution=0.5)
 
 
 def _mask_of(message: Any) -> tuple[npt.NDArray[np.bool_], Grid]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,7 +21,10 @@ from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.detector.weights import in_dtype, load_network, weights_path
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
-from sbnet_perception.messages.raw_cloud import Header, Stamp
+from sbnet_perception.messages.cdr import Header, Stamp
+from sbnet_perception.messages.detections import detections_message
+from sbnet_perception.messages.markers import markers_message
+from sbnet_perception.messages.occupancy_grid import computation_mask_message
 
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 
@@ -94,19 +96,15 @@ def sparse_network(
     pipeline.network.predict(bev, tiles, lap)
 
 
-def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object] | None:
-    """Builds the messages of a result as the node does; None where ROS is not installed."""
-    try:
-        messages = importlib.import_module("sbnet_perception.messages.outgoing")
-    except ImportError:
-        return None
+def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object]:
+    """Builds the messages of a result as the node does."""
     header, classes = Header(Stamp(0, 0), GROUND_FRAME), pipeline.config.classes
 
     def build(result: PipelineResult) -> object:
         return (
-            messages.detections_message(header, result.detections, classes),
-            messages.markers_message(header, result.detections, classes),
-            messages.computation_mask_message(header, result.computed, pipeline.grid, 0.0),
+            detections_message(header, result.detections, classes),
+            markers_message(header, result.detections, classes),
+            computation_mask_message(header, result.computed, pipeline.grid, 0.0),
         )
 
     return build

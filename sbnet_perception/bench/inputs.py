@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader, deserialize
-from sbnet_perception.bags.recorded import CLOUD_TYPE, TransformTable, stamp_ns
+from sbnet_perception.bags.recorded import CLOUD_TYPE
+from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bev.grid import Grid
@@ -26,7 +27,7 @@ from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.masks.view import RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
-from sbnet_perception.messages.pointcloud2 import decode
+from sbnet_perception.messages.pointcloud2 import read_points
 
 SIMULATED = "simulated"
 DRIVES = (9_100_001, 9_100_002)
@@ -178,7 +179,7 @@ def _bag(path: Path) -> Iterator[Scene]:
 
 
 def _scene(cloud: Any, transforms: TransformTable, masks: list[Any]) -> Scene:
-    points, stamp = decode(cloud, missing_intensity="zero").points, stamp_ns(cloud.header)
+    points, stamp = read_points(cloud, missing_intensity="zero").points, stamp_ns(cloud.header)
     matrix = _lookup(transforms, GROUND_FRAME, cloud.header.frame_id, stamp)
     if matrix is None:
         return Scene(points)

@@ -15,8 +15,7 @@ from sbnet_perception.bench.measure import Row
 from sbnet_perception.bench.screen import table_of
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
-from sbnet_perception.messages.pointcloud2 import decode
-from sbnet_perception.messages.raw_cloud import read_cloud
+from sbnet_perception.messages.pointcloud2 import read_points
 
 SETTLE, REPEAT_EVERY = 100, 50
 """Frames before memory is first read (a tenth of the run at most), and between two looks at the same frame."""
@@ -65,7 +64,7 @@ def measure(
 
 
 def _detections(pipeline: Pipeline, scene: Scene) -> bytes:
-    found = pipeline(decode(read_cloud(scene.message())).points, scene.view()).detections
+    found = pipeline(read_points(scene.message()).points, scene.view()).detections
     return found.boxes.tobytes() + found.scores.tobytes() + found.classes.tobytes()
 
 

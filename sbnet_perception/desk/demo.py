@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     console.rule("what was seen")
     with console.status("scoring"):
-        scored = score(Recording(recording))
+        scores = score(Recording(recording))
     pictures = draw_pictures(recording, args.out, console=console)
-    show_table(console, [*report.rows(), *scored.rows()], "demo")
+    show_table(console, [*report.rows(), *(row for scored in scores for row in scored.rows())], "demo")
     console.print(closing_words(recording, pictures), highlight=False)
     return 0
 

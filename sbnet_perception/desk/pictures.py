@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from sbnet_perception.bags.recorded import RecordedFrame, Recording
@@ -49,7 +50,9 @@ def draw_pictures(recording: Path, folder: Path, stills: int = 4, console: Conso
     console = console or Console(quiet=True)
     folder.mkdir(parents=True, exist_ok=True)
     source = Recording(recording)
-    names = DetectorConfig().classes
+    for warning in source.warnings:
+        console.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+    names = source.classes
     chosen = _key_frames(source, stills)
     step = -(-len(source.stamps) // ANIMATION_FRAMES)
     moving = source.stamps[::step]
@@ -102,7 +105,7 @@ class _Canvas:
             frame.detections,
             frame.mask,
             frame.grid,
-            frame.truth,
+            None if frame.truth is None else frame.truth.boxes,
             self._names,
             title=title_of(frame, self._names),
             point_size=self._point_size,

@@ -14,7 +14,6 @@ from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
@@ -27,6 +26,7 @@ from sbnet_perception.desk.results import Results, stamp_of
 from sbnet_perception.desk.session import Session
 from sbnet_perception.desk.topics import OUTPUTS, Played
 from sbnet_perception.desk.types import message_class
+from sbnet_perception.node.spinner import Spinner
 
 ACTIVE = 3  # lifecycle_msgs/msg/State.PRIMARY_STATE_ACTIVE
 CLOCK_PERIOD_S = 0.01
@@ -64,22 +64,19 @@ class Player:
             )
             # Each service that nobody calls would still be looked at before every message.
             self._node = rclpy.create_node("sbnet_replay", context=self._context, start_parameter_services=False)
+        self._spinner = Spinner(self._node)
         clock_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._clock = self._node.create_publisher(Clock, "/clock", clock_qos)
+        create = self._node.create_publisher
+        self._clock = self._spinner.call(lambda: create(Clock, "/clock", clock_qos))
         self._publishers = {name: self._publisher(*wire) for name, wire in played.wire.items()}
         for topic, msgtype in OUTPUTS.items():
             self.listen(topic, msgtype, functools.partial(self._receive, topic, msgtype))
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._spinner = threading.Thread(target=self._spin, daemon=True)
-        self._spinner.start()
 
     def close(self) -> None:
         """Leaves the DDS domain."""
-        self._executor.shutdown(timeout_sec=2.0)
-        self._context.try_shutdown()
-        self._spinner.join(timeout=2.0)
+        self._spinner.stop()
         self._node.destroy_node()
+        self._context.try_shutdown()
 
     def wait_until_ready(self, check: Callable[[], None], start_ns: int, seconds: float, lifecycle: bool) -> None:
         """Returns when the detector is active and every end of every topic has found the other.
@@ -95,7 +92,7 @@ class Player:
         """
         deadline = time.monotonic() + seconds
         if lifecycle:
-            states = self._node.create_client(GetState, "/sbnet/get_state")
+            states = self._spinner.call(lambda: self._node.create_client(GetState, "/sbnet/get_state"))
             self._wait(lambda: self._is_active(states), check, deadline, start_ns, "is not active")
         self._wait(self._is_heard, check, deadline, start_ns, "does not subscribe to /points")
         # A topic that this node does not use never matches: give the rest a short time only.
@@ -108,7 +105,8 @@ class Player:
     def listen(self, topic: str, msgtype: str, receive: Callable[[bytes], None]) -> None:
         """Calls `receive` with the CDR bytes of each message of a topic, in the thread that takes all of them in."""
         qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self._node.create_subscription(message_class(msgtype), topic, receive, qos, raw=True)
+        create, kind = self._node.create_subscription, message_class(msgtype)
+        self._spinner.call(lambda: create(kind, topic, receive, qos, raw=True))
 
     def publish(self, message: BagMessage) -> None:
         """Sends one message of the bag and records it; topics that are only carried along are recorded."""
@@ -173,6 +171,7 @@ class Player:
         time.sleep(SETTLE_S)
 
     def _tick(self, now_ns: int) -> None:
+        self._spinner.check()
         self.clock_ns = now_ns
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(now_ns, 10**9)
@@ -182,7 +181,7 @@ class Player:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         depth = 100 if topic.startswith("/tf") else 1 if latched else 5
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
-        return self._node.create_publisher(message_class(msgtype), topic, qos)
+        return self._spinner.call(lambda: self._node.create_publisher(message_class(msgtype), topic, qos))
 
     def _receive(self, topic: str, msgtype: str, raw: bytes) -> None:
         now = time.monotonic()
@@ -194,12 +193,6 @@ class Player:
             self.results.computed(float((data == 100).mean()) if data.size else 0.0)
         if self._recorder is not None:
             self._recorder.write(topic, msgtype, self.clock_ns, raw)
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def _wait(
         self,

@@ -37,7 +37,7 @@ def send(seconds: float) -> dict[str, float]:
     """Sends clouds of 2 MiB to an `echo` process; how many came back and the median time in ms.
 
     Args:
-        seconds: limit for finding the other process; each answer is waited for at most 0.5 s.
+        seconds: limit for finding the other process; each answer is waited for at most 1.5 s.
     """
     rclpy.init()
     node = rclpy.create_node("sbnet_doctor_send")
@@ -59,7 +59,7 @@ def send(seconds: float) -> dict[str, float]:
             cloud = _cloud(str(number))
             begin = time.monotonic()
             clouds.publish(cloud)
-            while str(number) not in answered and time.monotonic() - begin < 0.5:
+            while str(number) not in answered and time.monotonic() - begin < 1.5:
                 rclpy.spin_once(node, timeout_sec=0.05)
             if str(number) in answered:
                 times.append(1000.0 * (time.monotonic() - begin))

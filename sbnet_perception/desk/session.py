@@ -157,7 +157,7 @@ class ChildProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
         code = self._process.wait()
-        self._reader.join(timeout=1.0)
+        self._reader.join(timeout=10.0)
         return code
 
     def _read(self) -> None:

@@ -14,6 +14,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import SENSOR_HEIGHT
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.masks.road import RoadMap, road_mask
@@ -86,9 +87,9 @@ class _Source:
 
 # KITTI's labels cover the left colour camera: 1242 pixels wide, focal length 721.5 pixels.
 _SOURCES = {
-    "av2": _Source(0.33, 255.0),
-    "nuscenes": _Source(0.0, 255.0),
-    "kitti": _Source(1.7, 1.0, math.atan(621.0 / 721.5)),
+    "av2": _Source(SENSOR_HEIGHT["av2"], 255.0),
+    "nuscenes": _Source(SENSOR_HEIGHT["nuscenes"], 255.0),
+    "kitti": _Source(SENSOR_HEIGHT["kitti"], 1.0, math.atan(621.0 / 721.5)),
 }
 
 

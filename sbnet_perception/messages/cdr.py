@@ -1,18 +1,36 @@
-"""Messages written as the CDR bytes that DDS sends: as Python objects they take several times as long to make and send.
+"""Messages as the CDR bytes that DDS sends: as Python objects they take several times as long to make, send and read.
 
-Little-endian; behind the four bytes that say so, every number is aligned to its own size.
+CDR is OMG's Common Data Representation: four bytes that name the byte order, then the fields in their order, each
+number aligned to its own size from there on; strings and sequences begin with their length.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Any, NamedTuple
 
 _ENCAPSULATION = b"\x00\x01\x00\x00"
+_ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _LENGTH = struct.Struct("<I")
+_STAMP = struct.Struct("<iI")
+
+
+class Stamp(NamedTuple):
+    """builtin_interfaces/Time."""
+
+    sec: int
+    nanosec: int
+
+
+class Header(NamedTuple):
+    """std_msgs/Header."""
+
+    stamp: Stamp
+    frame_id: str
 
 
 class CdrWriter:
-    """Appends fields in the order of a message's definition."""
+    """Appends little-endian fields in the order of a message's definition."""
 
     def __init__(self) -> None:
         self._out = bytearray(_ENCAPSULATION)
@@ -35,9 +53,59 @@ class CdrWriter:
         """UTF-8; the zero behind it counts."""
         self.data(text + b"\0")
 
+    def header(self, header: Any) -> None:
+        """std_msgs/Header, or what looks like one."""
+        self.numbers(_STAMP, 4, header.stamp.sec, header.stamp.nanosec)
+        self.string(header.frame_id.encode())
+
     def message(self) -> bytes:
         """All of it."""
         return bytes(self._out)
 
     def _align(self, size: int) -> None:
         self._out += b"\0" * ((len(_ENCAPSULATION) - len(self._out)) % size)
+
+
+class CdrReader:
+    """Reads one field after the other, in either byte order.
+
+    Raises:
+        ValueError: the bytes are no plain CDR. Past the end reading raises struct.error.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        order = _ORDERS.get(raw[:2])
+        if order is None:
+            raise ValueError(f"the message is no plain CDR: it begins with {raw[:4].hex(' ') or 'nothing'}")
+        self._body = memoryview(raw)[len(_ENCAPSULATION) :]
+        self._order = order
+        self._at = 0
+
+    def numbers(self, kinds: str) -> tuple[int, ...]:
+        """Numbers of one size (letters of `struct`), aligned to it."""
+        layout = self._order + kinds
+        size = struct.calcsize(layout)
+        each = size // len(kinds)
+        start = -(-self._at // each) * each
+        values = struct.unpack_from(layout, self._body, start)
+        self._at = start + size
+        return values
+
+    def number(self, kind: str) -> int:
+        return self.numbers(kind)[0]
+
+    def view(self) -> memoryview:
+        """A sequence of bytes."""
+        size = self.number("I")
+        if size > len(self._body) - self._at:
+            raise struct.error(f"{size} bytes announced, {len(self._body) - self._at} are there")
+        self._at += size
+        return self._body[self._at - size : self._at]
+
+    def string(self) -> str:
+        """Length, UTF-8, and a zero that the length includes."""
+        return bytes(self.view()).removesuffix(b"\0").decode()
+
+    def header(self) -> Header:
+        """std_msgs/Header."""
+        return Header(Stamp(*self.numbers("iI")), self.string())

@@ -1,4 +1,4 @@
-"""nav_msgs/OccupancyGrid to a road map.
+"""nav_msgs/OccupancyGrid: road masks in, computation masks out.
 
 In a road mask 100 is road and 0 is not; a value of 50 or more counts as road. Unknown (-1) counts as road
 too: what the map does not know is computed. This differs from a navigation costmap, where 100 is an obstacle.
@@ -7,14 +7,20 @@ too: what the map does not know is computed. This differs from a navigation cost
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap
+from sbnet_perception.messages.cdr import CdrWriter
 
-ROAD = 100
+ROAD, COMPUTED = 100, 100
+_MAP = struct.Struct("<iIfII")
+_POSE = struct.Struct("<7d")
 _THRESHOLD = 50
 _MAX_TILT = 0.01
 
@@ -47,6 +53,25 @@ def road_from_occupancy_grid(msg: Any) -> RoadMap:
         raise
     except ValueError as error:
         raise MaskError(str(error)) from error
+
+
+def computation_mask_message(header: Any, computed: npt.NDArray[np.bool_], grid: Grid, ground_z: float) -> bytes:
+    """nav_msgs/OccupancyGrid of which pixels of a feature map were computed: 100 = computed, 0 = not.
+
+    Args:
+        header: stamp of the cloud and the frame of the grid.
+        computed: bool [h, w] at a whole stride of the grid, row 0 at y_min.
+        grid: the grid it lies on.
+        ground_z: height of the raster in metres.
+    """
+    out = CdrWriter()
+    out.header(header)
+    height, width = computed.shape
+    resolution = grid.resolution * math.ceil(grid.width / width)
+    out.numbers(_MAP, 4, header.stamp.sec, header.stamp.nanosec, resolution, width, height)
+    out.numbers(_POSE, 8, grid.x_min, grid.y_min, ground_z, 0.0, 0.0, 0.0, 1.0)
+    out.data((computed.view(np.int8) * np.int8(COMPUTED)).tobytes())
+    return out.message()
 
 
 def _origin(pose: Any) -> SE2:

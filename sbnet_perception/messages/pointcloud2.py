@@ -1,7 +1,7 @@
-"""sensor_msgs/PointCloud2 to arrays, trusting nothing that the message says about itself.
+"""The points of a sensor_msgs/PointCloud2, trusting nothing that the message says about itself.
 
-Works by duck typing on messages of rclpy and of rosbags alike; ``data`` may be an ``array.array``,
-bytes, a memoryview or a NumPy array.
+Takes CDR bytes and, by duck typing, messages of `raw_cloud`, rclpy and rosbags alike; ``data`` may be an
+``array.array``, bytes, a memoryview or a NumPy array.
 """
 
 from __future__ import annotations
@@ -16,24 +16,15 @@ import numpy.typing as npt
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.messages.fields import DATATYPES, FLOAT32, FLOAT64, describe
-from sbnet_perception.messages.fields import dtype_from_fields as own_dtype_from_fields
-
-try:
-    from sensor_msgs_py.point_cloud2 import dtype_from_fields
-except ImportError:
-    dtype_from_fields = own_dtype_from_fields
+from sbnet_perception.messages.raw_cloud import CloudError, read_cloud
 
 INTENSITY_SCALE = 255.0
 """Intensity in a driver's cloud that is 1 inside the core."""
 NEEDED = ("x", "y", "z", "intensity")
 
 
-class CloudError(ValueError):
-    """A PointCloud2 that cannot be decoded; the message names the field at fault."""
-
-
 @dataclass(frozen=True)
-class DecodedCloud:
+class CloudPoints:
     """A cloud as the pipeline takes it.
 
     Attributes:
@@ -48,22 +39,22 @@ class DecodedCloud:
     dropped_non_finite: int = 0
 
 
-def decode(
+def read_points(
     msg: Any,
     missing_intensity: Literal["reject", "zero"] = "reject",
     intensity_scale: float = INTENSITY_SCALE,
     max_points: int = DetectorConfig.max_points,
-) -> DecodedCloud:
+) -> CloudPoints:
     """Points of a PointCloud2 of any layout and byte order, validated before any computation.
 
     Args:
-        msg: sensor_msgs/PointCloud2 of rclpy or rosbags; it is not changed.
+        msg: CDR bytes, or the message in them (of `raw_cloud.read_cloud`, rclpy or rosbags); it is not changed.
         missing_intensity: what to do without an intensity field: refuse, or take 0 and warn.
         intensity_scale: the intensity that means 1; values are divided by it.
         max_points: a larger cloud is thinned to every n-th point, with a warning.
 
     Raises:
-        CloudError: truncated data, a layout that contradicts itself, or x, y, z (or intensity) missing
+        CloudError: no PointCloud2, truncated data, a layout that contradicts itself, or x, y, z (or intensity) missing
             or of a type that cannot be used.
         ValueError: an argument is out of its range.
     """
@@ -74,12 +65,14 @@ def decode(
     if max_points < 1:
         raise ValueError(f"max_points must be at least 1, was {max_points}")
 
+    if isinstance(msg, bytes):
+        msg = read_cloud(msg)
     data = _bytes_of(msg.data)
     count = int(msg.width) * int(msg.height)
     if count == 0:
         if data.size:
             raise CloudError(f"width {msg.width} x height {msg.height} is no point, but data holds {data.size} bytes")
-        return DecodedCloud(np.zeros((0, 4), np.float32))
+        return CloudPoints(np.zeros((0, 4), np.float32))
 
     _check_layout(msg, data.size)
     used, warnings = _check_fields(msg.fields, int(msg.point_step), missing_intensity)
@@ -93,7 +86,7 @@ def decode(
     points, dropped = _drop_non_finite(points)
     if len(used) == len(NEEDED):
         warnings += _check_scale(points[:, 3], intensity_scale)
-    return DecodedCloud(points, tuple(warnings), dropped)
+    return CloudPoints(points, tuple(warnings), dropped)
 
 
 def _bytes_of(data: Any) -> npt.NDArray[np.uint8]:
@@ -164,8 +157,14 @@ def _structured(
     """The points kept, a structured view of `data` wherever its layout allows, and their number."""
     width, height = int(msg.width), int(msg.height)
     point_step, row_step = int(msg.point_step), int(msg.row_step)
-    dtype = dtype_from_fields(used, point_step=point_step)
-    dtype = dtype.newbyteorder(">" if msg.is_bigendian else "<")
+    order: Literal["<", ">"] = ">" if msg.is_bigendian else "<"
+    layout: Any = {
+        "names": [field.name for field in used],
+        "formats": [DATATYPES[field.datatype].newbyteorder(order) for field in used],
+        "offsets": [field.offset for field in used],
+        "itemsize": point_step,
+    }
+    dtype = np.dtype(layout)
 
     count = width * height
     stride = -(-count // max_points)

@@ -10,8 +10,10 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.messages.outgoing import computation_mask_message, detections_message, markers_message
-from sbnet_perception.messages.raw_cloud import Header
+from sbnet_perception.messages.cdr import Header
+from sbnet_perception.messages.detections import detections_message
+from sbnet_perception.messages.markers import markers_message
+from sbnet_perception.messages.occupancy_grid import computation_mask_message
 from sbnet_perception.node.diagnostics import frame_message
 from sbnet_perception.node.processor import Processed
 

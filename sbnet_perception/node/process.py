@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+from sbnet_perception.node.spinner import Spinner
 
 if TYPE_CHECKING:
     from sbnet_perception.node.node import SbnetNode
@@ -73,29 +73,11 @@ class _WakeUp:
 
 
 def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
-    """Executes the node's callbacks in a thread until a signal comes; False when one of them raised."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    stop = threading.Event()
-    failures: list[Exception] = []
-    # A callback that does nothing lets the executor look at `stop`, in every version of rclpy.
-    look = node.create_guard_condition(lambda: None)
-
-    def spin() -> None:
-        try:
-            while not stop.is_set():
-                executor.spin_once()
-        except Exception as error:
-            failures.append(error)
-            wake.call()
-
-    thread = threading.Thread(target=spin, name="sbnet-executor")
-    thread.start()
+    """Executes the node's callbacks until a signal comes; False when one of them raised."""
+    spinner = Spinner(node, wake.call)
     wake.wait()
-    stop.set()
-    look.trigger()
-    thread.join()
-    executor.shutdown()
-    for error in failures:
+    spinner.stop()
+    if spinner.failure is not None:
+        error = spinner.failure
         node.get_logger().fatal(f"a callback failed: {type(error).__name__}: {error}")
-    return not failures
+    return spinner.failure is None

@@ -1,4 +1,4 @@
-"""One cloud from message to result: decode, move into the grid frame, place the road, detect."""
+"""One cloud from message to result: read its points, move them into the grid frame, place the road, detect."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
-from sbnet_perception.messages.outgoing import raised, split_invalid
-from sbnet_perception.messages.pointcloud2 import CloudError, DecodedCloud, decode
-from sbnet_perception.messages.raw_cloud import RawCloud, read_cloud
+from sbnet_perception.messages.detections import raised, split_invalid
+from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
+from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.road import RoadAnswer, RoadLayer
@@ -78,6 +78,7 @@ class Processor:
         self._transforms = transforms
         self._road = road
         self._clock_ns = clock_ns
+        self._device = pipeline.network.logits.weight.device
         self._wants_road = "road" in pipeline.config.mask.names
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
@@ -91,12 +92,13 @@ class Processor:
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
         laps = [time.monotonic()]
-        cloud = self._decode(arrived.msg)
-        points = self._in_grid_frame(cloud.points, header, grid_frame, deadline, stop)
+        cloud = self._read(arrived.msg)
+        points = torch.from_numpy(cloud.points).to(self._device)
+        self._to_grid_frame(points, header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result = self._pipeline(points, None if road is None else road.view)
+        result = self._pipeline(points.numpy(), None if road is None else road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
@@ -118,9 +120,9 @@ class Processor:
         )
         return Processed(grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts)
 
-    def _decode(self, msg: RawCloud) -> DecodedCloud:
+    def _read(self, msg: RawCloud) -> CloudPoints:
         try:
-            return decode(
+            return read_points(
                 msg,
                 missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
                 intensity_scale=self._config.intensity_scale,
@@ -129,15 +131,10 @@ class Processor:
         except CloudError as error:
             raise Rejected("cloud malformed", str(error)) from error
 
-    def _in_grid_frame(
-        self,
-        points: npt.NDArray[np.float32],
-        header: Any,
-        grid_frame: str,
-        deadline: float,
-        stop: threading.Event,
-    ) -> npt.NDArray[np.float32]:
-        """The points moved into the grid frame, with z = 0 on the ground."""
+    def _to_grid_frame(
+        self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event
+    ) -> None:
+        """Moves the points into the grid frame, with z = 0 on the ground."""
         try:
             grid_from_cloud = lookup_before(
                 self._transforms, grid_frame, header.frame_id, stamp_ns(header.stamp), deadline, stop
@@ -147,8 +144,7 @@ class Processor:
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
         if self._config.ground_z:
-            points[:, 2] -= np.float32(self._config.ground_z)
-        return points
+            points[:, 2] -= self._config.ground_z
 
     def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
         """What the road mask says; None where the configuration does not ask for one."""
@@ -161,13 +157,24 @@ class Processor:
         return answer
 
 
-def move(points: npt.NDArray[np.float32], target_from_source: Matrix) -> None:
-    """Transforms x, y, z of points [P, >= 3] in place.
+def move(points: Tensor, target_from_source: Matrix) -> None:
+    """Transforms x, y, z of points float32 [P, >= 3] in place, on their device.
 
-    By columns: a matrix product as narrow as this one costs BLAS more than it computes. Sensors are mostly mounted
-    upright, so that many of the nine weights are 0.
+    By columns: a matrix product as narrow as this one costs more than it computes. Sensors are mostly mounted upright,
+    so that many of the nine weights are 0.
     """
-    columns = [points[:, axis].copy() for axis in range(3)]
-    for axis, (*weights, offset) in enumerate(target_from_source[:3].tolist()):
-        parts = [weight * column for weight, column in zip(weights, columns, strict=True) if weight]
-        points[:, axis] = sum(parts, start=offset)
+    rows = target_from_source[:3].tolist()
+    columns = [points[:, axis] for axis in range(3)]
+    # A column is overwritten once it has been computed: keep a copy of those that are needed later.
+    before = [
+        column.clone() if any(row[axis] for row in rows[axis + 1 :]) else column for axis, column in enumerate(columns)
+    ]
+    for axis, (*weights, offset) in enumerate(rows):
+        (weight, column), *others = [(w, c) for w, c in zip(weights, before, strict=True) if w]
+        if weights[axis] == 1.0 and not others:
+            columns[axis] += offset
+            continue
+        moved = column * weight
+        for weight, column in others:
+            moved.add_(column, alpha=weight)
+        torch.add(moved, offset, out=columns[axis])
