@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sbnet_perception.masks.view import sample, sample_in_numpy
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
@@ -19,7 +20,6 @@ from sbnet_perception.blocks import Tiles, plain
 from sbnet_perception.blocks import operation as ops
 from sbnet_perception.masks.dilate import dilate_by_runs, dilate_in_numpy
 from sbnet_perception.masks.occupancy import occupancy_in_numpy, occupancy_mask
-from sbnet_perception.masks.view import sample, sample_in_numpy
 
 pytestmark = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=ops.UNAVAILABLE or "built")
 

@@ -11,6 +11,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from road_geometry import POSES, RASTERS, RESOLUTIONS, SMALL_GRIDS, polygons_of, squares_of
+from sbnet_perception.masks.view import RoadView
 from scipy import ndimage
 
 from sbnet_perception.bev.grid import Grid
@@ -20,7 +21,6 @@ from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.occupancy import occupancy_mask
 from sbnet_perception.masks.road import RoadMap, covers, road_mask
-from sbnet_perception.masks.view import RoadView
 
 COMPACT = Grid.named("compact")
 

@@ -10,12 +10,12 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from road_geometry import POSES, RASTERS, RESOLUTIONS, SMALL_GRIDS, polygons_of
+from sbnet_perception.masks.view import RoadView
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.road import RoadMap, road_mask
-from sbnet_perception.masks.view import RoadView
 
 COMPACT = Grid.named("compact")
 

@@ -118,7 +118,7 @@ def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
     """Which vehicles have their centre on the road."""
     rows, columns, inside = grid.cells(frame.boxes)
     on_road = np.zeros(len(frame.boxes), bool)
-    on_road[inside] = True if frame.road is None else frame.road[rows, columns]
+    on_road[inside] = True if frame.road is None else frame.road.mask(grid).numpy()[rows, columns]
     return on_road
 
 
@@ -141,10 +141,10 @@ def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> R
     )
 
 
-def frames_of_drives(seeds: Iterable[int], grid: Grid) -> Iterator[LabelledFrame]:
+def frames_of_drives(seeds: Iterable[int]) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
-        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)])
+        yield from drive_frames(seed, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)])
 
 
 def _best_f1_score(scores: NDArray, hits: NDArray, vehicles: int) -> float:
@@ -174,11 +174,11 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
-    real_ones = list(real_frames(arguments.real, Grid.named(config.grid))) if arguments.real else []
+    real_ones = list(real_frames(arguments.real)) if arguments.real else []
     of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
-    grid, count = Grid.named(config.grid), int(SECONDS * RATE_HZ) * len(seeds)
-    frames = list(track(frames_of_drives(seeds, grid), f"{kind} drives", total=count, console=Console(stderr=True)))
+    count = int(SECONDS * RATE_HZ) * len(seeds)
+    frames = list(track(frames_of_drives(seeds), f"{kind} drives", total=count, console=Console(stderr=True)))
     simulated = evaluate_simulated(of_mask, frames, config.score_threshold)
     console.print(_simulated_table(simulated, config.score_threshold, kind))
     real: list[RealResult] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
@@ -15,7 +16,7 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.geometry import count_inside
-from sbnet_perception.masks.road import RoadMap, road_mask
+from sbnet_perception.masks.road import RoadMap, RoadView
 
 VEHICLES = {
     *("REGULAR_VEHICLE", "LARGE_VEHICLE", "BUS", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "SCHOOL_BUS", "ARTICULATED_BUS"),
@@ -34,7 +35,7 @@ class LabelledFrame:
     Attributes:
         name: where it comes from.
         points: float32 [P, 4] x, y, z (z = 0 is the ground), intensity 0-1.
-        road: bool [H, W] on the grid, or None where no map is known.
+        road: the map under the frame, or None where none is known.
         boxes: float32 [M, 7] of all vehicles, in the grid or not.
         point_counts: int64 [M] points inside each box.
         half_view: vehicles are labelled where |atan2(y, x)| is below this, radians.
@@ -42,7 +43,7 @@ class LabelledFrame:
 
     name: str
     points: NDArray[np.float32]
-    road: NDArray[np.bool_] | None
+    road: RoadView | None
     boxes: NDArray[np.float32]
     point_counts: NDArray[np.int64]
     half_view: float = math.pi
@@ -53,18 +54,19 @@ def in_grid(boxes: NDArray, grid: Grid) -> NDArray[np.bool_]:
     return grid.cells(boxes)[2]
 
 
-def simulated_frame(frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str) -> LabelledFrame:
+def simulated_frame(frame: SimulatedFrame, road: RoadMap, name: str) -> LabelledFrame:
     """A simulated scan as the detector sees it."""
     points = frame.points.copy()
     points[:, 3] /= FULL_REFLECTANCE
-    return LabelledFrame(name, points, road_mask(road, frame.map_from_base, grid), frame.boxes, frame.point_counts)
+    return LabelledFrame(name, points, RoadView(road, frame.map_from_base), frame.boxes, frame.point_counts)
 
 
-def drive_frames(seed: int, grid: Grid, seconds: float, rate_hz: float, sensor: str) -> Iterator[LabelledFrame]:
+def drive_frames(seed: int, seconds: float, rate_hz: float, sensor: str) -> Iterator[LabelledFrame]:
     """The frames of a simulated drive."""
     drive = Drive(seed, seconds, rate_hz, sensor)
+    road = drive.road_map
     for index, frame in enumerate(drive.frames()):
-        yield simulated_frame(frame, drive.road_map, grid, f"drive {seed} {sensor} frame {index}")
+        yield simulated_frame(frame, road, f"drive {seed} {sensor} frame {index}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,11 @@ _SOURCES = {
     "nuscenes": _Source(0.0, 255.0),
     "kitti": _Source(1.7, 1.0, math.atan(621.0 / 721.5)),
 }
+# Size of a cell in metres and corner of the road rasters in the files.
+_RASTER = (0.1, SE2(0.0, -20.0))
 
 
-def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
+def real_frames(folder: Path) -> Iterator[LabelledFrame]:
     """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
 
     Raises:
@@ -97,24 +101,21 @@ def real_frames(folder: Path, grid: Grid) -> Iterator[LabelledFrame]:
         dataset = file.stem.split("_")[0]
         if dataset not in _SOURCES:
             raise UserError(f"{file} is of none of the data sets {', '.join(_SOURCES)}; its name must start with one")
-        yield _real_frame(file, _SOURCES[dataset], grid)
+        yield _real_frame(file, _SOURCES[dataset])
 
 
-def _real_frame(file: Path, source: _Source, grid: Grid) -> LabelledFrame:
+def _real_frame(file: Path, source: _Source) -> LabelledFrame:
     with np.load(file, allow_pickle=False) as data:
         points, boxes, labels = (
             data["points"].astype(np.float32),
             data["boxes"].astype(np.float32),
             data["labels"],
         )
-        road = data["road_mask"].astype(bool) if "road_mask" in data else None
+        road = RoadMap(torch.from_numpy(data["road_mask"] > 0), *_RASTER) if "road_mask" in data else None
     # Into the grid frame: the ground at z = 0, intensity from 0 to 1.
     points[:, 2] += source.height
     points[:, 3] /= source.full_reflectance
     boxes[:, 2] += source.height
     boxes = boxes[[label in VEHICLES for label in labels]]
-    if road is not None:
-        # The raster is at 0.1 m with the grid's own corner.
-        raster = RoadMap(road, 0.1, SE2(grid.x_min, grid.y_min, 0.0))
-        road = road_mask(raster, SE2(0.0, 0.0, 0.0), grid)
-    return LabelledFrame(file.stem, points, road, boxes, count_inside(points, boxes), source.half_view)
+    view = None if road is None else RoadView(road, SE2())
+    return LabelledFrame(file.stem, points, view, boxes, count_inside(points, boxes), source.half_view)
