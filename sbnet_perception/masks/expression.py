@@ -59,8 +59,9 @@ def parse(text: str) -> Expression:
     try:
         expression = _read(ast.parse(code[start:], mode="eval").body, text, start, 1)
     except (SyntaxError, RecursionError, MemoryError) as error:
-        position = start + (getattr(error, "offset", None) or 1) - 1
-        raise ValueError(f"expression is {text!r}; at character {position + 1}: {error.args[0]}") from None
+        # An expression that ends too early has no offset.
+        position = start + (getattr(error, "offset", None) or len(code[start:]) + 1)
+        raise ValueError(f"expression is {text!r}; at character {position}: {error.args[0]}") from None
     if len(names_in(expression)) > _MOST_OPERANDS:
         raise ValueError(f"expression has more than {_MOST_OPERANDS} operands")
     return expression
