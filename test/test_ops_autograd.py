@@ -198,6 +198,12 @@ with warnings.catch_warnings(record=True) as caught:
     blocks = sparse_gather(x, indices, (4, 4), (2, 2))
     y = sparse_scatter_(blocks, indices, torch.zeros(1, 2, 6, 6), (4, 4), (2, 2), add=True)
     y.sum().backward()
+    from sbnet_perception.blocks import ConvUnit, ResidualUnit, SparseMap, Tiles
+    tiles = Tiles.from_mask(torch.rand(1, 6, 6) < 0.5, (2, 3))
+    for layer in (ConvUnit(2, 4).eval(), ResidualUnit(2, 4).eval()):
+        torch.testing.assert_close(layer(x, tiles), layer(x) * tiles.mask()[:, None])
+        stored = SparseMap.from_dense(x, tiles)
+        assert torch.equal(layer.prepare(x.dtype)(stored, tiles).values, layer(stored, tiles).values)
 print([str(warning.message) for warning in caught if "plain PyTorch" in str(warning.message)])
 print(x.grad[0, 0].int().tolist())
 """

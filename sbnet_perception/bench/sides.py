@@ -98,11 +98,10 @@ class Sparse:
 
 
 class DenseInput:
-    """The voxels as a whole map in the network's dtype; only cells that hold points, or held them, are written."""
+    """The map of the voxels in the network's dtype, in one buffer that is cleared only where it was written."""
 
     def __init__(self, grid: Grid, dtype: torch.dtype) -> None:
-        self._grid = grid
-        self._image = torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
+        self._grid, self._image = grid, torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
         self._written = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, points: NDArray[np.float32]) -> Tensor:

@@ -51,7 +51,7 @@ class Voxels:
         bits: int64 [K]; bit c is channel c.
         last: float32 [K], the last channel.
         channels: of the map.
-        points: how many points they were made from, int64 of no dimension.
+        points: int64 [], how many points they were made from.
     """
 
     pixels: Pixels
@@ -78,7 +78,8 @@ class Voxels:
             images += part.pixels.size[0]
         joined = Pixels.from_flat(torch.cat(flat), (images, *size))
         bits, last = torch.cat([part.bits for part in parts]), torch.cat([part.last for part in parts])
-        return Voxels(joined, bits, last, parts[0].channels, torch.stack([part.points for part in parts]).sum())
+        points = torch.stack([part.points for part in parts]).sum()
+        return Voxels(joined, bits, last, parts[0].channels, points)
 
 
 def rows_of(x: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def _plain_detect(
 
     group = torch.tensor(groups, device=rows.device)[classes]
     left, numbers = best > 0, torch.arange(len(rows), device=rows.device)
-    taken = (*(t.new_zeros((limit, *t.shape[1:])) for t in (boxes, best, classes)), classes.new_zeros(()))
+    taken = boxes.new_zeros((limit, 7)), best.new_zeros(limit), classes.new_zeros(limit), classes.new_zeros(())
     for position in range(min(limit, len(rows))):
         if rows.device.type == "cpu" and not left.any():
             break
@@ -164,8 +164,8 @@ def _fake_detect(rows: Tensor, *others: object) -> Found:
 
 
 _DETECT = register(
-    "detect(Tensor rows, Tensor flat, int width, float[3] place, float[] thresholds, int[] groups, float iou, int limit)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "detect(Tensor rows, Tensor flat, int width, float[3] place, float[] thresholds, int[] groups, float iou, "
+    "int limit) -> (Tensor, Tensor, Tensor, Tensor)",
     _plain_detect,
     _fake_detect,
 )

@@ -67,7 +67,7 @@ class Topology:
     """How the layers are connected: those of a `Detector`, or the same with packed weights."""
 
     config: NetworkConfig
-    conv1: Sequence[Any]
+    conv1: Any
     conv2: Any
     conv3: Any
     conv4: Any
@@ -75,7 +75,7 @@ class Topology:
     top: Any
     up4: Any
     up3: Any
-    header: Sequence[Any]
+    header: Any
     branches: Any
 
     def tiles(self, mask: Tensor) -> dict[str, Tiles]:
@@ -158,6 +158,7 @@ class Detector(Topology, nn.Module):
             prepared: Prepared = layer.prepare(dtype, device)
             return prepared
 
+        single = ("conv2", "conv3", "conv4", "conv5", "top", "up4", "up3")
         return PreparedDetector(
             self.config,
             dtype,
@@ -165,7 +166,7 @@ class Detector(Topology, nn.Module):
             conv1=[prepare(layer) for layer in self.conv1],
             header=[prepare(layer) for layer in self.header],
             branches=prepare_branches([self.logits, self.size, self.orientation], dtype, device),
-            **{name: prepare(getattr(self, name)) for name in ("conv2", "conv3", "conv4", "conv5", "top", "up4", "up3")},
+            **{name: prepare(getattr(self, name)) for name in single},
         )
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-from sbnet_perception.detector.boxes import Detections, bev_iou
+from sbnet_perception.detector.boxes import Detections, corners_bev
 
 SEEN_POINTS, SEEN_IOU = 50, 0.3
 """A vehicle with this many points should be found, and is by a box with this BEV IoU: for roughly labelled frames."""
+
+
+def bev_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Intersection over union [M, K] of the footprints of boxes ``a`` [M, 7] and ``b`` [K, 7]."""
+    ours, theirs = shapely.polygons(corners_bev(a))[:, None], shapely.polygons(corners_bev(b))[None]
+    shared = shapely.area(shapely.intersection(ours, theirs))
+    union = shapely.area(ours) + shapely.area(theirs) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
@@ -48,7 +49,7 @@ def road_from_occupancy_grid(msg: Any) -> RoadMap:
         raise MaskError(f"info.resolution must be a positive number of metres, was {resolution}")
     values = np.asarray(msg.data, dtype=np.int8).reshape(height, width)
     try:
-        return RoadMap((values >= _THRESHOLD) | (values < 0), resolution, _origin(msg.info.origin))
+        return RoadMap(torch.from_numpy((values >= _THRESHOLD) | (values < 0)), resolution, _origin(msg.info.origin))
     except MaskError:
         raise
     except ValueError as error:

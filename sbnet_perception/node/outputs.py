@@ -41,8 +41,8 @@ class Outputs:
         if self._markers.get_subscription_count():
             self._markers.publish(markers_message(header, frame.detections, self._classes))
         if self._mask.get_subscription_count():
-            message = computation_mask_message(header, frame.result.computed, self._grid, self._ground_z)
-            self._mask.publish(message)
+            computed = frame.result.computed.cpu().numpy()
+            self._mask.publish(computation_mask_message(header, computed, self._grid, self._ground_z))
         if self._frame.get_subscription_count():
             self._frame.publish(frame_message(self._node.get_fully_qualified_name(), frame.facts))
 

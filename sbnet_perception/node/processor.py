@@ -78,7 +78,7 @@ class Processor:
         self._transforms = transforms
         self._road = road
         self._clock_ns = clock_ns
-        self._device = pipeline.network.logits.weight.device
+        self._device = pipeline.device
         self._wants_road = "road" in pipeline.config.mask.names
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
@@ -98,7 +98,7 @@ class Processor:
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result = self._pipeline(points.numpy(), None if road is None else road.view)
+        result = self._pipeline(points, None if road is None else road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()

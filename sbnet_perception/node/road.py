@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.masks.road import RoadMap, covers
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
@@ -44,8 +45,9 @@ class _Received:
 class RoadLayer:
     """Keeps the last good road mask and places it beneath the grid at each cloud's time."""
 
-    def __init__(self, grid: Grid, timeout_s: float) -> None:
+    def __init__(self, grid: Grid, timeout_s: float, device: torch.device | str = "cpu") -> None:
         self._grid = grid
+        self._device = device
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._last: _Received | None = None
@@ -61,7 +63,7 @@ class RoadLayer:
         if not msg.header.frame_id:
             raise Rejected("road mask malformed", "frame_id is empty")
         try:
-            road = road_from_occupancy_grid(msg)
+            road = road_from_occupancy_grid(msg).to(self._device)
         except MaskError as error:
             raise Rejected("road mask malformed", str(error)) from error
         with self._lock:
@@ -106,10 +108,10 @@ class RoadLayer:
     def _place(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
         if self._cached is not None and self._cached[0] is road and self._cached[1] == map_from_grid:
             return replace(self._cached[2], age_s=age_s)
-        if not covers(road, map_from_grid, self._grid):
+        view = RoadView(road, map_from_grid)
+        if not view.covers(self._grid):
             answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
         else:
-            view = RoadView(road, map_from_grid)
             # A grid without any road would mean: compute nothing, see nothing.
             has_road = view.has_road(self._grid)
             answer = RoadAnswer(view, "", age_s) if has_road else RoadAnswer(None, "no road in the grid", age_s)
