@@ -11,9 +11,9 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 STAMPS := $(VENV)/stamps
 OPS    := sbnet_perception/_ops.so
 
-# The tests that the sanitizers watch; test_fused runs itself once per instruction set of the machine
-SANITIZED := $(wildcard test/test_ops*.py test/test_mask_ops.py test/test_blocks.py test/test_fused*.py) \
-             $(wildcard test/test_stored.py test/test_voxelize.py)
+# The tests that the sanitizers watch; test_layer_ops runs itself once per instruction set of the machine
+SANITIZED := $(wildcard test/test_ops*.py test/test_mask_ops.py test/test_layer*.py test/test_pixels.py) \
+             $(wildcard test/test_voxelize.py)
 
 # A sourced ROS would come before the wheels of .venv: recipes do not see it, and nothing outside .venv is changed.
 SOURCED_ROS := $(if $(AMENT_PREFIX_PATH),$(or $(ROS_DISTRO),another installation))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch.utils._pytree import tree_map
 
-from sbnet_perception.blocks import Pixels, Tiles, Voxels, layer_ops
+from sbnet_perception.blocks import Pixels, PointwiseConv2d, Tiles, Voxels, layer_ops, prepare_branches
 from sbnet_perception.blocks import operation as ops
 
 needs_ops = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=f"no compiled ops: {ops.UNAVAILABLE}")
@@ -46,6 +46,10 @@ def randomized(module, dtype=torch.float32):
             for tensor in (part.running_var, part.weight):
                 torch.nn.init.uniform_(tensor, 0.5, 2.0)
     return module.eval().to(dtype)
+
+
+def prepared(layer, dtype=torch.float32):
+    return prepare_branches([layer], dtype) if isinstance(layer, PointwiseConv2d) else layer.prepare(dtype)
 
 
 # --- operations with their arguments: lists of pixels, values, plain weights

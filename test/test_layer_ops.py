@@ -74,18 +74,12 @@ def test_a_kernel_computes_its_plain_form_whoever_packed_the_weights_and_found_t
     assert all(torch.equal(a, b) for a, b in zip(*map(tensors_of, (arguments, before)), strict=True))
 
 
-def cases(dtype, inputs, size=(1, 12, 12), densities=(1.0, 1.0), **options):
-    """Every kernel, with an odd or even number of channels, that of inputs, also inside."""
-    for kernel in (1, 3):
-        yield "conv", arguments_of("conv", dtype, (inputs, 6, 0), size, densities=densities, kernel=kernel, **options)
-    for outputs in (inputs, 4 * inputs):
-        for stride in (1, 2):
-            channels = (inputs, outputs, inputs)
-            yield (
-                "residual_units",
-                arguments_of("residual_units", dtype, channels, size, densities=densities, stride=stride, **options),
-            )
-    yield "upsample", arguments_of("upsample", dtype, (inputs, 6, inputs), size, densities=densities, **options)
+def cases(dtype, inputs):
+    """Every kernel on a full map, with as many channels inside as inputs."""
+    options = [("conv", 6, {"kernel": kernel}) for kernel in (1, 3)] + [("upsample", 6, {})]
+    options += [("residual_units", n, {"stride": s}) for n in (inputs, 4 * inputs) for s in (1, 2)]
+    for name, outputs, chosen in options:
+        yield name, arguments_of(name, dtype, (inputs, outputs, inputs), (1, 12, 12), densities=(1.0, 1.0), **chosen)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
