@@ -79,10 +79,12 @@ def on_host(found: Found) -> Detections:
     return Detections(boxes[:number].numpy(), scores[:number].numpy(), classes[:number].numpy())
 
 
-def _plain_detect(
+def plain_detect(
     rows: Tensor, flat: Tensor, width: int, place: Sequence[float], thresholds: Sequence[float], groups: Sequence[int],
     iou: float, limit: int,
 ) -> Found:  # fmt: skip
+    """The operation of `detect` in PyTorch: rows float32 [P, classes + 8] of the pixels at flat [P] (row * width +
+    column), with x_min, y_min and the side of a pixel in metres."""
     x_min, y_min, step = place
     scores = torch.sigmoid(rows[:, : -SIZE - ORIENTATION])
     scores = torch.where(scores > scores.new_tensor(thresholds), scores, 0)
@@ -166,7 +168,7 @@ def _fake_detect(rows: Tensor, *others: object) -> Found:
 _DETECT = register(
     "detect(Tensor rows, Tensor flat, int width, float[3] place, float[] thresholds, int[] groups, float iou, "
     "int limit) -> (Tensor, Tensor, Tensor, Tensor)",
-    _plain_detect,
+    plain_detect,
     _fake_detect,
 )
 

@@ -1,0 +1,171 @@
+"""From the network's outputs to boxes: decoding, classes, suppression; the kernel against its plain form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.blocks import Pixels
+from sbnet_perception.detector.boxes import corners_bev, detect, on_host, plain_detect, plain_iou
+from sbnet_perception.detector.classes import VEHICLE
+from sbnet_perception.detector.network import Prediction
+from sbnet_perception.learning.metrics import bev_iou
+from sbnet_perception.learning.targets import make_targets
+
+GRID = Grid.named("compact")
+STEP = 0.8
+boxes_around = st.tuples(
+    *[st.floats(-5, 5)] * 2, st.just(0.0), st.floats(0.3, 12), st.floats(0.3, 4), st.just(1.5), st.floats(-7, 7)
+)
+
+
+def prediction_of(boxes, scores, classes=None, count=1):
+    """A prediction whose pixels, in raster order from the first on, say these boxes [M, 7]."""
+    boxes, scores = np.asarray(boxes, np.float64).reshape(-1, 7), np.asarray(scores, np.float64)
+    flat = torch.arange(len(boxes))
+    rows = torch.full((len(boxes), count + 8), -20.0)
+    label = torch.zeros(len(boxes), dtype=torch.int64) if classes is None else torch.tensor(classes, dtype=torch.int64)
+    rows[flat, label] = torch.from_numpy(np.log(scores / (1 - scores))).float()
+    centre = np.stack([(flat % 88 + 0.5) * STEP, GRID.y_min + (flat // 88 + 0.5) * STEP], 1)
+    values = [np.log(boxes[:, 3:6]), boxes[:, :2] - centre, boxes[:, 2:3], np.cos(boxes[:, 6:]), np.sin(boxes[:, 6:])]
+    rows[:, count:] = torch.from_numpy(np.concatenate(values, 1)).float()
+    return Prediction(rows, Pixels.from_flat(flat, (1, 50, 88)), {})
+
+
+def found_in(prediction, thresholds=(0.01,), groups=(0,), iou=0.1, limit=100):
+    return on_host(detect(prediction, GRID, thresholds, groups, iou, limit))
+
+
+def plainly(prediction, thresholds=(0.01,), groups=(0,), iou=0.1, limit=100):
+    place = (GRID.x_min, GRID.y_min, STEP)
+    return on_host(plain_detect(prediction.rows, prediction.pixels.flat, 88, place, thresholds, groups, iou, limit))
+
+
+def test_a_box_overlaps_itself_fully_even_far_from_the_origin():
+    boxes = np.array([[5e4, -3e4, 0, 4.5, 1.9, 1.6, yaw] for yaw in (0.0, 0.3, np.pi / 2, 3.0)])
+    assert np.diag(bev_iou(boxes, boxes)) == pytest.approx(1.0)
+    assert [float(plain_iou(b, b[None])) for b in torch.from_numpy(boxes)] == pytest.approx([1.0] * 4)
+    assert bev_iou(np.zeros((0, 7)), boxes).shape == (0, 4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(boxes_around, st.lists(boxes_around, min_size=1, max_size=3))
+def test_the_plain_overlap_equals_that_of_polygons(first, others):
+    a, b = np.array([first]), np.array([first, *others])
+    assert plain_iou(torch.from_numpy(a[0]), torch.from_numpy(b)).numpy() == pytest.approx(bev_iou(a, b)[0], abs=1e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(boxes_around, st.floats(0.05, 0.95), st.integers(0, 2)), max_size=12),
+    st.floats(0, 0.9),
+    st.sampled_from([(0, 0, 0), (0, 1, 0), (0, 1, 2)]),
+)
+def test_the_kernel_finds_what_its_plain_form_finds(found, iou, groups):
+    boxes, scores, classes = (list(part) for part in zip(*found, strict=True)) if found else ([], [], [])
+    overlaps = bev_iou(np.array(boxes).reshape(-1, 7), np.array(boxes).reshape(-1, 7))
+    assume(not (np.abs(overlaps - iou) < 1e-5)[~np.eye(len(boxes), dtype=bool)].any())
+    assume(not any(abs(score - limit) < 1e-5 for score in scores for limit in (0.3, 0.5)))
+    prediction = prediction_of(boxes, scores, classes, 3)
+    options = {"thresholds": (0.3, 0.0, 0.5), "groups": groups, "iou": iou, "limit": 7}
+    ours, plain = found_in(prediction, **options), plainly(prediction, **options)
+    assert ours.classes.tolist() == plain.classes.tolist()
+    assert ours.boxes == pytest.approx(plain.boxes, abs=1e-5) and ours.scores == pytest.approx(plain.scores, abs=1e-6)
+
+
+def test_suppression_keeps_the_better_of_two_overlapping_boxes_and_the_limit():
+    boxes = [[0, 0, 0, 4, 2, 1, 0], [0.5, 0, 0, 4, 2, 1, 0.1], [20, 0, 0, 4, 2, 1, 0], [40, 0, 0, 4, 2, 1, 0]]
+    prediction = prediction_of(boxes, [0.9, 0.8, 0.7, 0.6])
+    assert found_in(prediction).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert len(found_in(prediction, limit=2)) == 2 and len(found_in(prediction, limit=0)) == 0
+    assert len(found_in(prediction_of([], []))) == 0
+
+
+def test_only_classes_of_one_group_suppress_each_other():
+    prediction = prediction_of([[10, 0, 0, 4, 2, 1, 0]] * 3, [0.9, 0.8, 0.7], [0, 1, 2], 3)
+    assert found_in(prediction, (0.1,) * 3, (0, 0, 0)).classes.tolist() == [0]
+    assert found_in(prediction, (0.1,) * 3, (0, 1, 0)).classes.tolist() == [0, 1]
+
+
+def test_a_pixel_below_the_threshold_of_its_best_class_is_of_the_best_that_reaches_its_own():
+    prediction = prediction_of([[10, 0, 0, 4, 2, 1, 0]], [0.6], [0], 2)
+    prediction.rows[0, 1] = 0.0  # a score of 0.5
+    assert found_in(prediction, (0.55, 0.1), (0, 1)).classes.tolist() == [0]
+    assert found_in(prediction, (0.65, 0.1), (0, 1)).classes.tolist() == [1]
+    assert len(found_in(prediction, (0.65, 0.55), (0, 1))) == 0
+
+
+def test_every_car_of_a_full_car_park_is_found():
+    # 21 x 26 cars, every pixel of which says its car: the best 512 pixels would hold only some of them
+    x, y = np.meshgrid(np.arange(21) * 3.2 + 1.6, np.arange(26) * 1.5 - 19)
+    cars = np.stack([x, y, 0 * x, 0 * x + 3.0, 0 * x + 1.3, 0 * x + 1.5, 0 * x], -1).reshape(-1, 7)
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(len(cars)), 8)
+    scores = 0.5 + 0.4 * rng.random(len(owner))
+    prediction = prediction_of(cars[owner], scores)
+    found = found_in(prediction, limit=1000)
+    assert len(found) == len(cars)
+    best = np.array([scores[owner == car].max() for car in range(len(cars))])
+    assert sorted(found.scores) == pytest.approx(sorted(best), abs=1e-6)
+
+
+def test_slivers_on_one_line_are_compared_without_harm():
+    # so thin that rounding alone says on which side of an edge their corners lie
+    rng = np.random.default_rng(0)
+    boxes = np.zeros((2000, 7))
+    along = rng.uniform(-4, 4, 2000)
+    boxes[:, 0], boxes[:, 1] = along * np.cos(0.1967), along * np.sin(0.1967)
+    boxes[:, 3], boxes[:, 4], boxes[:, 5] = rng.uniform(1, 8, 2000), np.exp(rng.uniform(-40, -30, 2000)), 1
+    boxes[:, 6] = 0.1967
+    assert 0 < len(found_in(prediction_of(boxes, np.linspace(0.9, 0.5, 2000)), limit=2000)) <= 2000
+
+
+def test_suppression_follows_its_definition_pair_by_pair():
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform([0, -10, 0, 3, 1.5, 1, -3], [30, 10, 1, 8, 2.5, 2, 3], (80, 7))
+    scores = np.linspace(0.95, 0.5, 80)
+    kept: list[int] = []
+    for index in range(80):
+        if all(bev_iou(boxes[[other]], boxes[[index]])[0, 0] <= 0.1 for other in kept):
+            kept.append(index)
+    assert 5 < len(kept) < 75
+    prediction = prediction_of(boxes, scores)
+    assert found_in(prediction).scores.tolist() == pytest.approx(scores[kept].tolist())
+    assert found_in(prediction, limit=7).scores.tolist() == pytest.approx(scores[kept[:7]].tolist())
+
+
+def test_decoding_puts_a_box_where_its_targets_say():
+    truth = np.array([[23.4, -3.1, 0.9, 4.6, 1.9, 1.5, 0.4], [60.0, 12.0, 1.2, 9.0, 2.5, 3.0, -2.8]], np.float32)
+    targets = make_targets(truth, np.array([50, 50]), np.array([0, 0]), (VEHICLE,), GRID)
+    pixels = Pixels.from_mask(torch.from_numpy(targets.label == 1)[None])
+    values = torch.from_numpy(targets.regression).permute(1, 2, 0).reshape(-1, 8)[pixels.flat]
+    rows = torch.cat([torch.full((len(pixels), 1), 5.0), values], 1)
+    found = found_in(Prediction(rows, pixels, {}), (0.5,))
+    assert found.boxes[np.argsort(found.boxes[:, 0])] == pytest.approx(truth, abs=1e-4)
+
+
+def test_outputs_that_are_not_finite_become_no_box_or_one_that_is_not_finite():
+    prediction = prediction_of([[10, 0, 0, 4, 2, 1, 0]] * 3, [0.9, 0.8, 0.7])
+    prediction.rows[0, 0], prediction.rows[1, 1] = torch.nan, torch.inf
+    found = found_in(prediction)
+    assert found.scores.tolist() == pytest.approx([0.8, 0.7]) and not np.isfinite(found.boxes[0]).all()
+
+
+def test_corners_are_counter_clockwise_from_the_front_left():
+    corners = corners_bev(np.array([[10.0, 5.0, 0, 4, 2, 1, np.pi / 2]]))[0]
+    assert corners == pytest.approx(np.array([[9, 7], [9, 3], [11, 3], [11, 7]]))
+
+
+def test_the_operation_passes_opcheck_and_names_wrong_arguments():
+    prediction = prediction_of([[10, 0, 0, 4, 2, 1, 0]] * 3, [0.9, 0.8, 0.7])
+    arguments = (prediction.rows, prediction.pixels.flat, 88, (0.0, -20.0, STEP), (0.5,), (0,), 0.1, 5)
+    torch.library.opcheck(torch.ops.sbnet.detect.default, arguments)
+    for position, wrong, named in ((0, prediction.rows[:, 1:], "rows"), (1, prediction.pixels.flat[1:], "flat")):
+        with pytest.raises(RuntimeError, match=f"detect: {named} must be"):
+            torch.ops.sbnet.detect(*arguments[:position], wrong, *arguments[position + 1 :])
+    with pytest.raises(RuntimeError, match="groups must be 1"):
+        torch.ops.sbnet.detect(*arguments[:5], (0, 1), *arguments[6:])
