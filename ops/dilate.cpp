@@ -97,6 +97,4 @@ Tensor dilate(const Tensor& argument, std::vector<int64_t> half_widths) {
 }  // namespace
 }  // namespace sbnet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) { m.def("dilate(Tensor mask, int[] half_widths) -> Tensor"); }
-
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("dilate", TORCH_BOX(&sbnet::dilate)); }

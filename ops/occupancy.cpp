@@ -87,13 +87,6 @@ Tensor mark_points(const Tensor& points, const Tensor& of_points, double low, do
 }  // namespace
 }  // namespace sbnet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
-  m.def("height_above_ground(Tensor points, float[] range) -> Tensor");
-  m.def(
-      "mark_points(Tensor points, Tensor values, float low, float high, float[] range, float resolution, "
-      "int[2] size) -> Tensor");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) {
   m.impl("height_above_ground", TORCH_BOX(&sbnet::height_above_ground));
   m.impl("mark_points", TORCH_BOX(&sbnet::mark_points));

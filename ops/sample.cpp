@@ -90,8 +90,4 @@ Tensor sample_raster(const Tensor& argument, std::vector<int64_t> origin, std::v
 }  // namespace
 }  // namespace sbnet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
-  m.def("sample_raster(Tensor raster, int[2] origin, int[2] per_row, int[2] per_column, int[2] size) -> Tensor");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("sample_raster", TORCH_BOX(&sbnet::sample_raster)); }

@@ -114,15 +114,16 @@ void append_runs(const Cell* cells, int64_t count, int64_t number, std::vector<R
   }
 }
 
-// points float32 [P, 4] x, y, z, intensity -> start int32 [H + 1], runs int32 [R, 3], bits int64 [K] and mean intensity
-// float32 [K] of the K occupied cells, and the number of points in them; see kernels.h for start and runs. `range` is
-// x_min, x_max, y_min, y_max.
-std::tuple<Tensor, Tensor, Tensor, Tensor, int64_t> voxelize(const Tensor& points, std::vector<double> range,
-                                                             double resolution, std::vector<int64_t> size, double z_min,
-                                                             double bin_height, int64_t bins) {
+// points float32 [P, 4] x, y, z, intensity -> start int32 [H + 1], runs int32 [R, 3], place int64 [K], bits int64 [K] and
+// mean intensity float32 [K] of the K occupied cells, and the number of points in them; see kernels.h for start and
+// runs. `range` is x_min, x_max, y_min, y_max.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& argument, std::vector<double> range,
+                                                                    double resolution, std::vector<int64_t> size,
+                                                                    double z_min, double bin_height, int64_t bins) {
   constexpr const char* op = "voxelize";
-  check(points.dim() == 2 && points.size(1) == 4 && points.scalar_type() == ScalarType::Float && points.is_contiguous(),
-        op, ": points must be contiguous float32 [P, 4], got ", describe(points));
+  check(argument.dim() == 2 && argument.size(1) == 4 && argument.scalar_type() == ScalarType::Float, op,
+        ": points must be float32 [P, 4], got ", describe(argument));
+  const Tensor points = torch::stable::contiguous(argument);
   check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest);
   check(range.size() == 4 && std::all_of(range.begin(), range.end(), [](double edge) { return std::isfinite(edge); }),
         op, ": range must be x_min, x_max, y_min, y_max, all finite");
@@ -171,25 +172,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, int64_t> voxelize(const Tensor& point
   starts[raster.height] = static_cast<int32_t>(list.size());
   Tensor runs = torch::stable::new_empty(points, {static_cast<int64_t>(list.size()), 3}, ScalarType::Int);
   if (!list.empty()) std::copy(list.begin(), list.end(), reinterpret_cast<Run*>(runs.mutable_data_ptr<int32_t>()));
+  Tensor flat = torch::stable::new_empty(points, {number}, ScalarType::Long);
   Tensor bits = torch::stable::new_empty(points, {number}, ScalarType::Long);
   Tensor mean = torch::stable::new_empty(points, {number});
-  int64_t* to_bits = bits.mutable_data_ptr<int64_t>();
+  Tensor in_cells = torch::stable::new_empty(points, {}, ScalarType::Long);
+  *in_cells.mutable_data_ptr<int64_t>() = static_cast<int64_t>(order.size());
+  int64_t *to_flat = flat.mutable_data_ptr<int64_t>(), *to_bits = bits.mutable_data_ptr<int64_t>();
   float* to_mean = mean.mutable_data_ptr<float>();
   for (int64_t row = 0; row < raster.height; ++row)
     for (const Cell *cell = cells.data() + first_point[row], *end = cell + count[row]; cell < end; ++cell) {
+      *to_flat++ = row * raster.width + cell->column;
       *to_bits++ = cell->bits;
       *to_mean++ = cell->mean;
     }
-  return {start, runs, bits, mean, static_cast<int64_t>(order.size())};
+  return {start, runs, flat, bits, mean, in_cells};
 }
 
 }  // namespace
 }  // namespace sbnet
-
-STABLE_TORCH_LIBRARY_FRAGMENT(sbnet, m) {
-  m.def(
-      "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins) "
-      "-> (Tensor, Tensor, Tensor, Tensor, int)");
-}
 
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("voxelize", TORCH_BOX(&sbnet::voxelize)); }

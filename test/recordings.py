@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, stamped_header, tf_message, transform
@@ -45,7 +46,7 @@ def mount() -> Any:
 
 def write_drive(path: Path, frames: int, cloud_topic: str = "/lidar/points") -> Path:
     """map -> base_link -> lidar, a latched road mask and one cloud every 0.1 s."""
-    road = RoadMap(np.ones((80, 200), bool), 0.5, SE2(-10.0, -20.0, 0.0))
+    road = RoadMap(torch.ones(80, 200, dtype=torch.bool), 0.5, SE2(-10.0, -20.0, 0.0))
     with BagWriter(path) as writer:
         writer.write("/tf_static", mount(), START_NS)
         writer.write("/road_mask", occupancy_grid(road, "map", START_NS), START_NS)
@@ -102,7 +103,7 @@ def write_replay(
     The detections are the boxes, or `found` where it is given.
     """
     found = boxes if found is None else found
-    road = RoadMap(computed, 0.8, SE2(0.0, -20.0, 0.0))
+    road = RoadMap(torch.from_numpy(computed), 0.8, SE2(0.0, -20.0, 0.0))
     with BagWriter(path) as writer:
         writer.write("/tf_static", mount(), START_NS)
         for index, stamp in enumerate(stamps(frames)):

@@ -28,4 +28,4 @@ def polygons_of(road: RoadMap, map_from_grid: SE2, grid: Grid) -> tuple[np.ndarr
     """The oracle's view, in the map frame: squares [H, W] of the grid, and the union of the road's."""
     corner = map_from_grid @ SE2(grid.x_min, grid.y_min, 0.0)
     squares = squares_of(np.ones(grid.shape, dtype=np.bool_), grid.resolution, corner).reshape(grid.shape)
-    return squares, shapely.union_all(squares_of(road.cells, road.resolution, road.origin))
+    return squares, shapely.union_all(squares_of(road.cells.numpy(), road.resolution, road.origin))

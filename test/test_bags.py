@@ -13,6 +13,7 @@ import mcap.reader
 import numpy as np
 import pytest
 import rosbags.rosbag2
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def write_drive(path: Path, frames: int = 20) -> Path:
     with BagWriter(path) as writer:
         static = transform("base_link", "lidar", shift(1.7), SECOND)
         writer.write("/tf_static", tf_message([static]), SECOND)
-        road = RoadMap(np.eye(30, 40, dtype=bool), 0.5, SE2(1, 2, 0.3))
+        road = RoadMap(torch.eye(30, 40).bool(), 0.5, SE2(1, 2, 0.3))
         writer.write("/road_mask", occupancy_grid(road, "map", SECOND), SECOND)
         for i in range(frames):
             stamp = SECOND + i * SECOND // 10
@@ -250,7 +251,7 @@ def test_a_road_map_survives_the_way_through_an_occupancy_grid(
     height: int, width: int, resolution: float, x: float, yaw: float, seed: int
 ) -> None:
     cells = np.random.default_rng(seed).random((height, width)) < 0.5
-    road = RoadMap(cells, resolution, SE2(x, -x, yaw))
+    road = RoadMap(torch.from_numpy(cells), resolution, SE2(x, -x, yaw))
     store, kind = typestore(), "nav_msgs/msg/OccupancyGrid"
     raw = store.serialize_cdr(occupancy_grid(road, "map", 5), kind)
     back = road_from_occupancy_grid(store.deserialize_cdr(raw, kind))
@@ -260,7 +261,7 @@ def test_a_road_map_survives_the_way_through_an_occupancy_grid(
 
 
 def test_unknown_and_half_occupied_cells_are_road() -> None:
-    msg = occupancy_grid(RoadMap(np.zeros((1, 6), dtype=bool), 1.0, SE2()), "map", 1)
+    msg = occupancy_grid(RoadMap(torch.zeros(1, 6, dtype=torch.bool), 1.0, SE2()), "map", 1)
     msg.data = np.array([-1, 0, 49, 50, 100, 127], np.int8)
     assert road_from_occupancy_grid(msg).cells.tolist() == [[True, False, False, True, True, True]]
 
@@ -279,7 +280,7 @@ def test_unknown_and_half_occupied_cells_are_road() -> None:
     ("orientation", {"x": 1.0, "w": 0.0}, "tilted by 180.0 degrees"),
 ])  # fmt: skip
 def test_a_malformed_road_mask_is_refused_with_the_reason(part: str, values: dict[str, Any], reason: str) -> None:
-    msg = occupancy_grid(RoadMap(np.ones((3, 4), dtype=bool), 1.0, SE2()), "map", 1)
+    msg = occupancy_grid(RoadMap(torch.ones(3, 4, dtype=torch.bool), 1.0, SE2()), "map", 1)
     parts: dict[str, Any] = {"info": msg.info, "position": msg.info.origin.position,
                              "orientation": msg.info.origin.orientation}  # fmt: skip
     for name, value in values.items():

@@ -98,7 +98,7 @@ def scene() -> Scene:
     points = rng.uniform((5, -15, 0, 0), (60, 15, 2, 1), (5000, 4)).astype(np.float32)
     cells = np.zeros((300, 500), np.bool_)
     cells[:150] = True
-    road = RoadMap(cells, 0.2, SE2(grid.x_min - 5, -30.0))
+    road = RoadMap(torch.from_numpy(cells), 0.2, SE2(grid.x_min - 5, -30.0))
     return Scene(points, road, SE2(), np.array([[20, 0, 1, 4, 2, 1.5, 0.3], [500, 0, 1, 4, 2, 1.5, 0]], np.float32))
 
 

@@ -36,7 +36,7 @@ def landmark_scene() -> Scene:
     """Road cells of 0.5 m in a chequered pattern, and a point in the middle of every road cell before the vehicle."""
     rng = np.random.default_rng(0)
     cells = rng.random((200, 300)) < 0.2
-    road = RoadMap(cells, 0.5, SE2(-20.0, -50.0, 0.0))
+    road = RoadMap(torch.from_numpy(cells), 0.5, SE2(-20.0, -50.0, 0.0))
     row, column = np.nonzero(cells)
     centres = np.stack([-20 + (column + 0.5) * 0.5, -50 + (row + 0.5) * 0.5], 1)
     points = np.concatenate([centres, rng.uniform(0, 1, (len(centres), 2))], 1).astype(np.float32)

@@ -6,12 +6,18 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sbnet_perception.bev import ground as ground_module
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.ground import height_above_ground
 from sbnet_perception.bev.se2 import SE2
+
+
+def height_above_ground(points: np.ndarray) -> np.ndarray:
+    return ground_module.height_above_ground(torch.from_numpy(points)).numpy()
+
 
 GRIDS = st.builds(
     lambda x, y, w, h, resolution: Grid(x, x + w * resolution, y, y + h * resolution, resolution),

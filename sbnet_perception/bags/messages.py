@@ -108,5 +108,5 @@ def occupancy_grid(road: RoadMap, frame_id: str, stamp_ns: int, z: float = 0.0) 
     info = types["nav_msgs/msg/MapMetaData"](
         map_load_time=header.stamp, resolution=road.resolution, width=width, height=height, origin=origin
     )
-    data = np.where(road.cells, ROAD, 0).astype(np.int8).reshape(-1)
+    data = np.where(road.cells.numpy(), ROAD, 0).astype(np.int8).reshape(-1)
     return types["nav_msgs/msg/OccupancyGrid"](header=header, info=info, data=data)

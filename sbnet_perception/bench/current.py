@@ -76,9 +76,10 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def computed(scene: Scene, grid: Grid, mask: str) -> NDArray[np.bool_] | None:
+def computed(scene: Scene, grid: Grid, mask: str) -> Tensor | None:
     """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known."""
-    where = computation_mask(scene.points, grid, scene.view(), configured("compact", "float32", mask).mask)
+    config = configured("compact", "float32", mask).mask
+    where = computation_mask(torch.from_numpy(scene.points), grid, scene.view(), config)
     return None if where.missing_road else where.mask
 
 
@@ -100,12 +101,12 @@ def detections(pipeline: Pipeline, maps: Tensor) -> Detections:
 
 
 def sparse_network(
-    pipeline: Pipeline, points: NDArray[np.float32], mask: NDArray[np.bool_], lap: Callable[[str], None]
+    pipeline: Pipeline, points: NDArray[np.float32], mask: Tensor, lap: Callable[[str], None]
 ) -> None:
     """Runs the network under any mask; calls ``lap`` with "voxelize", "tiles", and then each stage when it is done."""
-    bev = voxels(points, pipeline.grid)
+    bev = voxels(torch.from_numpy(points), pipeline.grid)
     lap("voxelize")
-    tiles = pipeline.network.tiles(torch.from_numpy(mask)[None])
+    tiles = pipeline.network.tiles(mask[None])
     lap("tiles")
     pipeline.network.predict(bev, tiles, lap)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bags import av2
@@ -18,13 +19,11 @@ from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE, TransformTable, stamp_ns
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import whole_bag
-from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.frames import FULL_REFLECTANCE, real_frames
 from sbnet_perception.learning.simulator import Drive
-from sbnet_perception.masks.road import RoadMap
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
 from sbnet_perception.messages.pointcloud2 import decode
 
@@ -136,18 +135,16 @@ def _simulated() -> Iterator[Scene]:
 
 def _stored(folder: Path, only: str = "") -> list[Input]:
     """The files ``folder/frames/*.npz``, each an input of its own."""
-    # On a grid of the stored raster's resolution the road comes as it was stored.
-    compact = Grid.named("compact")
-    raster = replace(compact, resolution=0.1)
     margin = 50
     found = []
-    for frame in real_frames(folder, raster):
+    for frame in real_frames(folder):
         road = None
         if frame.road is not None:
             # It ends where the grid ends; a vehicle that stands a little elsewhere looks beyond.
-            cells = np.pad(frame.road, margin, mode="edge")
-            shift = margin * raster.resolution
-            road = RoadMap(cells, raster.resolution, SE2(raster.x_min - shift, raster.y_min - shift))
+            stored = frame.road.road
+            cells = np.pad(stored.cells.numpy(), margin, mode="edge")
+            shift = -margin * stored.resolution
+            road = RoadMap(torch.from_numpy(cells), stored.resolution, stored.origin @ SE2(shift, shift))
         if only in ("", frame.name):
             found.append(Input(frame.name, (Scene(frame.points, road, SE2(), frame.boxes),)))
     return found

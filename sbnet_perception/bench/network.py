@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from sbnet_perception.bench import current
 from sbnet_perception.bench.cases import top_left
@@ -26,7 +27,6 @@ from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.polygons import rasterise
 
-Mask = NDArray[np.bool_]
 COMPUTED = {
     "road": current.ROAD,
     "occupancy": current.OCCUPANCY,
@@ -41,7 +41,7 @@ STAGE = "conv-3"
 WARM_UP = 2
 
 
-def masks_of(scene: Scene, grid: Grid) -> dict[str, Mask]:
+def masks_of(scene: Scene, grid: Grid) -> dict[str, Tensor]:
     """All masks that can be made for a scene, bool [H, W]: without road or true boxes there are fewer."""
     masks = {name: current.computed(scene, grid, expression) for name, expression in COMPUTED.items()}
     found = {name: mask for name, mask in masks.items() if mask is not None}
@@ -49,11 +49,11 @@ def masks_of(scene: Scene, grid: Grid) -> dict[str, Mask]:
         footprints = footprints_of(scene.boxes, grid)
         found |= {f"boxes + {metres:g} m": dilate(footprints, metres, grid.resolution) for metres in DILATIONS}
     for sparsity in SYNTHETIC:
-        found[f"top left {100 * sparsity:.0f} %"] = top_left(grid.shape, sparsity)[0].numpy()
+        found[f"top left {100 * sparsity:.0f} %"] = top_left(grid.shape, sparsity)[0]
     return found
 
 
-def footprints_of(boxes: NDArray[np.float32], grid: Grid) -> Mask:
+def footprints_of(boxes: NDArray[np.float32], grid: Grid) -> Tensor:
     """The cells that any of the boxes [M, 7] touches."""
     mask = np.zeros(grid.shape, np.bool_)
     for corners in corners_bev(boxes):
@@ -61,7 +61,7 @@ def footprints_of(boxes: NDArray[np.float32], grid: Grid) -> Mask:
         if (outline.max(axis=0) > 0).all() and (outline.min(axis=0) < (grid.width, grid.height)).all():
             window, inside, crossed = rasterise(outline, grid.shape)
             mask[window] |= inside | crossed
-    return mask
+    return torch.from_numpy(mask)
 
 
 def measure(
@@ -83,22 +83,22 @@ def measure(
             for name, mask in masks.items():
                 recorder.take(f"{number} {name}", partial(_sparse, pipeline, scene, mask))
         for name, mask in masks.items():
-            sparsities[number, name] = 1.0 - float(mask.mean()), _tile_sparsity(pipeline, mask)
+            sparsities[number, name] = 1.0 - float(mask.float().mean()), _tile_sparsity(pipeline, mask)
         advance()
     return _rows(recorder, dense, sparsities)
 
 
 @torch.inference_mode()
-def _sparse(pipeline: Pipeline, scene: Scene, mask: Mask) -> Laps:
+def _sparse(pipeline: Pipeline, scene: Scene, mask: Tensor) -> Laps:
     clock = Clock()
     current.sparse_network(pipeline, scene.points, mask, clock.lap)
     laps = {name: ms for name, ms in clock.laps.items() if name != "voxelize"}
     return {"network": sum(laps.values())}
 
 
-def _tile_sparsity(pipeline: Pipeline, mask: Mask) -> float:
+def _tile_sparsity(pipeline: Pipeline, mask: Tensor) -> float:
     tile = pipeline.network.config.tile(STAGE)
-    return Tiles.from_mask(torch.from_numpy(mask), tile, STRIDES[STAGE]).sparsity
+    return Tiles.from_mask(mask, tile, STRIDES[STAGE]).sparsity
 
 
 def _rows(recorder: Recorder, dense: DenseSide, sparsities: Mapping[tuple[int, str], tuple[float, float]]) -> list[Row]:

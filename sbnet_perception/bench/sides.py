@@ -17,7 +17,7 @@ from sbnet_perception.bench.contest import TOLERANCE
 from sbnet_perception.bench.inputs import Scene
 from sbnet_perception.bench.measure import others_seconds, share_of_others
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import CHANNELS, Voxelizer
+from sbnet_perception.bev.voxelize import CHANNELS, voxels
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.messages.pointcloud2 import decode
 from sbnet_perception.messages.raw_cloud import read_cloud
@@ -99,23 +99,18 @@ class Sparse:
 
 
 class DenseInput:
-    """The voxelizer's map in the network's dtype; in half precision only cells that hold points are converted."""
+    """The map of the voxels in the network's dtype, in one buffer that is cleared only where it was written."""
 
     def __init__(self, grid: Grid, dtype: torch.dtype) -> None:
-        self._grid, self._voxelize = grid, Voxelizer(grid)
-        self._image = None if dtype is torch.float32 else torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
+        self._grid, self._image = grid, torch.zeros((grid.height * grid.width, CHANNELS), dtype=dtype)
         self._written = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, points: NDArray[np.float32]) -> Tensor:
         """[1, 33, H, W] in channels_last, valid until the next call."""
-        bev = self._voxelize(points)
-        if self._image is None:
-            return bev
-        row, column, _ = self._grid.cells(points)
+        seen = voxels(torch.from_numpy(points), self._grid)
         self._image[self._written] = 0
-        self._written = torch.from_numpy(np.unique(row.astype(np.int64) * self._grid.width + column))
-        rows = bev.permute(0, 2, 3, 1).reshape(-1, CHANNELS)
-        self._image[self._written] = rows[self._written].to(self._image.dtype)
+        self._written = seen.pixels.flat
+        self._image[self._written] = seen.values().to(self._image.dtype)
         return self._image.view(1, *self._grid.shape, CHANNELS).permute(0, 3, 1, 2)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 # The region both named grids cover: x_min, x_max, y_min, y_max in metres.
 _ROI = (0.0, 70.4, -20.0, 20.0)
@@ -104,11 +107,25 @@ class Grid:
             ``points[inside]``, in their order, always valid indices of the raster.
         """
         x, y = points[:, 0], points[:, 1]
-        inside = (x >= self.x_min) & (x < self.x_max) & (y >= self.y_min) & (y < self.y_max)
+        inside = is_within(x, y, self.bounds)
         kept = np.flatnonzero(inside)
         row = _index(y[kept], self.y_min, self.resolution, self.height)
         col = _index(x[kept], self.x_min, self.resolution, self.width)
         return row, col, inside
+
+
+def is_within(x: Any, y: Any, bounds: Sequence[float]) -> Any:
+    """Which of the coordinates, two arrays or two tensors, lie in the half-open range x_min, x_max, y_min, y_max."""
+    x_min, x_max, y_min, y_max = bounds
+    return (x >= x_min) & (x < x_max) & (y >= y_min) & (y < y_max)
+
+
+def cell_along(values: Tensor, low: float, resolution: float, count: int) -> Tensor:
+    """int64: cell of each coordinate along an axis of ``count`` cells from ``low`` on; beyond it, the outermost one.
+
+    In the float32 arithmetic of the compiled operations.
+    """
+    return ((values - low) * (1.0 / resolution)).clamp(0, count - 1).long().clamp(0, count - 1)
 
 
 def _index(values: NDArray[np.floating], low: float, resolution: float, count: int) -> NDArray[np.int32]:

@@ -66,6 +66,10 @@ class SE2:
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return SE2(-c * self.x - s * self.y, s * self.x - c * self.y, -self.yaw)
 
+    def mirrored(self) -> SE2:
+        """The same motion where left and right are exchanged."""
+        return SE2(self.x, -self.y, -self.yaw)
+
     def compose(self, other: SE2) -> SE2:
         """``a.compose(b)`` moves by b first, then by a; yaw ends in [-pi, pi]."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)

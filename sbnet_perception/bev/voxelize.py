@@ -1,4 +1,4 @@
-"""Point cloud to the network's bird's-eye-view input (section 4.2, "Our BEV representation"), dense or as voxels.
+"""Point cloud to the network's bird's-eye-view input (section 4.2, "Our BEV representation"), as voxels.
 
 Height bins follow the paper: 30 of 0.2 m over [-2, 4) m and one for all that is below, one for all
 that is above. The intensity channel is the mean over the whole column.
@@ -6,14 +6,16 @@ that is above. The intensity channel is the mean over the whole column.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import math
+from collections.abc import Sequence
+from typing import Any
 
-from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.tensors import as_tensor
+import torch
+from torch import Tensor
+
+from sbnet_perception.bev.grid import Grid, cell_along, is_within
 from sbnet_perception.blocks import Pixels, Voxels
-from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.blocks.operation import call, dynamic_size, register
 
 BINS = 30
 Z_MIN = -2.0
@@ -21,13 +23,8 @@ BIN_HEIGHT = 0.2
 BELOW, ABOVE, INTENSITY = BINS, BINS + 1, BINS + 2
 CHANNELS = BINS + 3
 
-# Heights that stand for all that is below and all that is above: the middles of bins -1 and BINS.
-_LOWEST, _HIGHEST = Z_MIN - BIN_HEIGHT / 2, Z_MIN + (BINS + 0.5) * BIN_HEIGHT
-# Channel of each bin number, shifted by one: below, the 30 bins, above.
-_CHANNEL_OF_BIN = np.array([BELOW, *range(BINS), ABOVE], dtype=np.int64)
 
-
-def voxelize(points: NDArray[np.float32], grid: Grid) -> torch.Tensor:
+def voxels(points: Tensor, grid: Grid) -> Voxels:
     """Rasterise one cloud.
 
     Args:
@@ -35,78 +32,95 @@ def voxelize(points: NDArray[np.float32], grid: Grid) -> torch.Tensor:
             intensity (0-1). Points out of range or with a non-finite value are ignored.
 
     Returns:
-        float32 [1, CHANNELS, H, W], channels_last: channels 0-29 occupancy (0 or 1) of the height
-        bins upwards from -2 m, BELOW, ABOVE, and INTENSITY (0 where the column is empty).
-        Depends on the set of points alone, up to the rounding of the mean.
+        The occupied cells of a map of `CHANNELS` channels: 0-29 occupancy (0 or 1) of the height bins upwards from
+        -2 m, BELOW, ABOVE, and INTENSITY. Depends on the set of points alone, up to the rounding of the mean.
+
+    Raises:
+        ValueError: points are of another shape or dtype.
     """
-    return Voxelizer(grid)(points)
+    bins = (Z_MIN, BIN_HEIGHT, BINS)
+    start, runs, flat, bits, mean, count = call(_VOXELIZE, points, grid.bounds, grid.resolution, grid.shape, *bins)
+    pixels = Pixels(start, runs, (1, *grid.shape))
+    del flat  # to become a field of Pixels
+    return Voxels(pixels, bits, mean, CHANNELS, count)
 
 
-def voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
-    """The map of `voxelize` as the list of its occupied cells; ``.dense()`` is equal to it, but for rounding.
+def plain_voxels(
+    points: Tensor,
+    bounds: Sequence[float],
+    resolution: float,
+    size: Sequence[int],
+    z_min: float,
+    bin_height: float,
+    bins: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The operation of `voxels` in PyTorch.
 
-    Its memory grows with the points alone.
+    Returns:
+        start int32 [H + 1] and runs int32 [R, 3] of the K occupied cells, as `Pixels` has them; flat int64 [K], their
+        places in the raster; bits int64 [K] and mean intensity float32 [K]; int64, the number of points in them.
     """
-    if not UNAVAILABLE and points.dtype == np.float32:
-        bounds = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
-        cloud = as_tensor(np.ascontiguousarray(points))
-        start, runs, bits, mean, count = torch.ops.sbnet.voxelize(
-            cloud, bounds, grid.resolution, grid.shape, Z_MIN, BIN_HEIGHT, BINS
-        )
-        return Voxels(Pixels(start, runs, (1, *grid.shape)), bits, mean, CHANNELS, count)
-    return reference_voxels(points, grid)
+    _check(points, bounds, resolution, size, z_min, bin_height, bins)
+    # Cell, channel and intensity of each point that counts.
+    counts = is_within(points[:, 0], points[:, 1], bounds) & points[:, 2:].isfinite().all(1)
+    x, y, z, intensity = points[counts].unbind(1)
+    row = cell_along(y, bounds[2], resolution, size[0])
+    column = cell_along(x, bounds[0], resolution, size[1])
+    above_low = z.clamp(z_min - bin_height / 2, z_min + (bins + 0.5) * bin_height) - z_min
+    channel = (above_low * (1 / bin_height)).floor().long()
+    channel = torch.where(channel < 0, bins, channel + (channel >= bins))
+    # The channels of each cell that holds a point, and the mean.
+    flat, cell, points_in = torch.unique(row * size[1] + column, return_inverse=True, return_counts=True)
+    occupied = torch.zeros((len(flat), bins + 2), dtype=torch.bool, device=points.device)
+    occupied[cell, channel] = True
+    bits = (occupied.long() << torch.arange(bins + 2, device=points.device)).sum(1)
+    total = torch.zeros(len(flat), dtype=torch.float64, device=points.device).index_add_(0, cell, intensity.double())
+    # Neighbouring cells of a row make a run.
+    row, column = flat.div(size[1], rounding_mode="floor"), flat % size[1]
+    begins = torch.ones_like(flat, dtype=torch.bool)
+    begins[1:] = (flat.diff() != 1) | (column[1:] == 0)
+    number = torch.nonzero(begins)[:, 0]
+    length = torch.cat((number, number.new_full((1,), len(flat)))).diff()
+    runs = torch.stack((column[number], column[number] + length, number), 1)
+    start = torch.searchsorted(row[number], torch.arange(size[0] + 1, device=points.device))
+    return start.int(), runs.int(), flat, bits, (total / points_in).float(), counts.sum()
 
 
-def reference_voxels(points: NDArray[np.float32], grid: Grid) -> Voxels:
-    """`voxels` in NumPy."""
-    cell, channel, intensity = _binned(points, grid)
-    cells, where, count = np.unique(cell, return_inverse=True, return_counts=True)
-    bits = np.zeros(len(cells), np.int64)
-    np.bitwise_or.at(bits, where, np.int64(1) << channel)
-    mean = np.bincount(where, weights=intensity, minlength=len(cells)) / count
-    pixels = Pixels.from_flat(torch.from_numpy(cells), (1, *grid.shape))
-    return Voxels(pixels, torch.from_numpy(bits), torch.from_numpy(mean.astype(np.float32)), CHANNELS, len(cell))
+def _check(
+    points: Tensor,
+    bounds: Sequence[float],
+    resolution: float,
+    size: Sequence[int],
+    z_min: float,
+    bin_height: float,
+    bins: int,
+) -> None:
+    if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
+        raise ValueError(f"voxelize: points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
+    if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
+        raise ValueError("voxelize: range must be x_min, x_max, y_min, y_max, all finite")
+    if len(size) != 2 or min(size) < 1 or size[0] * size[1] >= 2**31:
+        raise ValueError(f"voxelize: size must be 2 positive integers and at most 2^31 - 1 cells, got {tuple(size)}")
+    if not (resolution > 0 and bin_height > 0 and math.isfinite(z_min) and 1 <= bins <= 61):
+        raise ValueError("voxelize: resolution and bin_height must be positive, z_min finite, bins 1 to 61")
 
 
-def _binned(
-    points: NDArray[np.float32], grid: Grid
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Cell, channel and intensity of each point that counts."""
-    row, col, inside = grid.cells(points)
-    kept = np.flatnonzero(inside)
-    z, intensity = points[kept, 2], points[kept, 3]
-    finite = np.isfinite(z) & np.isfinite(intensity)
-    if not finite.all():
-        row, col, z, intensity = row[finite], col[finite], z[finite], intensity[finite]
-    above_low = np.clip(z, _LOWEST, _HIGHEST) - Z_MIN
-    height_bin = np.floor(above_low * (1.0 / BIN_HEIGHT)).astype(np.int64)
-    return row.astype(np.int64) * grid.width + col, _CHANNEL_OF_BIN[height_bin + 1], intensity
+def _fake_voxels(points: Tensor, *raster: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check(points, *raster)
+    (height, _), runs, cells = raster[2], dynamic_size(), dynamic_size()
+    return (
+        points.new_empty(height + 1, dtype=torch.int32),
+        points.new_empty((runs, 3), dtype=torch.int32),
+        points.new_empty(cells, dtype=torch.int64),
+        points.new_empty(cells, dtype=torch.int64),
+        points.new_empty(cells),
+        points.new_empty((), dtype=torch.int64),
+    )
 
 
-class Voxelizer:
-    """:func:`voxelize` into one buffer that is kept and cleared only where it was written.
-
-    The tensor is the voxelizer's: it is valid until the next call, which overwrites it, and must not
-    be written to. Clone it to keep it. Not for use by several threads at once.
-    """
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        self._image = torch.zeros((1, *grid.shape, CHANNELS))
-        self._flat = self._image.view(-1).numpy()
-        self._written: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-
-    def __call__(self, points: NDArray[np.float32]) -> torch.Tensor:
-        self._flat[self._written] = 0.0
-        cell, channel, intensity = _binned(points, self.grid)
-        occupied = cell * CHANNELS + channel
-        self._flat[occupied] = 1.0
-        # Mean intensity of the columns that hold a point.
-        count = np.bincount(cell)
-        column = np.flatnonzero(count)
-        mean = np.bincount(cell, weights=intensity)[column] / count[column]
-        column *= CHANNELS
-        column += INTENSITY
-        self._flat[column] = mean
-        self._written = np.concatenate((occupied, column))
-        return self._image.permute(0, 3, 1, 2)
+_VOXELIZE = register(
+    "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins) "
+    "-> (Tensor start, Tensor runs, Tensor flat, Tensor bits, Tensor mean, Tensor count)",
+    plain_voxels,
+    _fake_voxels,
+)

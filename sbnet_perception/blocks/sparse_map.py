@@ -58,14 +58,14 @@ class Voxels:
         bits: int64 [K]; bit c is channel c.
         last: float32 [K], the last channel.
         channels: of the map.
-        points: how many points they were made from.
+        points: int64 [], how many points they were made from.
     """
 
     pixels: Pixels
     bits: Tensor
     last: Tensor
     channels: int
-    points: int
+    points: Tensor
 
     def values(self) -> Tensor:
         """float32 [K, C], the channels of the occupied pixels."""
@@ -90,4 +90,5 @@ class Voxels:
         images, size = sum(part.pixels.size[0] for part in parts), parts[0].pixels.size[1:]
         joined = Pixels(torch.cat(starts), torch.cat(runs), (images, *size))
         bits, last = torch.cat([part.bits for part in parts]), torch.cat([part.last for part in parts])
-        return Voxels(joined, bits, last, parts[0].channels, sum(part.points for part in parts))
+        points = torch.stack([part.points for part in parts]).sum()
+        return Voxels(joined, bits, last, parts[0].channels, points)

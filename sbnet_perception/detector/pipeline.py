@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbnet_perception.bev.tensors import as_tensor
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections, decode, nms
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Prediction
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.computation import computation_mask
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadView
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class Pipeline:
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """The first inference packs weights: on a few pixels, or on all where the configuration asks for all."""
-        corner = np.zeros(self.grid.shape, bool)
+        corner = torch.zeros(self.grid.shape, dtype=torch.bool)
         corner[:64, :64] = True
-        nothing = np.zeros((0, 4), np.float32)
+        nothing = torch.zeros((0, 4))
         self._compute(nothing, corner if self.config.mask.names else None, _Clock())
 
     @torch.inference_mode()
@@ -84,15 +83,18 @@ class Pipeline:
         """
         clock = _Clock()
         # A cheap mask says where to compute.
-        where = computation_mask(points, self.grid, road, self.config.mask, predicted)
-        prediction, count = self._compute(points, where.mask, clock)
+        cloud = _tensor(np.asarray(points, np.float32))
+        on_road = road if road is None or isinstance(road, RoadView) else _tensor(road)
+        expected = None if predicted is None else _tensor(predicted)
+        where = computation_mask(cloud, self.grid, on_road, self.config.mask, expected)
+        prediction, count = self._compute(cloud, where.mask, clock)
         # Active positions become boxes; the better of two that overlap stays.
         detections = decode(prediction, self.grid, min(self.config.thresholds))
         detections = nms(detections, self.config.nms_iou, self.config.max_detections)
         clock.lap("nms")
         return PipelineResult(
             detections=detections,
-            mask=where.mask,
+            mask=None if where.mask is None else where.mask.numpy(),
             computed=prediction.pixels.mask()[0].numpy(),
             dense=where.mask is None,
             missing_road=where.missing_road,
@@ -102,17 +104,23 @@ class Pipeline:
         )
 
     def _compute(
-        self, points: NDArray[np.float32], mask: NDArray[np.bool_] | None, clock: _Clock
+        self, points: torch.Tensor, mask: torch.Tensor | None, clock: _Clock
     ) -> tuple[Prediction, int]:
         """The network's prediction where ``mask`` is True, and how many points it has seen."""
-        tiles = {} if mask is None else self.network.tiles(as_tensor(mask))
+        tiles = {} if mask is None else self.network.tiles(mask)
         clock.lap("mask")
         # The cloud becomes a bird's-eye view.
         seen = voxels(points, self.grid)
         bev = seen if tiles else seen.dense().to(self.network.logits.weight.dtype)
         clock.lap("voxelize")
         # The network computes the active tiles of each stage.
-        return self.network.predict(bev, tiles, clock.lap), seen.points
+        return self.network.predict(bev, tiles, clock.lap), int(seen.points)
+
+
+def _tensor(array: NDArray) -> torch.Tensor:
+    """The array as a tensor, copied only where torch cannot share its memory."""
+    steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    return torch.from_numpy(array if steps and array.flags.writeable else array.copy())
 
 
 class _Clock:

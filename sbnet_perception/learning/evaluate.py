@@ -140,7 +140,7 @@ def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
     """Which objects have their centre on the road."""
     rows, columns, inside = grid.cells(frame.boxes)
     on_road = np.zeros(len(frame.boxes), bool)
-    on_road[inside] = True if frame.road is None else frame.road[rows, columns]
+    on_road[inside] = True if frame.road is None else frame.road.mask(grid).numpy()[rows, columns]
     return on_road
 
 
@@ -167,12 +167,10 @@ def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> R
     )
 
 
-def frames_of_drives(
-    seeds: Iterable[int], grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)
-) -> Iterator[LabelledFrame]:
+def frames_of_drives(seeds: Iterable[int], classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
-        yield from drive_frames(seed, grid, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
+        yield from drive_frames(seed, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
 
 
 def _best_f1_score(scores: NDArray, hits: NDArray, objects: int) -> float:
@@ -213,11 +211,10 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
-    grid, objects = config.raster, config.objects
-    real_ones = list(real_frames(arguments.real, grid, objects)) if arguments.real else []
+    real_ones = list(real_frames(arguments.real, config.objects)) if arguments.real else []
     of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
-    drives = frames_of_drives(seeds, grid, objects)
+    drives = frames_of_drives(seeds, config.objects)
     count = int(SECONDS * RATE_HZ) * len(seeds)
     frames = list(track(drives, f"{kind} drives", total=count, console=Console(stderr=True)))
     simulated = evaluate_simulated(of_mask, frames, config.thresholds)
@@ -226,7 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
     if real_ones:
         pipeline = Pipeline(config)
         for frame in real_ones:
-            real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, grid))
+            real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid))
         console.print(_real_table(real, config))
     if arguments.json:
         arguments.json.write_text(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
@@ -16,7 +17,7 @@ from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, n
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.geometry import count_inside
-from sbnet_perception.masks.road import RoadMap, road_mask
+from sbnet_perception.masks.road import RoadMap, RoadView
 
 FULL_REFLECTANCE = 255.0
 """Intensity in drivers' clouds (Argoverse 2, nuScenes, simulator) that is 1 inside the core."""
@@ -29,7 +30,7 @@ class LabelledFrame:
     Attributes:
         name: where it comes from.
         points: float32 [P, 4] x, y, z (z = 0 is the ground), intensity 0-1.
-        road: bool [H, W] on the grid, or None where no map is known.
+        road: the map under the frame, or None where none is known.
         boxes: float32 [M, 7] of all objects of the classes asked for, in the grid or not.
         point_counts: int64 [M] points inside each box.
         classes: int64 [M] positions in the list of those classes.
@@ -38,7 +39,7 @@ class LabelledFrame:
 
     name: str
     points: NDArray[np.float32]
-    road: NDArray[np.bool_] | None
+    road: RoadView | None
     boxes: NDArray[np.float32]
     point_counts: NDArray[np.int64]
     classes: NDArray[np.int64]
@@ -51,28 +52,24 @@ def in_grid(boxes: NDArray, grid: Grid) -> NDArray[np.bool_]:
 
 
 def simulated_frame(
-    frame: SimulatedFrame, road: RoadMap, grid: Grid, name: str, classes: Sequence[ObjectClass] = (VEHICLE,)
+    frame: SimulatedFrame, road: RoadMap, name: str, classes: Sequence[ObjectClass] = (VEHICLE,)
 ) -> LabelledFrame:
     """A simulated scan as the detector of ``classes`` sees it."""
     points = frame.points.copy()
     points[:, 3] /= FULL_REFLECTANCE
     kept, numbers = numbered(frame.labels, SIMULATOR, classes)
-    visible_road = road_mask(road, frame.map_from_base, grid)
-    return LabelledFrame(name, points, visible_road, frame.boxes[kept], frame.point_counts[kept], numbers)
+    view = RoadView(road, frame.map_from_base)
+    return LabelledFrame(name, points, view, frame.boxes[kept], frame.point_counts[kept], numbers)
 
 
 def drive_frames(
-    seed: int,
-    grid: Grid,
-    seconds: float,
-    rate_hz: float,
-    sensor: str,
-    classes: Sequence[ObjectClass] = (VEHICLE,),
+    seed: int, seconds: float, rate_hz: float, sensor: str, classes: Sequence[ObjectClass] = (VEHICLE,)
 ) -> Iterator[LabelledFrame]:
     """The frames of a simulated drive."""
     drive = Drive(seed, seconds, rate_hz, sensor)
+    road = drive.road_map
     for index, frame in enumerate(drive.frames()):
-        yield simulated_frame(frame, drive.road_map, grid, f"drive {seed} {sensor} frame {index}", classes)
+        yield simulated_frame(frame, road, f"drive {seed} {sensor} frame {index}", classes)
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,11 @@ _SOURCES = {
     "nuscenes": _Source(0.0, 255.0),
     "kitti": _Source(1.7, 1.0, math.atan(621.0 / 721.5)),
 }
+# Size of a cell in metres and corner of the road rasters in the files.
+_RASTER = (0.1, SE2(0.0, -20.0))
 
 
-def real_frames(folder: Path, grid: Grid, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
+def real_frames(folder: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
 
     Raises:
@@ -105,10 +104,10 @@ def real_frames(folder: Path, grid: Grid, classes: Sequence[ObjectClass] = (VEHI
         dataset = file.stem.split("_")[0]
         if dataset not in _SOURCES:
             raise UserError(f"{file} is of none of the data sets {', '.join(_SOURCES)}; its name must start with one")
-        yield _real_frame(file, dataset, grid, classes)
+        yield _real_frame(file, dataset, classes)
 
 
-def _real_frame(file: Path, data_set: str, grid: Grid, classes: Sequence[ObjectClass]) -> LabelledFrame:
+def _real_frame(file: Path, data_set: str, classes: Sequence[ObjectClass]) -> LabelledFrame:
     source = _SOURCES[data_set]
     with np.load(file, allow_pickle=False) as data:
         points, boxes, labels = (
@@ -116,15 +115,12 @@ def _real_frame(file: Path, data_set: str, grid: Grid, classes: Sequence[ObjectC
             data["boxes"].astype(np.float32),
             data["labels"],
         )
-        road = data["road_mask"].astype(bool) if "road_mask" in data else None
+        road = RoadMap(torch.from_numpy(data["road_mask"] > 0), *_RASTER) if "road_mask" in data else None
     # Into the grid frame: the ground at z = 0, intensity from 0 to 1.
     points[:, 2] += source.height
     points[:, 3] /= source.full_reflectance
     boxes[:, 2] += source.height
     kept, numbers = numbered(labels, data_set, classes)
     boxes = boxes[kept]
-    if road is not None:
-        # The raster is at 0.1 m, with the corner of the default region.
-        raster = RoadMap(road, 0.1, SE2(0.0, -20.0, 0.0))
-        road = road_mask(raster, SE2(0.0, 0.0, 0.0), grid)
-    return LabelledFrame(file.stem, points, road, boxes, count_inside(points, boxes), numbers, source.half_view)
+    view = None if road is None else RoadView(road, SE2())
+    return LabelledFrame(file.stem, points, view, boxes, count_inside(points, boxes), numbers, source.half_view)

@@ -10,26 +10,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
-from sbnet_perception.learning import simulator
 from sbnet_perception.learning.frames import LabelledFrame, in_grid, simulated_frame
+from sbnet_perception.learning.simulator import sample_scene
+from sbnet_perception.masks.road import RoadMap, RoadView
 
 SHARD = 50
 """Scenes per file."""
 _CENTIMETRE = np.float32(0.01)
+_PACKAGE = Path(__file__).resolve().parent.parent
+_MAKERS = [_PACKAGE / "learning" / "simulator", _PACKAGE / "bev", _PACKAGE / "masks"]
+_MAKERS += [_PACKAGE / "learning" / "frames.py", _PACKAGE / "learning" / "scenes.py"]
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A scene in a quarter of the memory: centimetres and 8-bit intensity."""
+    """A scene in a quarter of the memory: centimetres, 8-bit intensity, and the road's cells as bits.
+
+    ``road_place`` holds the rows, columns and resolution of the road map and the poses of its corner and of the grid.
+    """
 
     xyz: NDArray[np.int16]
     intensity: NDArray[np.uint8]
     road: NDArray[np.uint8]
+    road_place: NDArray[np.float64]
     boxes: NDArray[np.float32]
     point_counts: NDArray[np.int64]
     labels: NDArray[np.str_]
@@ -43,7 +53,7 @@ class Scenes:
     ) -> None:
         """Load the scenes from ``folder``, simulating those that are not there yet (progress bar)."""
         self.grid, self.seed, self.classes = grid, seed, classes
-        self.folder = folder / f"{_simulator_version()}-{grid.height}x{grid.width}-{seed}"
+        self.folder = folder / f"{_version(grid)}-{grid.height}x{grid.width}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = range(-(-count // SHARD))
         self._simulate([shard for shard in shards if not self._path(shard).exists()])
@@ -57,8 +67,7 @@ class Scenes:
         points = np.empty((len(scene.xyz), 4), np.float32)
         points[:, :3] = scene.xyz * _CENTIMETRE
         points[:, 3] = scene.intensity / np.float32(255)
-        height, width = self.grid.shape
-        road = np.unpackbits(scene.road, count=height * width).view(bool).reshape(height, width)
+        road = _unpacked(scene.road, scene.road_place)
         kept, numbers = numbered(scene.labels, SIMULATOR, self.classes)
         name = f"scene {self.seed + index}"
         return LabelledFrame(name, points, road, scene.boxes[kept], scene.point_counts[kept], numbers)
@@ -88,7 +97,7 @@ def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
     if rng.random() < 0.5:
         points[:, 1] *= -1
         boxes[:, [1, 6]] *= -1
-        road = None if road is None else road[::-1]
+        road = None if road is None else road.mirrored()
     if rng.random() < 0.3:
         keep = rng.uniform(0.4, 1.0)
         points = points[rng.random(len(points)) < keep]
@@ -132,8 +141,7 @@ def crop(
         y_max=grid.y_min + (top + size[0]) * grid.resolution,
     )
     points = frame.points[window.cells(frame.points)[2]]
-    road = None if frame.road is None else frame.road[top : top + size[0], left : left + size[1]]
-    return replace(frame, points=points, road=road), window
+    return replace(frame, points=points), window
 
 
 def _start(extent: int, length: int, step: int, centre: float | None, rng: np.random.Generator) -> int:
@@ -148,13 +156,12 @@ def _start(extent: int, length: int, step: int, centre: float | None, rng: np.ra
 def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:
     arrays: dict[str, NDArray] = {}
     for index in range(SHARD):
-        scan, road = simulator.sample_scene(first_seed + index, grid.bounds)
-        frame = simulated_frame(scan, road, grid, "")
+        scan, road = sample_scene(first_seed + index, grid.bounds)
+        frame = simulated_frame(scan, road, "")
         points = frame.points[grid.cells(frame.points)[2]]
-        assert frame.road is not None
         arrays[f"{index}.xyz"] = np.round(points[:, :3] / _CENTIMETRE).clip(-32768, 32767).astype(np.int16)
         arrays[f"{index}.intensity"] = np.round(points[:, 3] * 255).clip(0, 255).astype(np.uint8)
-        arrays[f"{index}.road"] = np.packbits(frame.road)
+        arrays[f"{index}.road"], arrays[f"{index}.road_place"] = _packed(RoadView(road, scan.map_from_base))
         for name in ("boxes", "point_counts", "labels"):
             arrays[f"{index}.{name}"] = getattr(scan, name)
     partial = path.with_suffix(".partial.npz")
@@ -168,9 +175,24 @@ def _read(path: Path) -> Iterator[_Packed]:
             yield _Packed(**{name: data[f"{index}.{name}"] for name in _Packed.__dataclass_fields__})
 
 
-def _simulator_version() -> str:
-    """Changes whenever the simulator's source does, so that stale scenes are never used."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(simulator.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+def _packed(view: RoadView) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """`_Packed.road` and `_Packed.road_place` of a view; the simulator's maps end little beyond what a grid sees."""
+    road, poses = view.road, [(pose.x, pose.y, pose.yaw) for pose in (view.road.origin, view.map_from_grid)]
+    return np.packbits(road.cells.numpy()), np.array([*road.cells.shape, road.resolution, *poses[0], *poses[1]])
+
+
+def _unpacked(bits: NDArray[np.uint8], place: NDArray[np.float64]) -> RoadView:
+    """The view that `_packed` packed, bit for bit."""
+    rows, columns = int(place[0]), int(place[1])
+    cells = np.unpackbits(bits, count=rows * columns).view(bool).reshape(rows, columns)
+    resolution, *poses = place[2:].tolist()
+    return RoadView(RoadMap(torch.from_numpy(cells), resolution, SE2(*poses[:3])), SE2(*poses[3:]))
+
+
+def _version(grid: Grid) -> str:
+    """Changes whenever the grid does or a source that has a part in the scenes, so that stale ones are never used."""
+    digest = hashlib.sha256(repr(grid).encode())
+    for maker in _MAKERS:
+        for source in sorted(maker.glob("**/*.py")) if maker.is_dir() else [maker]:
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:12]

@@ -104,15 +104,15 @@ class _Batches(Dataset[Batch]):
         scene, size = augment(self.scenes[int(order[position])], rng), (self.config.crop_rows, self.config.crop)
         frame, grid = crop(scene, self.scenes.grid, size, self.network.alignment, rng)
         # What the detector will see at this frame: input and mask; what it should say.
-        where = computation_mask(frame.points, grid, frame.road, self.detector.mask).mask
-        assert where is not None, "the default mask always has the occupancy"
-        mask = torch.from_numpy(where)[None]
+        points = torch.from_numpy(frame.points)
+        mask = computation_mask(points, grid, frame.road, self.detector.mask).mask
+        assert mask is not None, "the default mask always has the occupancy"
         computed = Tiles.from_mask(mask, self.network.tile("conv-3"), OUTPUT_STRIDE).mask()[0].numpy()
         objects = self.detector.objects
         targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, computed)
         return (
-            voxels(frame.points, grid),
-            mask,
+            voxels(points, grid),
+            mask[None],
             torch.from_numpy(targets.label)[None],
             torch.from_numpy(targets.regression)[None],
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sbnet_perception.checks import check_fields
-from sbnet_perception.masks.expression import names, parse
+from sbnet_perception.masks.expression import names_in, parse
+from sbnet_perception.masks.sources import EVERYWHERE
 
 EXPRESSIONS = {
     "road_and_occupancy": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
@@ -52,5 +53,5 @@ class MaskConfig:
 
     @property
     def names(self) -> frozenset[str]:
-        """Those of road, occupancy and predicted that the expression has; empty means everywhere."""
-        return names(parse(self.expression))
+        """The sources that the expression names, save ``everywhere``; empty means everywhere."""
+        return frozenset(names_in(parse(self.expression))) - {EVERYWHERE.name}

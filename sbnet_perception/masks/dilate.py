@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
 
-from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.blocks.operation import call, register
 
 
-def dilate(mask: NDArray[np.bool_], metres: float, resolution: float) -> NDArray[np.bool_]:
+def dilate(mask: Tensor, metres: float, resolution: float) -> Tensor:
     """Grow a mask to every cell whose centre lies within ``metres`` of a True cell's centre.
 
     Args:
@@ -22,10 +21,10 @@ def dilate(mask: NDArray[np.bool_], metres: float, resolution: float) -> NDArray
         resolution: side of a cell in metres.
 
     Returns:
-        bool [H, W], a new array.
+        bool [H, W], a new tensor.
 
     Raises:
-        ValueError: metres is negative or not finite.
+        ValueError: metres is negative or not finite, or the mask is none.
     """
     if not (math.isfinite(metres) and metres >= 0):
         raise ValueError(f"metres must be finite and not negative, got {metres}")
@@ -38,7 +37,7 @@ def dilate(mask: NDArray[np.bool_], metres: float, resolution: float) -> NDArray
     return dilate_by_runs(mask, half_widths)
 
 
-def dilate_by_runs(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
+def dilate_by_runs(mask: Tensor, half_widths: Sequence[int]) -> Tensor:
     """Grow a mask by a stack of horizontal runs, widest in the middle.
 
     Args:
@@ -47,26 +46,42 @@ def dilate_by_runs(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArr
             True the columns col - half_widths[i] .. col + half_widths[i] of the rows row - i and row + i.
 
     Returns:
-        bool [H, W], a new array.
+        bool [H, W], a new tensor.
+
+    Raises:
+        ValueError: either is something else.
     """
-    if UNAVAILABLE:
-        return dilate_in_numpy(mask, half_widths)
-    grown: NDArray[np.bool_] = torch.ops.sbnet.dilate(as_tensor(mask), half_widths).numpy()
-    return grown
+    return call(_DILATE, mask, half_widths)
 
 
-def dilate_in_numpy(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
-    """What :func:`dilate_by_runs` computes where the compiled operations are not built."""
+def plain_dilate(mask: Tensor, half_widths: Sequence[int]) -> Tensor:
+    """What :func:`dilate_by_runs` computes, in PyTorch."""
+    _check(mask, half_widths)
     rows, cols = mask.shape
-    grown, reach = mask.copy(), 0
-    result = np.zeros_like(mask)
-    # Grow the rows step by step from the narrowest run to the widest, and lay each run over the rows it belongs to.
-    for dy, half_width in reversed(list(enumerate(half_widths[:rows]))):
-        for step in range(reach + 1, min(half_width, cols - 1) + 1):
-            grown[:, step:] |= mask[:, :-step]
-            grown[:, :-step] |= mask[:, step:]
-        reach = half_width
+    # Sums along the rows say which pixels have a True one within a run.
+    sums = pad(mask.int(), (1, 0)).cumsum(1)
+    column = torch.arange(cols, device=mask.device)
+    result = torch.zeros((rows, cols), dtype=torch.bool, device=mask.device)
+    for dy, half_width in enumerate(half_widths[: max(rows, 1)]):
+        last, before = (column + half_width + 1).clamp(max=cols), (column - half_width).clamp(min=0)
+        grown = sums.index_select(1, last) > sums.index_select(1, before)
         result[dy:] |= grown[: rows - dy]
-        if dy:
-            result[:-dy] |= grown[dy:]
+        result[: rows - dy] |= grown[dy:]
     return result
+
+
+def _check(mask: Tensor, half_widths: Sequence[int]) -> None:
+    if mask.dim() != 2 or mask.dtype != torch.bool:
+        raise ValueError(f"dilate: mask must be bool [H, W], got {mask.dtype} {list(mask.shape)}")
+    falls = list(half_widths) == sorted(half_widths, reverse=True)
+    if not half_widths or not falls or half_widths[-1] < 0 or half_widths[0] >= 2**31:
+        limits = f"from 0 to {2**31 - 1} that never grow, at least one"
+        raise ValueError(f"dilate: half_widths must be whole numbers {limits}")
+
+
+def _fake_dilate(mask: Tensor, half_widths: Sequence[int]) -> Tensor:
+    _check(mask, half_widths)
+    return mask.new_empty(mask.shape)
+
+
+_DILATE = register("dilate(Tensor mask, int[] half_widths) -> Tensor", plain_dilate, _fake_dilate)

@@ -1,29 +1,24 @@
-"""Mask expressions: ``dilate(road, 0.5) and (dilate(occupancy, 0.5) or predicted)``.
-
-    expression = conjunction {"or" conjunction}
-    conjunction = operand {"and" operand}
-    operand = "road" | "occupancy" | "predicted" | "everywhere"
-            | "dilate" "(" expression "," metres ")" | "(" expression ")"
-"""
+"""Mask expressions: ``dilate(road, 0.5) and (dilate(occupancy, 0.5) or predicted)``."""
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-NAMES = ("road", "occupancy", "predicted", "everywhere")
+from sbnet_perception.masks.sources import SOURCES
+
 MOST_METRES = 100.0
 """Largest distance by which a mask may grow."""
-
-_DEEPEST = 20
-_MOST_OPERANDS = 100
-_TOKEN = re.compile(r"\s*(?:([A-Za-z_]\w*|\d+(?:\.\d*)?|\.\d+|[(),])|$)")
+# Beyond these an expression is refused before Python reads it, and before anything recurses into it.
+_LONGEST, _DEEPEST, _MOST_OPERANDS = 4096, 20, 100
+_WORD = {ast.And: "and", ast.Or: "or"}
 
 
 @dataclass(frozen=True)
 class Name:
-    """One of `NAMES`."""
+    """One of the sources."""
 
     name: str
 
@@ -37,22 +32,14 @@ class Dilate:
 
 
 @dataclass(frozen=True)
-class And:
-    """Where both are."""
+class Join:
+    """Where all of the masks are ("and"), or where any is ("or")."""
 
-    left: Expression
-    right: Expression
-
-
-@dataclass(frozen=True)
-class Or:
-    """Where either is."""
-
-    left: Expression
-    right: Expression
+    word: str
+    masks: tuple[Expression, ...]
 
 
-Expression = Name | Dilate | And | Or
+Expression = Name | Dilate | Join
 
 
 @lru_cache
@@ -62,100 +49,51 @@ def parse(text: str) -> Expression:
     Raises:
         ValueError: it is none; the message has the position, what was expected and what was found.
     """
-    return _Parser(text).parse()
+    if len(text) > _LONGEST:
+        raise ValueError(f"expression has {len(text)} characters, more than {_LONGEST}")
+    # Python's own grammar, of which only these characters and then only three kinds of nodes are allowed.
+    code = re.sub(r"\s", " ", text)
+    start = len(code) - len(code.lstrip())
+    if strange := re.search(r"[^\w (),.]", code, re.ASCII):
+        raise _error(text, strange.start(), "a name, 'and', 'or', dilate(mask, metres) or '('", strange[0])
+    try:
+        expression = _read(ast.parse(code[start:], mode="eval").body, text, start, 1)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        # An expression that ends too early has no offset.
+        position = start + (getattr(error, "offset", None) or len(code[start:]) + 1)
+        raise ValueError(f"expression is {text!r}; at character {position}: {error.args[0]}") from None
+    if len(names_in(expression)) > _MOST_OPERANDS:
+        raise ValueError(f"expression has more than {_MOST_OPERANDS} operands")
+    return expression
 
 
-def names(expression: Expression) -> frozenset[str]:
-    """Those of `NAMES` that the expression has, save ``everywhere``."""
+def names_in(expression: Expression) -> list[str]:
+    """The names in an expression, each as often as it stands there."""
     if isinstance(expression, Name):
-        return frozenset({expression.name} - {"everywhere"})
-    if isinstance(expression, Dilate):
-        return names(expression.mask)
-    return names(expression.left) | names(expression.right)
+        return [expression.name]
+    masks = (expression.mask,) if isinstance(expression, Dilate) else expression.masks
+    return [name for mask in masks for name in names_in(mask)]
 
 
-class _Parser:
-    """Recursive descent: a method for each line of the grammar."""
+def _read(node: ast.expr, text: str, start: int, depth: int) -> Expression:
+    at, found = start + node.col_offset, ast.unparse(node)
+    if depth > _DEEPEST:
+        raise ValueError(f"expression nests deeper than {_DEEPEST} levels at character {at + 1}")
+    if isinstance(node, ast.Name) and node.id in SOURCES:
+        return Name(node.id)
+    if isinstance(node, ast.BoolOp):
+        return Join(_WORD[type(node.op)], tuple(_read(value, text, start, depth + 1) for value in node.values))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dilate":
+        if len(node.args) != 2 or node.keywords:
+            raise _error(text, at, "dilate(mask, metres)", found)
+        mask, metres = _read(node.args[0], text, start, depth + 1), node.args[1]
+        value = metres.value if isinstance(metres, ast.Constant) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_METRES:
+            position = start + metres.col_offset
+            raise _error(text, position, f"metres from 0 to {MOST_METRES:g}", ast.unparse(metres))
+        return Dilate(mask, float(value))
+    raise _error(text, at, f"{', '.join(SOURCES)}, dilate(mask, metres) or '('", found)
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._depth = self._operands = 0
-        self._end = 0
-        self._advance()
 
-    def parse(self) -> Expression:
-        expression = self._expression()
-        if self._token:
-            raise self._error("'and', 'or' or the end")
-        return expression
-
-    def _expression(self) -> Expression:
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise ValueError(f"expression nests deeper than {_DEEPEST} levels at character {self._start + 1}")
-        expression = self._conjunction()
-        while self._accept("or"):
-            expression = Or(expression, self._conjunction())
-        self._depth -= 1
-        return expression
-
-    def _conjunction(self) -> Expression:
-        expression = self._operand()
-        while self._accept("and"):
-            expression = And(expression, self._operand())
-        return expression
-
-    def _operand(self) -> Expression:
-        self._operands += 1
-        if self._operands > _MOST_OPERANDS:
-            raise ValueError(f"expression has more than {_MOST_OPERANDS} operands at character {self._start + 1}")
-        if self._accept("("):
-            expression = self._expression()
-            self._expect(")", "'and', 'or' or ')'")
-            return expression
-        if self._accept("dilate"):
-            self._expect("(", "'('")
-            mask = self._expression()
-            self._expect(",", "'and', 'or' or ','")
-            metres = self._metres()
-            self._expect(")", "')'")
-            return Dilate(mask, metres)
-        for name in NAMES:
-            if self._accept(name):
-                return Name(name)
-        raise self._error(f"{', '.join(NAMES)}, dilate or '('")
-
-    def _metres(self) -> float:
-        need = f"metres from 0 to {MOST_METRES:g}"
-        try:
-            metres = float(self._token)
-        except ValueError:
-            raise self._error(need) from None
-        if not 0 <= metres <= MOST_METRES:
-            raise self._error(need)
-        self._advance()
-        return metres
-
-    def _accept(self, token: str) -> bool:
-        found = self._token == token
-        if found:
-            self._advance()
-        return found
-
-    def _expect(self, token: str, need: str) -> None:
-        if not self._accept(token):
-            raise self._error(need)
-
-    def _advance(self) -> None:
-        """Move on to the next token; at the end it is empty, a character of none stands for itself."""
-        match = _TOKEN.match(self._text, self._end)
-        rest = self._text[self._end :].lstrip()
-        self._token = (match[1] or "") if match else rest[0]
-        self._start = len(self._text) - len(rest)
-        self._end = self._start + len(self._token)
-
-    def _error(self, need: str) -> ValueError:
-        found = repr(self._token) if self._token else "its end"
-        return ValueError(
-            f"expression is {self._text!r}; at character {self._start + 1} {need} was expected, not {found}"
-        )
+def _error(text: str, position: int, need: str, found: str) -> ValueError:
+    return ValueError(f"expression is {text!r}; at character {position + 1} {need} was expected, not {found!r}")

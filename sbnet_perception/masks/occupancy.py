@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.ground import height_above_ground, heights_in_numpy
-from sbnet_perception.bev.tensors import as_tensor
-from sbnet_perception.blocks.operation import UNAVAILABLE
+from sbnet_perception.bev.grid import Grid, cell_along, is_within
+from sbnet_perception.bev.ground import check_cloud, height_above_ground
+from sbnet_perception.blocks.operation import call, register
+from sbnet_perception.masks.dilate import dilate
+from sbnet_perception.masks.frame import Frame, Source
 
 
-def occupancy_mask(
-    points: NDArray[np.float32], grid: Grid, min_height: float, max_height: float
-) -> NDArray[np.bool_]:
+def occupancy_mask(points: Tensor, grid: Grid, min_height: float, max_height: float) -> Tensor:
     """Cells that hold a point between two heights above the ground; `MaskConfig` has the defaults.
 
     The ground is estimated from the points within the grid.
@@ -27,25 +29,71 @@ def occupancy_mask(
 
     Returns:
         bool [H, W]; all False when no point stands up.
+
+    Raises:
+        ValueError: points are of another shape or dtype.
     """
-    points = np.asarray(points, dtype=np.float32)
-    if UNAVAILABLE:
-        return occupancy_in_numpy(points, grid, min_height, max_height)
-    heights = torch.from_numpy(height_above_ground(points, grid))
-    where = (grid.bounds, grid.resolution, grid.shape)
-    mask: NDArray[np.bool_] = torch.ops.sbnet.mark_points(
-        as_tensor(points), heights, min_height, max_height, *where
-    ).numpy()
-    return mask
+    heights = height_above_ground(points, grid)
+    return call(_MARK_POINTS, points, heights, min_height, max_height, grid.bounds, grid.resolution, grid.shape)
 
 
-def occupancy_in_numpy(
-    points: NDArray[np.float32], grid: Grid, min_height: float, max_height: float
-) -> NDArray[np.bool_]:
-    """What :func:`occupancy_mask` computes where the compiled operations are not built."""
-    row, col, inside = grid.cells(points)
-    height = heights_in_numpy(points, grid)[inside]
-    stands = (height >= min_height) & (height <= max_height)
-    mask = np.zeros(grid.shape, dtype=np.bool_)
-    mask[row[stands], col[stands]] = True
-    return mask
+def plain_marks(
+    points: Tensor,
+    values: Tensor,
+    low: float,
+    high: float,
+    bounds: Sequence[float],
+    resolution: float,
+    size: Sequence[int],
+) -> Tensor:
+    """bool [H, W] in PyTorch: cells that hold a point with low <= value <= high. A value of NaN is not between."""
+    _check(points, values, low, high, bounds, resolution, size)
+    x, y = points[:, 0], points[:, 1]
+    between = (values >= low) & (values <= high) & is_within(x, y, bounds)
+    row, column = cell_along(y, bounds[2], resolution, size[0]), cell_along(x, bounds[0], resolution, size[1])
+    # One more cell for the points that are not between.
+    cells = torch.zeros(size[0] * size[1] + 1, dtype=torch.bool, device=points.device)
+    cells[torch.where(between, row * size[1] + column, size[0] * size[1])] = True
+    return cells[:-1].view(*size)
+
+
+def _check(
+    points: Tensor,
+    values: Tensor,
+    low: float,
+    high: float,
+    bounds: Sequence[float],
+    resolution: float,
+    size: Sequence[int],
+) -> None:
+    check_cloud("mark_points", points, bounds)
+    if values.shape != points.shape[:1] or values.dtype != torch.float32:
+        found = f"{values.dtype} {list(values.shape)}"
+        raise ValueError(f"mark_points: values must be float32 [{len(points)}], got {found}")
+    if not all(map(math.isfinite, bounds)):
+        raise ValueError(f"mark_points: range must be finite, got {tuple(bounds)}")
+    if not (resolution > 0 and math.isfinite(1.0 / resolution)):
+        raise ValueError(f"mark_points: resolution must be positive, got {resolution}")
+    if len(size) != 2 or not all(1 <= extent < 2**31 for extent in size):
+        raise ValueError(f"mark_points: size must be in 1 .. {2**31 - 1}, got {tuple(size)}")
+
+
+def _fake_marks(points: Tensor, *raster: Any) -> Tensor:
+    _check(points, *raster)
+    return points.new_empty(raster[-1], dtype=torch.bool)
+
+
+_MARK_POINTS = register(
+    "mark_points(Tensor points, Tensor values, float low, float high, float[] range, float resolution, int[2] size) "
+    "-> Tensor",
+    plain_marks,
+    _fake_marks,
+)
+
+
+def _mask(frame: Frame, dilation: float) -> Tensor:
+    limits = frame.config.min_height, frame.config.max_height
+    return dilate(occupancy_mask(frame.points, frame.grid, *limits), dilation, frame.grid.resolution)
+
+
+OCCUPANCY = Source("occupancy", _mask)

@@ -1,25 +1,31 @@
-"""Where the road is: a raster in the map frame, and its conservative resampling onto the grid."""
+"""Where the road is: a raster in the map frame, and how it lies under one frame."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.masks.dilate import dilate, dilate_by_runs
+from sbnet_perception.masks.frame import Frame, Source
 from sbnet_perception.masks.polygons import rasterise
+from sbnet_perception.masks.sample import FRACTION_BITS, sample
 
-# Overlaps thinner than this share of a raster cell are rounding, not road.
-_TOUCH = 1e-6
 # Finest resolution in metres, and most cells of a map made from polygons: beyond them the input is wrong.
 _FINEST = 1e-3
 _MOST_CELLS = 1 << 29
-# Grid cells resampled at a time, few enough for the cache.
-_STRIP = 1 << 14
+# What rounding positions to steps of 2^-32 may add up to over a row and a column, in raster cells.
+_ROUNDING = 1e-3
+# Grid rows looked up at a time in search of any road.
+_STRIP = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +36,19 @@ class RoadMap:
         cells: bool [h, w], True = road; rows along the raster's y, columns along its x.
         resolution: side of a cell in metres, at least 1 mm.
         origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame.
-        grown: what :class:`~sbnet_perception.masks.view.RoadView` made of the cells, by distance in cells.
+        grown: what `RoadView` made of the cells, by distance in cells.
 
     Raises:
         ValueError: cells is not a bool raster with at least one cell, or resolution is unusable.
     """
 
-    cells: NDArray[np.bool_]
+    cells: Tensor
     resolution: float
     origin: SE2
-    grown: dict[float, NDArray[np.bool_]] = field(default_factory=dict, init=False, repr=False)
+    grown: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.cells.ndim != 2 or self.cells.size == 0 or self.cells.dtype != np.bool_:
+        if self.cells.dim() != 2 or self.cells.numel() == 0 or self.cells.dtype != torch.bool:
             raise ValueError(
                 f"road cells must be a bool [h, w] raster with h, w >= 1, "
                 f"got {self.cells.dtype} {list(self.cells.shape)}"
@@ -89,7 +95,13 @@ class RoadMap:
         for hole in holes:
             window, inside, crossed = rasterise(_checked(hole) / resolution - low, (h, w))
             cells[window] &= ~inside | crossed
-        return cls(cells, resolution, SE2(float(low[0]) * resolution, float(low[1]) * resolution, 0.0))
+        x, y = (low * resolution).tolist()
+        return cls(torch.from_numpy(cells), resolution, SE2(x, y, 0.0))
+
+    def to(self, device: torch.device | str) -> RoadMap:
+        """The map on a device, itself where it is there."""
+        cells = self.cells.to(device)
+        return self if cells is self.cells else replace(self, cells=cells)
 
 
 def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -102,83 +114,120 @@ def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:
     return vertices
 
 
-def road_mask(road: RoadMap, map_from_grid: SE2, grid: Grid) -> NDArray[np.bool_]:
-    """Resample the road onto the grid, for any resolutions and rotation between them.
+@dataclass(frozen=True, eq=False)
+class RoadView:
+    """A road map and where the grid lies on it.
 
-    Conservative: every grid cell that overlaps a road cell is True. A cell is looked up by its
-    bounding box on the raster, so under rotation it may see road up to half a cell away. Outside
-    the raster there is no road; ask :func:`covers` first.
-
-    Returns:
-        bool [H, W].
+    Attributes:
+        road: the map.
+        map_from_grid: pose of the grid frame in the map frame.
+        sampled: the masks that were asked for, by grid and dilation: while neither map nor pose changes, a mask
+            is made once.
     """
-    raster_from_grid = road.origin.inverse() @ map_from_grid
-    # Bounding box of each grid cell on the raster, in raster cells: [low, low + span] on each axis.
-    c, s = math.cos(raster_from_grid.yaw), math.sin(raster_from_grid.yaw)
-    scale = grid.resolution / road.resolution
-    span = scale * (abs(c) + abs(s)) - 2.0 * _TOUCH
-    first = raster_from_grid.apply((grid.x_centres[0], grid.y_centres[0])) / road.resolution - span / 2
-    along_col = np.arange(grid.width, dtype=np.float64) * scale
-    along_row = np.arange(grid.height, dtype=np.float64)[:, None] * scale
-    x_of_col, x_of_row = along_col * c, first[0] - along_row * s
-    y_of_col, y_of_row = along_col * s, first[1] + along_row * c
-    # A span covers n or n + 1 raster cells: two windows of n cells, one from either end, see them all.
-    n = math.floor(max(span, 0.0)) + 1
-    left, right = _seen(x_of_col, x_of_row, span, road.cells.shape[1])
-    top, bottom = _seen(y_of_col, y_of_row, span, road.cells.shape[0])
-    crop = np.pad(road.cells[top:bottom, left:right], n)
-    windows = _any_of_next(_any_of_next(crop, n, axis=0), n, axis=1)
-    mask = np.zeros(grid.shape, dtype=np.bool_)
-    strip = max(_STRIP // grid.width, 1)
-    for start in range(0, grid.height, strip):
-        part = slice(start, start + strip)
-        x, y = x_of_col + x_of_row[part], y_of_col + y_of_row[part]
-        rows = [_index(y, top - n, windows.shape[0]), _index(y + span, top - 1, windows.shape[0])]
-        cols = [_index(x, left - n, windows.shape[1]), _index(x + span, left - 1, windows.shape[1])]
-        for row in rows:
-            row *= windows.shape[1]
-            for col in cols:
-                mask[part] |= windows.ravel().take(row + col)
-    return mask
+
+    road: RoadMap
+    map_from_grid: SE2
+    sampled: dict[tuple[Grid, float], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def mask(self, grid: Grid, dilation: float = 0.0) -> Tensor:
+        """The road, grown by ``dilation`` metres, on the grid.
+
+        The raster is grown in its own frame, once per map, and each grid cell looks up the raster cell beneath its
+        centre. True is every cell that overlaps road, and every cell whose centre lies within ``dilation`` of the
+        centre of one that does. No cell is True whose centre is further from the road than ``dilation``, a grid cell's
+        side and a raster cell's diagonal together.
+
+        Returns:
+            bool [H, W] on the device of the map: the same tensor each time, not to be written to.
+
+        Raises:
+            ValueError: dilation is negative or not finite, or the grid spans more than 2^28 raster cells.
+        """
+        if not (math.isfinite(dilation) and dilation >= 0):
+            raise ValueError(f"dilation must be finite and not negative, got {dilation}")
+        found = self.sampled.get((grid, dilation))
+        if found is None:
+            found = self.sampled[grid, dilation] = self._sample(grid, dilation, 0, grid.height)
+        return found
+
+    def has_road(self, grid: Grid) -> bool:
+        """Whether any cell of ``mask(grid)`` is True; ends at the first rows with road."""
+        starts = range(0, grid.height, _STRIP)
+        return any(self._sample(grid, 0.0, start, min(start + _STRIP, grid.height)).any() for start in starts)
+
+    def covers(self, grid: Grid) -> bool:
+        """Whether any part of the grid lies on the raster (two rectangles, separating axes)."""
+        raster_from_grid = self._raster_from_grid
+        h, w = self.road.cells.shape
+        length, width = w * self.road.resolution, h * self.road.resolution
+        on_raster = raster_from_grid.apply(grid.corners)
+        if (on_raster.max(axis=0) <= 0).any() or (on_raster.min(axis=0) >= (length, width)).any():
+            return False
+        on_grid = raster_from_grid.inverse().apply([(0, 0), (length, 0), (length, width), (0, width)])
+        low, high = grid.corners[0], grid.corners[2]
+        return bool((on_grid.max(axis=0) > low).all() and (on_grid.min(axis=0) < high).all())
+
+    def mirrored(self) -> RoadView:
+        """What a vehicle sees of the map in a world with left and right exchanged."""
+        road, height = self.road, self.road.cells.shape[0] * self.road.resolution
+        origin = road.origin.mirrored() @ SE2(0.0, -height, 0.0)
+        return RoadView(RoadMap(road.cells.flip(0), road.resolution, origin), self.map_from_grid.mirrored())
+
+    @property
+    def _raster_from_grid(self) -> SE2:
+        return self.road.origin.inverse() @ self.map_from_grid
+
+    def _sample(self, grid: Grid, dilation: float, first: int, last: int) -> Tensor:
+        """Rows ``first`` to ``last`` of the mask."""
+        resolution = self.road.resolution
+        reach = (dilation + grid.resolution * (1 + 1e-6)) / resolution + _ROUNDING
+        cells = _grown(self.road, reach)
+        # Where the centre of the first cell lies on the padded raster, and the steps along rows and columns.
+        raster_from_grid = self._raster_from_grid
+        x, y = raster_from_grid.apply((grid.x_centres[0], grid.y_centres[first])) / resolution + _border(reach)
+        scale = grid.resolution / resolution
+        c, s = scale * math.cos(raster_from_grid.yaw), scale * math.sin(raster_from_grid.yaw)
+        size = (last - first, grid.width)
+        if _is_beside(y, c * size[0], s * size[1], cells.shape[0]) or _is_beside(
+            x, -s * size[0], c * size[1], cells.shape[1]
+        ):
+            return torch.zeros(size, dtype=torch.bool, device=cells.device)
+        return sample(cells, (_fixed(y), _fixed(x)), (_fixed(c), _fixed(-s)), (_fixed(s), _fixed(c)), size)
 
 
-def _seen(
-    of_col: NDArray[np.float64], of_row: NDArray[np.float64], span: float, size: int
-) -> tuple[int, int]:
-    """First and one past the last of the raster's ``size`` cells that the grid can see along an axis."""
-    low, high = of_col.min() + of_row.min(), of_col.max() + of_row.max() + span
-    start = min(max(math.floor(low), 0), size)
-    return start, min(max(math.floor(high) + 1, start), size)
+def _grown(road: RoadMap, reach: float) -> Tensor:
+    """The raster with a border of `_border` cells: True where any point of a cell is within ``reach`` of the road."""
+    if reach not in road.grown:
+        # Between the sides of two cells lies one cell less than between their centres.
+        gaps = [max(dy - 1, 0) for dy in range(_border(reach) + 1)]
+        half_widths = [1 + math.floor(math.sqrt(reach**2 - gap**2)) for gap in gaps]
+        road.grown[reach] = dilate_by_runs(pad(road.cells, (_border(reach),) * 4), half_widths)
+    return road.grown[reach]
 
 
-def _any_of_next(cells: NDArray[np.bool_], n: int, axis: int) -> NDArray[np.bool_]:
-    """OR of each cell with its n - 1 successors along the axis (fewer at the end), in log2(n) passes."""
-    result, reach = cells, 1
-    while reach < n:
-        step = min(reach, n - reach)
-        kept, shifted = (slice(None, -step), slice(step, None))
-        index = (kept, shifted) if axis == 0 else ((slice(None), kept), (slice(None), shifted))
-        grown = result.copy()
-        np.logical_or(result[index[0]], result[index[1]], out=grown[index[0]])
-        result, reach = grown, reach + step
-    return result
+def _border(reach: float) -> int:
+    """Cells from a cell of the road to the furthest that has a point within ``reach`` cells of it."""
+    return 1 + math.floor(reach)
 
 
-def _index(position: NDArray[np.float64], start: int, size: int) -> NDArray[np.int64]:
-    """Index of each raster position in the padded windows; beyond them the empty first or last one."""
-    index = np.floor(position)
-    index -= start
-    return np.clip(index, 0, size - 1, out=index).astype(np.int64)
+def _is_beside(begin: float, along_rows: float, along_columns: float, extent: int) -> bool:
+    """Whether positions from ``begin`` on, moved by up to both steps, all lie outside of 0 .. extent."""
+    low = begin + min(along_rows, 0.0) + min(along_columns, 0.0)
+    high = begin + max(along_rows, 0.0) + max(along_columns, 0.0)
+    return high < 0 or low >= extent
 
 
-def covers(road: RoadMap, map_from_grid: SE2, grid: Grid) -> bool:
-    """Whether any part of the grid lies on the raster (two rectangles, separating axes)."""
-    raster_from_grid = road.origin.inverse() @ map_from_grid
-    h, w = road.cells.shape
-    length, width = w * road.resolution, h * road.resolution
-    on_raster = raster_from_grid.apply(grid.corners)
-    if (on_raster.max(axis=0) <= 0).any() or (on_raster.min(axis=0) >= (length, width)).any():
-        return False
-    on_grid = raster_from_grid.inverse().apply([(0, 0), (length, 0), (length, width), (0, width)])
-    low, high = grid.corners[0], grid.corners[2]
-    return bool((on_grid.max(axis=0) > low).all() and (on_grid.min(axis=0) < high).all())
+def _fixed(cells: float) -> int:
+    return round(cells * 2**FRACTION_BITS)
+
+
+def _mask(frame: Frame, dilation: float) -> Tensor | None:
+    road = frame.road
+    if road is None:
+        return None
+    if isinstance(road, RoadView):
+        return road.mask(frame.grid, dilation).to(frame.points.device)
+    return dilate(road, dilation, frame.grid.resolution).to(frame.points.device)
+
+
+ROAD = Source("road", _mask)

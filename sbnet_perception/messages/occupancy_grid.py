@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap
@@ -42,7 +43,7 @@ def road_from_occupancy_grid(msg: Any) -> RoadMap:
         raise MaskError(f"info.resolution must be a positive number of metres, was {resolution}")
     values = np.asarray(msg.data, dtype=np.int8).reshape(height, width)
     try:
-        return RoadMap((values >= _THRESHOLD) | (values < 0), resolution, _origin(msg.info.origin))
+        return RoadMap(torch.from_numpy((values >= _THRESHOLD) | (values < 0)), resolution, _origin(msg.info.origin))
     except MaskError:
         raise
     except ValueError as error:

@@ -9,8 +9,7 @@ from typing import Any
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.masks.road import RoadMap, covers
-from sbnet_perception.masks.view import RoadView
+from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
@@ -106,10 +105,10 @@ class RoadLayer:
     def _place(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
         if self._cached is not None and self._cached[0] is road and self._cached[1] == map_from_grid:
             return replace(self._cached[2], age_s=age_s)
-        if not covers(road, map_from_grid, self._grid):
+        view = RoadView(road, map_from_grid)
+        if not view.covers(self._grid):
             answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
         else:
-            view = RoadView(road, map_from_grid)
             # A grid without any road would mean: compute nothing, see nothing.
             has_road = view.has_road(self._grid)
             answer = RoadAnswer(view, "", age_s) if has_road else RoadAnswer(None, "no road in the grid", age_s)
