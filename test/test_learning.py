@@ -122,7 +122,7 @@ def test_a_network_of_two_classes_learns_to_tell_them_apart():
     optimizer = torch.optim.Adam(network.parameters(), 0.02)
     losses = []
     for _ in range(40):
-        prediction = network(voxels(points, GRID), mask)
+        prediction = network(voxels(torch.from_numpy(points), GRID), mask)
         loss, _ = detection_loss(prediction, label, regression)
         optimizer.zero_grad()
         loss.backward()
@@ -187,7 +187,7 @@ def test_training_sees_the_road_of_the_node_bit_for_bit(scenes, name, dilation):
     """Packed, unpacked and cut to a window, under poses that are turned against the map."""
     grid, rng = Grid.named(name), np.random.default_rng(0)
     for index in range(6):
-        scan, road = sample_scene(77 + index)
+        scan, road = sample_scene(77 + index, GRID.bounds)
         expected = RoadView(road, scan.map_from_base).mask(grid, dilation)
         assert torch.equal(scenes[index].road.mask(grid, dilation), expected)
         size = (grid.height // 2, grid.width // 2)

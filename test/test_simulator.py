@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import shapely
 
+from sbnet_perception.detector.classes import SIMULATOR, VEHICLE
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame, sample_scene
 from sbnet_perception.learning.simulator.lidar import RayScene, scan
 from sbnet_perception.learning.simulator.materials import Material
@@ -92,7 +93,7 @@ def test_frames_have_the_stated_types_and_cover_the_stated_area(
         assert np.isfinite(frame.points).all()
         assert 0 <= frame.points[:, 3].min() <= frame.points[:, 3].max() <= 255
         assert len(frame.boxes) == len(frame.track_ids) == len(frame.point_counts) == len(set(frame.track_ids))
-        assert len(frame.labels) == len(frame.boxes) and set(frame.labels) <= set(KINDS)
+        assert len(frame.labels) == len(frame.boxes) and set(frame.labels) <= set(VEHICLE.labels[SIMULATOR])
     azimuth = np.degrees(np.arctan2(drive[1][0].points[:, 1], drive[1][0].points[:, 0]))
     assert (np.histogram(azimuth, 12, (-180, 180))[0] > 100).all()
     for frame in scenes:

@@ -21,6 +21,7 @@ from sbnet_perception.bags.messages import (
 )
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import BagWriter, refuse_existing, whole_bag
+from sbnet_perception.detector.classes import CLASSES, SIMULATOR, numbered
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.sensors import SENSORS
@@ -79,17 +80,19 @@ def write_drive(drive: Drive, writer: BagWriter) -> None:
 
 
 def ground_truth(frame: SimulatedFrame, stamp_ns: int) -> Any:
-    """vision_msgs/Detection3DArray of a frame's boxes in base_link."""
+    """vision_msgs/Detection3DArray of a frame's boxes in base_link that are of any class of the table."""
     types = typestore().types
     point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
     header = stamped_header("base_link", stamp_ns)
     zero = np.zeros(36)
     detections = []
-    for box, track_id in zip(frame.boxes, frame.track_ids, strict=True):
+    table = tuple(CLASSES.values())
+    kept, numbers = numbered(frame.labels, SIMULATOR, table)
+    for box, track_id, number in zip(frame.boxes[kept], frame.track_ids[kept], numbers, strict=True):
         cx, cy, cz, length, width, height, yaw = (float(v) for v in box)
         pose = types["geometry_msgs/msg/Pose"](position=point(cx, cy, cz), orientation=quaternion(yaw))
         hypothesis = types["vision_msgs/msg/ObjectHypothesisWithPose"](
-            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id="vehicle", score=1.0),
+            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=table[number].name, score=1.0),
             pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
         )
         bbox = types["vision_msgs/msg/BoundingBox3D"](center=pose, size=vector(length, width, height))

@@ -167,9 +167,7 @@ def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> R
     )
 
 
-def frames_of_drives(
-    seeds: Iterable[int], classes: Sequence[ObjectClass] = (VEHICLE,)
-) -> Iterator[LabelledFrame]:
+def frames_of_drives(seeds: Iterable[int], classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
         yield from drive_frames(seed, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
@@ -213,11 +211,10 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     console = Console()
-    objects = config.objects
-    real_ones = list(real_frames(arguments.real, objects)) if arguments.real else []
+    real_ones = list(real_frames(arguments.real, config.objects)) if arguments.real else []
     of_mask = pipelines(config)
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
-    drives = frames_of_drives(seeds, objects)
+    drives = frames_of_drives(seeds, config.objects)
     count = int(SECONDS * RATE_HZ) * len(seeds)
     frames = list(track(drives, f"{kind} drives", total=count, console=Console(stderr=True)))
     simulated = evaluate_simulated(of_mask, frames, config.thresholds)
