@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "check.h"
@@ -11,6 +12,7 @@
 namespace sbnet {
 namespace {
 
+constexpr int64_t kPointsPerThread = 1 << 13;
 constexpr int64_t kMostPoints = std::numeric_limits<int32_t>::max();
 
 void check_points(const char* op, const Tensor& points) {
@@ -45,20 +47,16 @@ int64_t cell_of(float value, float low, float per_metre, int64_t count) {
   return smaller(static_cast<int64_t>(std::clamp((value - low) * per_metre, 0.0f, last)), count - 1);
 }
 
-// bool [H, W]: cells of the range that hold a point with low <= value <= high. A value of NaN is not between.
-Tensor mark_points(const Tensor& points, const Tensor& of_points, double low, double high, std::vector<double> range,
-                   double resolution, std::vector<int64_t> size) {
-  constexpr const char* op = "mark_points";
+// bool [H, W]: cells of the range that hold a point with low <= height above ground <= high.
+Tensor occupancy(const Tensor& points, double low, double high, std::vector<double> range, double resolution,
+                 std::vector<int64_t> size) {
+  constexpr const char* op = "occupancy";
   check_points(op, points);
-  check(of_points.dim() == 1 && of_points.size(0) == points.size(0) && of_points.scalar_type() == ScalarType::Float,
-        op, ": values must be float32 [", points.size(0), "], got ", describe(of_points));
   const Range within = range_of(op, range);
   for (const double bound : range) check(std::isfinite(bound), op, ": range must be finite, got ", bound);
   check(std::isfinite(1.0 / resolution) && resolution > 0, op, ": resolution must be positive, got ", resolution);
   check_pair(op, "size", size, 1);
-  const Tensor values = torch::stable::contiguous(of_points);
   const Cloud cloud = cloud_of(points);
-  const float* const value = values.const_data_ptr<float>();
   const auto lowest = static_cast<float>(low), highest = static_cast<float>(high);
   const auto per_metre = static_cast<float>(1.0 / resolution);
 
@@ -66,21 +64,25 @@ Tensor mark_points(const Tensor& points, const Tensor& of_points, double low, do
                            [&] { return torch::stable::new_empty(points, {size[0], size[1]}, ScalarType::Bool); });
   bool* const cells = raster.mutable_data_ptr<bool>();
   std::fill_n(cells, size[0] * size[1], false);
+  std::vector<float> heights(cloud.count);
+  heights_above_ground(cloud, within, heights.data());
   // The points between come in no foreseeable order: list them without a branch.
   constexpr int64_t kChunk = 1024;
-  int64_t between[kChunk];
-  for (int64_t first = 0; first < cloud.count; first += kChunk) {
-    int64_t count = 0;
-    for (int64_t i = first; i < smaller(first + kChunk, cloud.count); ++i) {
-      between[count] = i;
-      count += (value[i] >= lowest) & (value[i] <= highest) & within.holds(cloud.x(i), cloud.y(i));
+  parallel_for(divide_up(cloud.count, kChunk), kPointsPerThread / kChunk, [&](int64_t begin, int64_t end) {
+    int64_t between[kChunk];
+    for (int64_t first = begin * kChunk; first < smaller(end * kChunk, cloud.count); first += kChunk) {
+      int64_t count = 0;
+      for (int64_t i = first; i < smaller(first + kChunk, cloud.count); ++i) {
+        between[count] = i;
+        count += (heights[i] >= lowest) & (heights[i] <= highest);
+      }
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t row = cell_of(cloud.y(between[k]), within.y_min, per_metre, size[0]);
+        const int64_t column = cell_of(cloud.x(between[k]), within.x_min, per_metre, size[1]);
+        std::atomic_ref(cells[row * size[1] + column]).store(true, std::memory_order_relaxed);
+      }
     }
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t row = cell_of(cloud.y(between[k]), within.y_min, per_metre, size[0]);
-      const int64_t column = cell_of(cloud.x(between[k]), within.x_min, per_metre, size[1]);
-      cells[row * size[1] + column] = true;
-    }
-  }
+  });
   return raster;
 }
 
@@ -89,5 +91,5 @@ Tensor mark_points(const Tensor& points, const Tensor& of_points, double low, do
 
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) {
   m.impl("height_above_ground", TORCH_BOX(&sbnet::height_above_ground));
-  m.impl("mark_points", TORCH_BOX(&sbnet::mark_points));
+  m.impl("occupancy", TORCH_BOX(&sbnet::occupancy));
 }

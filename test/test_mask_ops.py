@@ -21,7 +21,7 @@ from sbnet_perception.bev.voxelize import BIN_HEIGHT, BINS, Z_MIN, plain_voxels
 from sbnet_perception.blocks import Tiles, plain
 from sbnet_perception.blocks import operation as ops
 from sbnet_perception.masks.dilate import plain_dilate
-from sbnet_perception.masks.occupancy import plain_marks
+from sbnet_perception.masks.occupancy import plain_occupancy
 from sbnet_perception.masks.sample import plain_sample
 
 pytestmark = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=ops.UNAVAILABLE or "built")
@@ -79,8 +79,7 @@ def test_the_ground_is_the_plain_one_for_any_points(points: torch.Tensor, bounds
 def test_the_occupied_cells_and_voxels_are_the_plain_ones_for_any_points(
     points: torch.Tensor, grid: Grid, limits: tuple[float, float]
 ) -> None:
-    arguments = points, plain_heights(points, grid.bounds), *limits, *_where(grid)
-    _same(SBNET.mark_points(*arguments), plain_marks(*arguments))
+    _same(SBNET.occupancy(points, *limits, *_where(grid)), plain_occupancy(points, *limits, *_where(grid)))
     voxels = points, *_where(grid), Z_MIN, BIN_HEIGHT, BINS
     for found, expected in zip(SBNET.voxelize(*voxels), plain_voxels(*voxels), strict=True):
         _same(found, expected)
@@ -94,11 +93,11 @@ def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_cells_and_voxel
         "columns": lambda: points.t().contiguous().t(),
         "slice": lambda: points.repeat_interleave(2, 0)[::2],
     }
-    cloud, heights = arranged[layout](), plain_heights(points, EVERYWHERE)
-    _same(SBNET.height_above_ground(cloud, EVERYWHERE), heights)
-    expected = plain_marks(points, heights, 0.35, 3.2, *_where(grid))
+    cloud = arranged[layout]()
+    _same(SBNET.height_above_ground(cloud, EVERYWHERE), plain_heights(points, EVERYWHERE))
+    expected = plain_occupancy(points, 0.35, 3.2, *_where(grid))
     assert expected.any()
-    _same(SBNET.mark_points(cloud, heights, 0.35, 3.2, *_where(grid)), expected)
+    _same(SBNET.occupancy(cloud, 0.35, 3.2, *_where(grid)), expected)
     voxels = *_where(grid), Z_MIN, BIN_HEIGHT, BINS
     for found, plainly in zip(SBNET.voxelize(cloud, *voxels), plain_voxels(points, *voxels), strict=True):
         _same(found, plainly)
@@ -174,11 +173,11 @@ def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
 
 
 # Of two NaN opcheck says that they differ.
-POINTS, VALUES, MASK = _drive(0, 300).nan_to_num(), torch.zeros(300), torch.rand(9, 13) < 0.3
+POINTS, MASK = _drive(0, 300).nan_to_num(), torch.rand(9, 13) < 0.3
 SMALL = ((0.0, 8.0, -3.0, 3.0), 0.5, (12, 16))
 CALLS: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]] = {
     "height_above_ground": (SBNET.height_above_ground, plain_heights, (POINTS, EVERYWHERE)),
-    "mark_points": (SBNET.mark_points, plain_marks, (POINTS, VALUES, 0.0, 1.0, *SMALL)),
+    "occupancy": (SBNET.occupancy, plain_occupancy, (POINTS, 0.0, 1.0, *SMALL)),
     "dilate": (SBNET.dilate, plain_dilate, (MASK, [3, 1])),
     "sample_raster": (SBNET.sample_raster, plain_sample, (MASK, (0, 0), (1 << 32, 5), (7, 1 << 31), (4, 6))),
     "voxelize": (SBNET.voxelize, plain_voxels, (POINTS, *SMALL, Z_MIN, BIN_HEIGHT, BINS)),
@@ -232,10 +231,9 @@ def test_without_the_library_masks_and_voxels_are_the_same() -> None:
 WRONG: list[tuple[str, int, Any, str]] = [
     ("height_above_ground", 0, POINTS.double(), "points must be float32"),
     ("height_above_ground", 1, (1.0,), "range must be x_min"),
-    ("mark_points", 1, VALUES[:2], r"values must be float32 \[300\]"),
-    ("mark_points", 4, (-math.inf, 1.0, 0.0, 1.0), "range must be finite"),
-    ("mark_points", 5, 0.0, "resolution must be positive"),
-    ("mark_points", 6, (1, 0), "size must be in"),
+    ("occupancy", 3, (-math.inf, 1.0, 0.0, 1.0), "range must be finite"),
+    ("occupancy", 4, 0.0, "resolution must be positive"),
+    ("occupancy", 5, (1, 0), "size must be in"),
     ("dilate", 0, POINTS, "mask must be bool"),
     ("dilate", 1, [1, 2], "half_widths must be"),
     ("sample_raster", 0, POINTS, "raster must be bool"),

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbnet_perception.bev.grid import Grid, cell_along, is_within
-from sbnet_perception.bev.ground import check_cloud, height_above_ground
+from sbnet_perception.bev.grid import Grid, cell_along
+from sbnet_perception.bev.ground import check_cloud, plain_heights
 from sbnet_perception.blocks.operation import call, register
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.frame import Frame, Source
@@ -33,24 +33,19 @@ def occupancy_mask(points: Tensor, grid: Grid, min_height: float, max_height: fl
     Raises:
         ValueError: points are of another shape or dtype.
     """
-    heights = height_above_ground(points, grid)
-    return call(_MARK_POINTS, points, heights, min_height, max_height, grid.bounds, grid.resolution, grid.shape)
+    return call(_OCCUPANCY, points, min_height, max_height, grid.bounds, grid.resolution, grid.shape)
 
 
-def plain_marks(
-    points: Tensor,
-    values: Tensor,
-    low: float,
-    high: float,
-    bounds: Sequence[float],
-    resolution: float,
-    size: Sequence[int],
+def plain_occupancy(
+    points: Tensor, low: float, high: float, bounds: Sequence[float], resolution: float, size: Sequence[int]
 ) -> Tensor:
-    """bool [H, W] in PyTorch: cells that hold a point with low <= value <= high. A value of NaN is not between."""
-    _check(points, values, low, high, bounds, resolution, size)
-    x, y = points[:, 0], points[:, 1]
-    between = (values >= low) & (values <= high) & is_within(x, y, bounds)
-    row, column = cell_along(y, bounds[2], resolution, size[0]), cell_along(x, bounds[0], resolution, size[1])
+    """What `occupancy_mask` computes, in PyTorch."""
+    _check(points, low, high, bounds, resolution, size)
+    # NaN, the height of points that do not count, is not between.
+    height = plain_heights(points, bounds)
+    between = (height >= low) & (height <= high)
+    row = cell_along(points[:, 1], bounds[2], resolution, size[0])
+    column = cell_along(points[:, 0], bounds[0], resolution, size[1])
     # One more cell for the points that are not between.
     cells = torch.zeros(size[0] * size[1] + 1, dtype=torch.bool, device=points.device)
     cells[torch.where(between, row * size[1] + column, size[0] * size[1])] = True
@@ -58,36 +53,26 @@ def plain_marks(
 
 
 def _check(
-    points: Tensor,
-    values: Tensor,
-    low: float,
-    high: float,
-    bounds: Sequence[float],
-    resolution: float,
-    size: Sequence[int],
+    points: Tensor, low: float, high: float, bounds: Sequence[float], resolution: float, size: Sequence[int]
 ) -> None:
-    check_cloud("mark_points", points, bounds)
-    if values.shape != points.shape[:1] or values.dtype != torch.float32:
-        found = f"{values.dtype} {list(values.shape)}"
-        raise ValueError(f"mark_points: values must be float32 [{len(points)}], got {found}")
+    check_cloud("occupancy", points, bounds)
     if not all(map(math.isfinite, bounds)):
-        raise ValueError(f"mark_points: range must be finite, got {tuple(bounds)}")
+        raise ValueError(f"occupancy: range must be finite, got {tuple(bounds)}")
     if not (resolution > 0 and math.isfinite(1.0 / resolution)):
-        raise ValueError(f"mark_points: resolution must be positive, got {resolution}")
+        raise ValueError(f"occupancy: resolution must be positive, got {resolution}")
     if len(size) != 2 or not all(1 <= extent < 2**31 for extent in size):
-        raise ValueError(f"mark_points: size must be in 1 .. {2**31 - 1}, got {tuple(size)}")
+        raise ValueError(f"occupancy: size must be in 1 .. {2**31 - 1}, got {tuple(size)}")
 
 
-def _fake_marks(points: Tensor, *raster: Any) -> Tensor:
+def _fake_occupancy(points: Tensor, *raster: Any) -> Tensor:
     _check(points, *raster)
     return points.new_empty(raster[-1], dtype=torch.bool)
 
 
-_MARK_POINTS = register(
-    "mark_points(Tensor points, Tensor values, float low, float high, float[] range, float resolution, int[2] size) "
-    "-> Tensor",
-    plain_marks,
-    _fake_marks,
+_OCCUPANCY = register(
+    "occupancy(Tensor points, float low, float high, float[] range, float resolution, int[2] size) -> Tensor",
+    plain_occupancy,
+    _fake_occupancy,
 )
 
 
