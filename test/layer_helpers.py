@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch.utils._pytree import tree_map
 
+from sbnet_perception import operation as ops
 from sbnet_perception.blocks import Pixels, PointwiseConv2d, Tiles, Voxels, layer_ops, prepare_branches
-from sbnet_perception.blocks import operation as ops
 
 needs_ops = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=f"no compiled ops: {ops.UNAVAILABLE}")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sbnet_perception import operation as ops
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import plain_heights
 from sbnet_perception.bev.voxelize import BIN_HEIGHT, BINS, Z_MIN, plain_voxels
 from sbnet_perception.blocks import Tiles, plain
-from sbnet_perception.blocks import operation as ops
 from sbnet_perception.masks.dilate import plain_dilate
 from sbnet_perception.masks.occupancy import plain_occupancy
 from sbnet_perception.masks.sample import plain_sample

@@ -108,7 +108,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     assert device_of("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of("auto") == torch.device("cpu")
-    with pytest.raises(DeviceError, match="device is 'cuda', but .*; set device to cpu, or to auto"):
+    with pytest.raises(DeviceError, match=r"device is 'cuda', but .*; set device to cpu, or to auto"):
         device_of("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sbnet_perception.bev.grid import Grid, is_within
-from sbnet_perception.blocks.operation import call, register
+from sbnet_perception.operation import call, register
 
 CELL = 4.0
 PERCENTILE = 0.05

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid, cell_along, is_within
 from sbnet_perception.blocks import Pixels, Voxels
-from sbnet_perception.blocks.operation import call, dynamic_size, register
+from sbnet_perception.operation import call, dynamic_size, register
 
 BINS = 30
 Z_MIN = -2.0

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.blocks import plain
-from sbnet_perception.blocks.operation import call, dynamic_size, override, register
 from sbnet_perception.blocks.plain import (
     Pair,
     check_blocks,
@@ -28,6 +27,7 @@ from sbnet_perception.blocks.plain import (
     check_mask,
     check_pyramid,
 )
+from sbnet_perception.operation import call, dynamic_size, override, register
 
 
 def reduce_mask(

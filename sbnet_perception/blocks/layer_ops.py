@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sbnet_perception.blocks import layer_plain
-from sbnet_perception.blocks.operation import call, dynamic_size, recomputed, register
 from sbnet_perception.blocks.pixels import Pixels, Size
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
+from sbnet_perception.operation import call, dynamic_size, recomputed, register
 
 VOXEL_LANES = 16
 """Output channels of a voxel convolution's weights are padded to a multiple of it."""

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.operation import call, dynamic_size, register
 from sbnet_perception.blocks.plain import Pair
+from sbnet_perception.operation import call, dynamic_size, register
 
 Size = tuple[int, int, int]
 

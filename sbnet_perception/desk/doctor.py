@@ -111,7 +111,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _ops() -> Iterator[Finding]:
-    from sbnet_perception.blocks import operation as ops
+    from sbnet_perception import operation as ops
 
     if ops.UNAVAILABLE:
         remedy = "make setup, or colcon build"

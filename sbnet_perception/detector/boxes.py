@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.blocks.operation import call, register
 from sbnet_perception.detector.network import ORIENTATION, OUTPUT_STRIDE, SIZE, Prediction
+from sbnet_perception.operation import call, register
 
 Floats = NDArray[np.float32]
 Found = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sbnet_perception.blocks.operation import call, register
+from sbnet_perception.operation import call, register
 
 
 def dilate(mask: Tensor, metres: float, resolution: float) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid, cell_along
 from sbnet_perception.bev.ground import check_cloud, plain_heights
-from sbnet_perception.blocks.operation import call, register
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.frame import Frame, Source
+from sbnet_perception.operation import call, register
 
 
 def occupancy_mask(points: Tensor, grid: Grid, min_height: float, max_height: float) -> Tensor:

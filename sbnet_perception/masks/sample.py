@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.operation import call, register
+from sbnet_perception.operation import call, register
 
 FRACTION_BITS = 32
 """Positions on a raster are whole numbers of this part of a cell: their sums are exact."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 # `make sanitize` names another library.
-LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent.parent / "_ops.so")
+LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent / "_ops.so")
 _library = torch.library.Library("sbnet", "FRAGMENT")
 
 
