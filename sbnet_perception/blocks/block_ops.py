@@ -1,4 +1,4 @@
-"""The block operations of the paper (section 3) and the tiles of a mask.
+"""The block operations of the paper (section 3).
 
 All take ``indices`` int32 [B, 3] of rows (n, by, bx), in any order and with repetitions, and the geometry of blocks as
 pairs (vertical, horizontal) in pixels: block (by, bx) covers rows ``oh + sh*by + dh*i`` (i < h) and columns
@@ -11,22 +11,13 @@ threads. All raise ValueError for an argument of a wrong rank, dtype, device, si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sbnet_perception.blocks import plain
-from sbnet_perception.blocks.plain import (
-    Pair,
-    check_blocks,
-    check_geometry,
-    check_image,
-    check_indices,
-    check_mask,
-    check_pyramid,
-)
+from sbnet_perception.blocks.plain import Pair, check_gather, check_mask, check_scatter
 from sbnet_perception.operation import call, dynamic_size, override, register
 
 
@@ -52,19 +43,6 @@ def reduce_mask(
     if mode not in ("max", "avg"):
         raise ValueError(f"mode must be 'max' or 'avg', got {mode!r}")
     return call(_REDUCE_MASK, mask, block_count, block_size, block_stride, block_offset, tol, mode == "avg")
-
-
-def tile_pyramid(mask: Tensor, sides: Sequence[Pair]) -> list[Tensor]:
-    """Indices of the active tiles of several partitions of one mask, from one pass over it.
-
-    Args:
-        mask: bool [N, H, W].
-        sides: (rows, columns) of a tile of each partition, in pixels of the mask; tiles at its edges may be cut.
-
-    Returns:
-        For each partition int32 [B, 3] rows (n, ty, tx) of the tiles with a True pixel, in raster order.
-    """
-    return call(_TILE_PYRAMID, mask, [side for pair in sides for side in pair])
 
 
 def sparse_gather(
@@ -133,33 +111,20 @@ def _fake_reduce_mask(
     return mask.new_empty((dynamic_size(), 3), dtype=torch.int32)
 
 
-def _fake_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
-    check_pyramid(mask, sides)
-    return [mask.new_empty((dynamic_size(), 3), dtype=torch.int32) for _ in sides[::2]]
-
-
 def _fake_gather(
     x: Tensor, indices: Tensor, size: Pair, stride: Pair, offset: Pair, dilation: Pair, channels_last: bool
 ) -> Tensor:
-    check_image("x", x)
-    check_indices(indices, "x", x)
-    check_geometry(size, stride, offset, dilation)
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (indices.shape[0], x.shape[1], *size)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+    check_gather(x, indices, size, stride, offset, dilation)
+    blocks = x.new_empty((indices.shape[0], x.shape[1], *size))
+    return blocks.contiguous(memory_format=torch.channels_last) if channels_last else blocks
 
 
-def _fake_scatter_(
-    blocks: Tensor, indices: Tensor, base: Tensor, size: Pair, stride: Pair, offset: Pair, dilation: Pair, add: bool
-) -> None:
-    check_image("base", base)
-    check_indices(indices, "base", base)
-    check_geometry(size, stride, offset, dilation)
-    check_blocks(blocks, base, size)
+def _fake_scatter_(blocks: Tensor, indices: Tensor, base: Tensor, *rest: Any) -> None:
+    check_scatter(blocks, indices, base, *rest[:4])
 
 
 def _fake_scatter(blocks: Tensor, indices: Tensor, base: Tensor, *rest: Any) -> Tensor:
-    _fake_scatter_(blocks, indices, base, *rest)
+    check_scatter(blocks, indices, base, *rest[:4])
     return torch.empty_like(base)
 
 
@@ -228,7 +193,6 @@ _REDUCE_MASK = register(
     plain.reduce_mask,
     _fake_reduce_mask,
 )
-_TILE_PYRAMID = register("tile_pyramid(Tensor mask, int[] sides) -> Tensor[]", plain.tile_pyramid, _fake_tile_pyramid)
 _SPARSE_GATHER = register(
     f"sparse_gather(Tensor x, Tensor indices, {_GEOMETRY}, int[2] block_dilation, bool channels_last) -> Tensor",
     plain.sparse_gather,

@@ -22,7 +22,7 @@ ABSENT, OUTSIDE = 0, 1
 class Pixels:
     """Some pixels of N maps of H x W pixels, numbered from 0 in raster order.
 
-    Kernels trust the lists: make them by the functions below, or by `from_runs`, which checks them.
+    Kernels trust the lists, which are right as the functions below make them.
 
     Attributes:
         start: int32 [N * H + 1]; row r (of all maps, one below the other) has the runs start[r] .. start[r + 1].
@@ -58,36 +58,6 @@ class Pixels:
         rows = torch.arange(images * height + 1, device=flat.device)
         start = torch.searchsorted(row[number], rows)
         return Pixels(start.to(torch.int32), runs.to(torch.int32), flat, size)
-
-    @staticmethod
-    def from_runs(start: Tensor, runs: Tensor, size: Size) -> Pixels:
-        """Pixels by lists from elsewhere.
-
-        Raises:
-            ValueError: they are not what the attributes say.
-        """
-        images, height, width = size
-        rows = images * height
-        if start.shape != (rows + 1,) or runs.dim() != 2 or runs.shape[1] != 3:
-            raise ValueError(f"start must be [{rows + 1}] and runs [R, 3], got {list(start.shape)}, {list(runs.shape)}")
-        counts = start.long().diff()
-        right = int(start[0]) == 0 and int(start[-1]) == len(runs) and bool((counts >= 0).all())
-        if right:
-            begin, end, number = runs.long().unbind(1)
-            row = torch.repeat_interleave(counts)
-            same_row = row.diff() == 0
-            right = bool((begin >= 0).all() and (end > begin).all() and (end <= width).all())
-            right = right and bool((begin[1:] >= end[:-1])[same_row].all())
-            right = right and torch.equal(number, torch.cumsum(end - begin, 0) - (end - begin))
-        if not right:
-            raise ValueError(
-                f"runs must lie within {rows} rows of {width} pixels, from left to right, and number their pixels "
-                "from 0 on"
-            )
-        first = row * width + begin - number
-        flat = torch.repeat_interleave(first, end - begin)
-        flat = flat + torch.arange(len(flat), device=flat.device)
-        return Pixels(start.to(torch.int32).contiguous(), runs.to(torch.int32).contiguous(), flat, size)
 
     @staticmethod
     def of_tiles(indices: Tensor, tile: Pair, size: Size) -> Pixels:

@@ -8,8 +8,6 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -37,14 +35,6 @@ def reduce_mask(
         values = _sums(values, axis + 1, block_count[axis], block_size[axis], block_stride[axis], block_offset[axis])
     active = values / (block_size[0] * block_size[1]) > tol if avg else values > 0
     return torch.nonzero(active).to(torch.int32)
-
-
-def tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
-    """Indices int32 [B, 3] of the active tiles of bool ``mask`` [N, H, W], for each pair (rows, columns) of sides."""
-    check_pyramid(mask, sides)
-    pairs = list(zip(sides[::2], sides[1::2], strict=True))
-    counts = [(-(-mask.shape[1] // rows), -(-mask.shape[2] // columns)) for rows, columns in pairs]
-    return [reduce_mask(mask, count, side, side, (0, 0), 0.5, False) for count, side in zip(counts, pairs, strict=True)]
 
 
 def _sums(values: Tensor, dim: int, count: int, size: int, stride: int, offset: int) -> Tensor:
@@ -83,9 +73,7 @@ def sparse_gather(
     channels_last: bool,
 ) -> Tensor:
     """Blocks [B, C, h, w] of ``x`` [N, C, H, W]; pixels outside the image are 0."""
-    check_image("x", x)
-    check_indices(indices, "x", x)
-    check_geometry(block_size, block_stride, block_offset, block_dilation)
+    check_gather(x, indices, block_size, block_stride, block_offset, block_dilation)
     _check_image_numbers(indices, len(x))
     _, channels, height, width = x.shape
     shape = (len(indices), *block_size, channels)
@@ -114,10 +102,7 @@ def sparse_scatter_(
     add: bool,
 ) -> None:
     """Write (or add) blocks [B, C, h, w] into ``base`` [N, C, H, W] in place."""
-    check_image("base", base)
-    check_indices(indices, "base", base)
-    check_geometry(block_size, block_stride, block_offset, block_dilation)
-    check_blocks(blocks, base, block_size)
+    check_scatter(blocks, indices, base, block_size, block_stride, block_offset, block_dilation)
     if len(blocks) != len(indices):
         raise ValueError(f"blocks must be {len(indices)}, one for each of the indices, got {len(blocks)}")
     if base.numel() and any(stride == 0 and size > 1 for stride, size in zip(base.stride(), base.shape, strict=True)):
@@ -164,15 +149,7 @@ def check_mask(mask: Tensor, block_count: Pair, block_size: Pair, block_stride: 
     if mask.dim() != 3 or mask.dtype not in (torch.bool, *FLOATING):
         raise ValueError(f"mask must be bool or floating point [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
     _check_pair("block_count", block_count, 0)
-    check_geometry(block_size, block_stride, block_offset, (1, 1))
-
-
-def check_pyramid(mask: Tensor, sides: Sequence[int]) -> None:
-    """Raises ValueError unless ``mask`` is bool [N, H, W] and ``sides`` are pairs of positive numbers."""
-    if mask.dim() != 3 or mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
-    if len(sides) % 2 or not all(side >= 1 for side in sides):
-        raise ValueError(f"sides must be pairs of positive numbers, got {tuple(sides)}")
+    check_geometry(block_size, block_stride, block_offset)
 
 
 def check_image(name: str, image: Tensor) -> None:
@@ -181,16 +158,19 @@ def check_image(name: str, image: Tensor) -> None:
         raise ValueError(f"{name} must be floating point [N, C, H, W], got {image.dtype} {tuple(image.shape)}")
 
 
-def check_indices(indices: Tensor, name: str, image: Tensor) -> None:
-    """Raises ValueError unless ``indices`` are int32 [B, 3] on the device of ``image``."""
+def check_gather(image: Tensor, indices: Tensor, *geometry: Pair, name: str = "x") -> None:
+    """Raises ValueError unless ``indices`` and the pairs of a geometry are of blocks of ``image``."""
+    check_image(name, image)
     if indices.device != image.device:
         raise ValueError(f"indices must be on the device of {name}, {image.device}, got {indices.device}")
     if indices.dim() != 2 or indices.shape[1] != 3 or indices.dtype != torch.int32:
         raise ValueError(f"indices must be int32 [B, 3], got {indices.dtype} {tuple(indices.shape)}")
+    check_geometry(*geometry)
 
 
-def check_blocks(blocks: Tensor, base: Tensor, block_size: Pair) -> None:
-    """Raises ValueError unless ``blocks`` [B, C, h, w] suit ``base``."""
+def check_scatter(blocks: Tensor, indices: Tensor, base: Tensor, block_size: Pair, *others: Pair) -> None:
+    """As `check_gather` of ``base``, and unless ``blocks`` [B, C, h, w] suit it."""
+    check_gather(base, indices, block_size, *others, name="base")
     check_image("blocks", blocks)
     if blocks.device != base.device:
         raise ValueError(f"blocks must be on the device of base, {base.device}, got {blocks.device}")
@@ -200,12 +180,11 @@ def check_blocks(blocks: Tensor, base: Tensor, block_size: Pair) -> None:
         raise ValueError(f"blocks must be {base.dtype} [B, {shape}], got {blocks.dtype} {tuple(blocks.shape)}")
 
 
-def check_geometry(block_size: Pair, block_stride: Pair, block_offset: Pair, block_dilation: Pair) -> None:
+def check_geometry(block_size: Pair, block_stride: Pair, block_offset: Pair, block_dilation: Pair = (1, 1)) -> None:
     """Raises ValueError unless each is two integers of 32 bits, positive ones save for the offset."""
-    _check_pair("block_size", block_size, 1)
-    _check_pair("block_stride", block_stride, 1)
+    for name, pair in (("size", block_size), ("stride", block_stride), ("dilation", block_dilation)):
+        _check_pair(f"block_{name}", pair, 1)
     _check_pair("block_offset", block_offset, -(2**31))
-    _check_pair("block_dilation", block_dilation, 1)
 
 
 def _check_pair(name: str, pair: Pair, lowest: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.block_ops import tile_pyramid
+from sbnet_perception.blocks import plain
 from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.blocks.plain import Pair
+from sbnet_perception.operation import call, dynamic_size, register
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Tiles:
                 raise ValueError(f"stride must be positive, got {stride}")
         mask = mask[None] if mask.dim() == 2 else mask
         batch, height, width = mask.shape
-        lists = tile_pyramid(mask, [(th * s, tw * s) for (th, tw), s in zip(tiles, strides, strict=True)])
+        lists = call(_TILE_PYRAMID, mask, [n * s for tile, s in zip(tiles, strides, strict=True) for n in tile])
         return [
             Tiles(indices, batch, (-(-height // stride), -(-width // stride)), tile)
             for indices, tile, stride in zip(lists, tiles, strides, strict=True)
@@ -93,3 +95,35 @@ class Tiles:
         if not hasattr(self, "_pixels"):
             object.__setattr__(self, "_pixels", Pixels.of_tiles(self.indices, self.tile, (self.batch, *self.size)))
         return self._pixels
+
+
+def plain_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    """The active tiles of several partitions of bool [N, H, W], by their sides (rows, columns) one after the other.
+
+    Returns:
+        For each int32 [B, 3] rows (n, ty, tx) of the tiles with a True pixel, in raster order.
+    """
+    _check_pyramid(mask, sides)
+    pairs = list(zip(sides[::2], sides[1::2], strict=True))
+    counts = [(-(-mask.shape[1] // rows), -(-mask.shape[2] // columns)) for rows, columns in pairs]
+    return [
+        plain.reduce_mask(mask, count, side, side, (0, 0), 0.5, False)
+        for count, side in zip(counts, pairs, strict=True)
+    ]
+
+
+def _fake_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    _check_pyramid(mask, sides)
+    return [mask.new_empty((dynamic_size(), 3), dtype=torch.int32) for _ in sides[::2]]
+
+
+def _check_pyramid(mask: Tensor, sides: Sequence[int]) -> None:
+    if mask.dim() != 3 or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
+    if len(sides) % 2 or not all(side >= 1 for side in sides):
+        raise ValueError(f"sides must be pairs of positive numbers, got {tuple(sides)}")
+
+
+_TILE_PYRAMID = register(
+    "tile_pyramid(Tensor mask, int[] sides) -> Tensor[]", plain_tile_pyramid, _fake_tile_pyramid
+)
