@@ -55,10 +55,11 @@ def test_the_ops_build_without_warnings_and_load_into_a_fresh_process(built):
     said, library = built
     assert "warning:" not in said and "note:" not in said
     code = (
-        "import sys, torch; torch.ops.load_library(sys.argv[1]); two = (2, 2);"
-        "print(torch.ops.sbnet.reduce_mask(torch.ones(1, 4, 4), two, two, two, (0, 0), 0.5, True).tolist())"
+        "import torch; from sbnet_perception.blocks import reduce_mask; two = (2, 2);"
+        "print(reduce_mask(torch.ones(1, 4, 4), two, two, two, mode='avg').tolist())"
     )
-    used = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SBNET_OPS": str(library)}
+    used = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert used.stdout.strip() == "[[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]", used.stderr
 
 
