@@ -62,7 +62,7 @@ sanitize: setup $(STAMPS)/test-requirements
 	@$(BIN)/python setup.py -q build_ext --sanitize --build-lib=build/sanitize --build-temp=build/sanitize/objects
 	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
-	 -W "error:block operations run in plain PyTorch:RuntimeWarning" \
+	 -W "error:operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
 
 bench: setup

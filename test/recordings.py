@@ -116,7 +116,7 @@ def write_replay(
             writer.write("/points", point_cloud2(points(index), "lidar", stamp), stamp)
             writer.write("/ground_truth", detection_array(stamp, boxes, 1.0, (), truth_frame), stamp)
             if computed is not None:
-                road = RoadMap(computed, 0.8, SE2(0.0, -20.0, 0.0))
+                road = RoadMap(torch.from_numpy(computed), 0.8, SE2(0.0, -20.0, 0.0))
                 writer.write("/computation_mask", occupancy_grid(road, "base_link", stamp, ground_z), stamp + 1)
             writer.write("/detections", detection_array(stamp, found, 0.9, names), stamp + 2)
     return path

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from bench_helpers import TINY, tiny_detector, tiny_weights
+from bench_helpers import tiny_detector, tiny_weights
 
 from sbnet_perception.bench import current, dense, inputs, network, sides
 from sbnet_perception.bench.inputs import Input, Scene
@@ -136,13 +136,6 @@ def test_rows_table_and_picture_of_the_network(in_this_process, tmp_path, monkey
 def missing(name: str) -> None:
     raise FileNotFoundError(name)
 
-
-def test_a_grid_without_weights_gets_seeded_ones_and_says_so(monkeypatch):
-    monkeypatch.setattr(current, "Pipeline", lambda config: config.weights)
-    monkeypatch.setattr(current, "NetworkConfig", lambda: TINY)
-    monkeypatch.setattr("sbnet_perception.detector.weights.resource", missing)
-    weights, origin = current.open_pipeline(current.configured("paper", "float32"))
-    assert weights.endswith("seeded.safetensors") and origin == "untrained, seed 0"
 
 
 @pytest.mark.parametrize(

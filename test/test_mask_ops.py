@@ -19,7 +19,8 @@ from sbnet_perception import operation as ops
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import plain_heights
 from sbnet_perception.bev.voxelize import BIN_HEIGHT, BINS, Z_MIN, plain_voxels
-from sbnet_perception.blocks import Tiles, plain
+from sbnet_perception.blocks import Tiles
+from sbnet_perception.blocks.tiles import plain_tile_pyramid
 from sbnet_perception.masks.dilate import plain_dilate
 from sbnet_perception.masks.occupancy import plain_occupancy
 from sbnet_perception.masks.sample import plain_sample
@@ -158,7 +159,7 @@ def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
 def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
     mask = torch.rand(2, 9, 13, generator=torch.Generator().manual_seed(0)) < 0.3
     assert set(torch.library.opcheck(torch.ops.sbnet.tile_pyramid, (mask, [2, 2, 4, 6])).values()) == {"SUCCESS"}
-    for form in (torch.ops.sbnet.tile_pyramid, plain.tile_pyramid):
+    for form in (torch.ops.sbnet.tile_pyramid, plain_tile_pyramid):
         for arguments, reason in (
             ((mask.float(), [2, 2]), "mask must be bool"),
             ((mask, [2, 2, 2]), "sides must be pairs"),

@@ -354,7 +354,7 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
                 spec.check(wrong)
         described = spec.descriptor()
         limited = described.floating_point_range or described.integer_range or spec.choices
-        free = ("grid_frame", "weights", "mask.expression")
+        free = ("grid_frame", "weights", "device", "mask.expression")
         assert limited or type(spec.default) in (bool, tuple) or name in free, name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
     with pytest.raises(ValueError, match="tf_timeout"):

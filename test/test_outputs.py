@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import rclpy
+import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
@@ -52,8 +53,8 @@ def test_25_a_message_is_built_only_while_somebody_reads_its_topic(
     node.trigger_configure()
     node.trigger_activate()
     frame: Any = SimpleNamespace(
-        stamp=Time(sec=1), frame_id="base_link", detections=Detections.empty(), result=SimpleNamespace(computed=None),
-        facts=None,
+        stamp=Time(sec=1), frame_id="base_link", detections=Detections.empty(),
+        result=SimpleNamespace(computed=torch.zeros(2, 2)), facts=None,
     )  # fmt: skip
 
     def published_until(condition: Callable[[], bool]) -> None:

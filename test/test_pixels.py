@@ -24,7 +24,7 @@ def assert_same(pixels, expected):
 
 @settings(max_examples=150, deadline=None)
 @given(SIZES, SIDES, DENSITIES, SEEDS)
-def test_pixels_of_a_mask_of_tiles_of_runs_and_of_positions_are_numbered_in_raster_order(size, sides, density, seed):
+def test_pixels_of_a_mask_of_tiles_and_of_positions_are_numbered_in_raster_order(size, sides, density, seed):
     tiles = random_tiles(size, sides, density, 1, seed)
     pixels = tiles.pixels
     assert torch.equal(pixels.flat, torch.nonzero(tiles.mask().flatten())[:, 0]) and pixels.flat.dtype == torch.int64
@@ -37,7 +37,6 @@ def test_pixels_of_a_mask_of_tiles_of_runs_and_of_positions_are_numbered_in_rast
     for other in (
         Pixels.from_mask(pixels.mask()),
         Pixels.from_flat(pixels.flat, size),
-        Pixels.from_runs(pixels.start, pixels.runs, size),
     ):
         assert_same(other, pixels)
     assert_same(Pixels.all(size), Pixels.from_mask(torch.ones(size, dtype=torch.bool)))
@@ -64,29 +63,8 @@ def test_tiles_may_come_in_any_order_repeated_and_larger_than_any_map():
 def test_a_map_without_pixels_stores_none(size):
     tiles = random_tiles(size, (2, 2), 1.0)
     assert len(tiles.pixels) == 0 and tiles.sparsity == 1.0
-    for other in (Pixels.from_mask(tiles.mask()), Pixels.all(size), Pixels.from_runs(*tiles.pixels.lists[:2], size)):
+    for other in (Pixels.from_mask(tiles.mask()), Pixels.all(size)):
         assert_same(other, tiles.pixels)
-
-
-@pytest.mark.parametrize(
-    ("start", "runs"),
-    [
-        ([0, 1, 1], [[0, 9, 0]]),
-        ([0, 1, 1], [[-1, 3, 0]]),
-        ([0, 1, 1], [[2, 2, 0]]),
-        ([0, 2, 2], [[0, 3, 0], [2, 4, 3]]),
-        ([0, 1, 2], [[0, 3, 0], [0, 3, 2]]),
-        ([0, 2, 1], [[0, 3, 0], [4, 5, 3]]),
-        ([1, 1, 1], [[0, 3, 0]]),
-        ([0, 1], [[0, 3, 0]]),
-        ([0, 1, 1], [[0, 3, 1]]),
-        ([0, 1, 1], [[0, 3]]),
-        ([0, 1, 2], [[0, 3, 0]]),
-    ],
-)
-def test_lists_that_are_no_runs_of_the_map_are_refused(start, runs):
-    with pytest.raises(ValueError, match=r"runs must lie within 2 rows of 8 pixels|start must be \[3\]"):
-        Pixels.from_runs(torch.tensor(start, dtype=INT), torch.tensor(runs, dtype=INT), (1, 2, 8))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -184,6 +184,11 @@ class PointwiseConv2d(nn.Conv2d):
         return ConvWeights(_sums(self.weight), torch.stack([torch.ones_like(bias), bias]))
 
 
+    def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
+        """The layer for maps of ``dtype`` on ``device``, as it is now."""
+        return prepare_branches([self], dtype, device)
+
+
 def prepare_branches(
     branches: Sequence[PointwiseConv2d], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Prepared:
@@ -342,14 +347,18 @@ def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> M
 
 
 def _stored_units(units: list[ResidualUnit], x: SparseMap, output: Pixels) -> SparseMap:
-    if units[0].keeps_shape and output is not x.pixels:
-        raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
+    _check_stored_on(x, output, units[0].keeps_shape)
     if not any(unit.training for unit in units):
         weights = [tensor for unit in units for tensor in unit.weights()]
         return layer_ops.residual_units(x, output, units[0].stride, units[0].expand.out_channels, weights)
     for unit in units:
         x = unit.plain(x, output, None)
     return x
+
+
+def _check_stored_on(x: SparseMap, output: Pixels, keeps_shape: bool) -> None:
+    if keeps_shape and output is not x.pixels:
+        raise ValueError("a unit that keeps the shape computes the tiles that a SparseMap is stored on, got others")
 
 
 def _whole_unit(unit: ResidualUnit, x: Tensor, tiles: Tiles) -> Tensor:
@@ -370,8 +379,12 @@ def _beneath(output: Pixels, size: Size, stride: int) -> Tensor:
 
 
 def _prepare_units(units: list[ResidualUnit], dtype: torch.dtype, device: torch.device | str) -> Prepared:
-    stride, channels = units[0].stride, units[0].expand.out_channels
+    stride, channels, keeps_shape = units[0].stride, units[0].expand.out_channels, units[0].keeps_shape
     weights = [tensor for unit in units for tensor in packed(unit.weights(), dtype, device)]
-    return lambda x, tiles: layer_ops.residual_units(
-        x, _output(tiles, _strided(x.pixels.size, stride)), stride, channels, weights
-    )
+
+    def run(x: SparseMap, tiles: Tiles) -> SparseMap:
+        output = _output(tiles, _strided(x.pixels.size, stride))
+        _check_stored_on(x, output, keeps_shape)
+        return layer_ops.residual_units(x, output, stride, channels, weights)
+
+    return run

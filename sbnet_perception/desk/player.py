@@ -58,6 +58,7 @@ class Player:
         self._context = Context()
         with session.applied():
             rclpy.init(
+                args=[],  # those of the program are not ROS arguments
                 context=self._context,
                 domain_id=session.domain_id,
                 signal_handler_options=SignalHandlerOptions.NO,

@@ -21,6 +21,8 @@ from sbnet_perception.operation import call, register
 Floats = NDArray[np.float32]
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """Boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and how many of them count."""
+# Square metres: what rounding makes of the cross product of two edges on one line.
+_THIN = 1e-9
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def plain_iou(box: Tensor, boxes: Tensor) -> Tensor:
     # Coordinates relative to the one box keep the arithmetic exact far from the origin.
     origin = box[:2].double()
     a, b = _corners(box[None], origin).expand(len(boxes), -1, -1), _corners(boxes, origin)
-    shared = (_inside(a, b, 1e-9) + _inside(b, a, -1e-9)) / 2
+    shared = (_inside(a, b, True) + _inside(b, a, False)) / 2
     area, areas = (t[..., 3].double() * t[..., 4].double() for t in (box, boxes))
     union = area + areas - shared
     return torch.where(union > 0, shared / union.where(union > 0, 1), 0)
@@ -138,18 +140,19 @@ def _corners(boxes: Tensor, origin: Tensor) -> Tensor:
     return turned + (boxes[:, None, :2] - origin)
 
 
-def _inside(outline: Tensor, shape: Tensor, tolerance: float) -> Tensor:
+def _inside(outline: Tensor, shape: Tensor, border: bool) -> Tensor:
     """[M]: twice the area swept, from the origin, by the parts of outlines [M, 4, 2] inside convex shapes [M, 4, 2].
 
-    An edge that runs along the shape's border is inside if ``tolerance`` is positive, and not if it is negative.
+    An edge that runs along the shape's border, in its direction, is inside if ``border`` says so.
     """
     edges, sides = outline.roll(-1, 1) - outline, shape.roll(-1, 1) - shape
     # Distance of an edge's begin from each side, positive inside, and how it grows along the edge.
     at = _cross(sides[:, None], outline[:, :, None] - shape[:, None])
     slope = _cross(sides[:, None], edges[:, :, None])
     crossing = -at / slope.where(slope != 0, 1)
-    along = slope.abs() < 1e-9
-    enters = torch.where(along, torch.where(at > -tolerance, 0, 2), crossing.where(slope > 0, 0)).amax(2).clamp(min=0)
+    along, on = slope.abs() < _THIN, at.abs() < _THIN
+    inside = torch.where(on, border & ((sides[:, None] * edges[:, :, None]).sum(3) > 0), at > 0)
+    enters = torch.where(along, torch.where(inside, 0, 2), crossing.where(slope > 0, 0)).amax(2).clamp(min=0)
     leaves = crossing.where(~along & (slope < 0), 1).amin(2).clamp(max=1)
     begin, end = outline + enters[..., None] * edges, outline + leaves[..., None] * edges
     return torch.where(leaves > enters, _cross(begin, end), 0).sum(1)
