@@ -1,13 +1,13 @@
 // The layers as operations of torch on the stored pixels of maps, [P, C] in raster order.
 //
-// Pixels are lists as maps.h has them, `size` is (N, H, W); the pixels of the output are those that are computed.
+// Pixels are lists as pixels.h has them, `size` is (N, H, W); the pixels of the output are those that are computed.
 // Weights are packed, or plain and then packed for the call.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "bands.h"
 #include "check.h"
-#include "maps.h"
+#include "pixels.h"
 #include "weights.h"
 
 namespace sbnet {

@@ -4,7 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "check.h"
-#include "maps.h"
+#include "pixels.h"
 
 namespace sbnet {
 namespace {

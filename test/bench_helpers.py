@@ -9,8 +9,7 @@ from torch import nn
 
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.detector.classes import VEHICLE
-from sbnet_perception.detector.config import NetworkConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import save_weights
 
 TINY = NetworkConfig(

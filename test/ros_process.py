@@ -31,8 +31,7 @@ from visualization_msgs.msg import MarkerArray
 
 from sbnet_perception.desk.session import ChildProcess, Session
 from sbnet_perception.detector.classes import ObjectClass
-from sbnet_perception.detector.config import NetworkConfig
-from sbnet_perception.detector.network import Detector
+from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.node.spinner import Spinner
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
-from sbnet_perception.learning.frames import real_frames
+from sbnet_perception.learning.datasets import real_frames
 from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
 from sbnet_perception.messages.pointcloud2 import read_points

@@ -14,8 +14,8 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks.sparse_map import rows_of
 from sbnet_perception.detector.classes import CLASSES, VEHICLE, ObjectClass
-from sbnet_perception.detector.config import STRIDES, DetectorConfig, NetworkConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import STRIDES, Detector, NetworkConfig, initialize
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import WeightsError, read_metadata, save_weights
 from sbnet_perception.masks.config import MaskConfig

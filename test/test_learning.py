@@ -16,13 +16,14 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import CLASSES, VEHICLE, ObjectClass
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
+from sbnet_perception.learning.datasets import real_frames
 from sbnet_perception.learning.evaluate import evaluate_real, evaluate_simulated
-from sbnet_perception.learning.frames import LabelledFrame, real_frames
+from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss, focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes, augment, crop

@@ -30,7 +30,8 @@ from ros_process import (
     values,
 )
 
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import NetworkConfig
 from sbnet_perception.detector.weights import KEY
 from sbnet_perception.node.parameters import (
     SPECIFICATIONS,
@@ -170,6 +171,7 @@ def test_unusable_parameters_are_refused_by_name_before_configuration(unconfigur
 def test_a_region_all_around_the_vehicle_is_computed_detected_in_and_published(unconfigured: Robot) -> None:
     region = SPECIFICATIONS["region"]
     surround = yaml.safe_load(resource("config/surround.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    unconfigured.new_road_publisher()  # the road of other tests lies in front
     assert unconfigured.set(**surround).successful
     assert unconfigured.transition("configure") and unconfigured.transition("activate"), unconfigured.log()
     behind = scene()

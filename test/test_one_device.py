@@ -12,9 +12,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.detector.boxes import detect
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
+from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import DeviceError, device_of
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
 

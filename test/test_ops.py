@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from sbnet_perception.blocks import (
     Tiles,
+    block_plain,
     reduce_mask,
     sparse_gather,
     sparse_scatter,
     sparse_scatter_,
 )
 from sbnet_perception.blocks import block_ops as ops
-from sbnet_perception.blocks import plain as reference
 
 COMPILED = torch.ops.sbnet
 FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -91,11 +91,11 @@ def test_a_block_is_active_exactly_when_its_pooled_mask_exceeds_the_tolerance(
     mask = torch.from_numpy(np.random.default_rng(seed).choice(values, size)).to(dtype)
     expected = active_by_definition(mask, count, block, stride, offset, tol, avg)
     assert torch.equal(COMPILED.reduce_mask(mask, count, block, stride, offset, tol, avg), expected)
-    assert torch.equal(reference.reduce_mask(mask, count, block, stride, offset, tol, avg), expected)
+    assert torch.equal(block_plain.reduce_mask(mask, count, block, stride, offset, tol, avg), expected)
     assert torch.equal(reduce_mask(mask, count, block, stride, offset, tol, "avg" if avg else "max"), expected)
 
 
-@pytest.mark.parametrize("kernels", [COMPILED, reference], ids=["compiled", "reference"])
+@pytest.mark.parametrize("kernels", [COMPILED, block_plain], ids=["compiled", "plain"])
 @pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16])
 @pytest.mark.parametrize("block", [(32, 32), (32, 33), (41, 47), (64, 64), (1, 1100), (2000, 1)])
 def test_the_mean_of_a_block_is_exact_above_1024_pixels(kernels, dtype, block):
@@ -109,7 +109,7 @@ def test_the_mean_of_a_block_is_exact_above_1024_pixels(kernels, dtype, block):
             assert len(kernels.reduce_mask(image, (1, 1), block, (1, 1), (5, 3), tol, True)) == active
 
 
-@pytest.mark.parametrize("kernels", [COMPILED, reference], ids=["compiled", "reference"])
+@pytest.mark.parametrize("kernels", [COMPILED, block_plain], ids=["compiled", "plain"])
 def test_pixels_and_sums_are_compared_in_float64(kernels):
     one = ((1, 1), (3, 3), (1, 1), (0, 0))
     tenth = torch.full((1, 3, 3), 0.1)  # in float32 a little more than 0.1
@@ -159,7 +159,7 @@ def test_gather_reads_every_pixel_of_a_block_and_zero_outside(case):
                 expected[b, :, i, j] = x[index[0], :, r, c]
     for memory_format in FORMATS:
         blocks = sparse_gather(x, indices, block, *rest, memory_format=memory_format)
-        plain = reference.sparse_gather(x, indices, block, *rest, memory_format == torch.channels_last)
+        plain = block_plain.sparse_gather(x, indices, block, *rest, memory_format == torch.channels_last)
         assert torch.equal(blocks, expected) and torch.equal(plain, expected)
         assert blocks.dtype == plain.dtype == x.dtype
         assert blocks.is_contiguous(memory_format=memory_format) and plain.is_contiguous(memory_format=memory_format)
@@ -179,7 +179,7 @@ def test_scatter_writes_in_index_order_or_sums_in_it(case, add):
     before, expected = base.clone(), sums.to(base.dtype)
     result = sparse_scatter(blocks, indices, base, *geometry, add)
     assert torch.equal(result, expected) and torch.equal(base, before)
-    assert torch.equal(reference.sparse_scatter(blocks, indices, base, *geometry, add), expected)
+    assert torch.equal(block_plain.sparse_scatter(blocks, indices, base, *geometry, add), expected)
     in_place, strides = base[:], base.stride()
     assert sparse_scatter_(blocks, indices, in_place, *geometry, add) is in_place
     assert torch.equal(base, expected) and base.stride() == strides
@@ -227,7 +227,8 @@ def test_results_are_the_same_with_any_number_of_threads(dtype):
     for result in zip(*results, strict=True):
         assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
     # Not the compiled result alone: plain PyTorch writes the same, and sums the same up to the order of its threads.
-    plain = [reference.sparse_scatter(blocks.sin(), indices[order], x, *geometry, (1, 1), add) for add in (False, True)]
+    values, order = blocks.sin(), indices[order]
+    plain = [block_plain.sparse_scatter(values, order, x, *geometry, (1, 1), add) for add in (False, True)]
     assert torch.equal(written[0], plain[0])
     torch.testing.assert_close(written[1], plain[1])
 
@@ -316,7 +317,7 @@ def test_a_wrong_argument_is_named_by_the_function_the_op_and_the_plain_form(nam
     with pytest.raises(ValueError if on_meta else RuntimeError, match=named):
         getattr(COMPILED, name)(**arguments, **own)
     with pytest.raises(ValueError, match=named):
-        getattr(reference, name)(**arguments, **own)
+        getattr(block_plain, name)(**arguments, **own)
 
 
 @pytest.mark.parametrize(

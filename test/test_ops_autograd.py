@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sbnet_perception.blocks import plain as reference
 from sbnet_perception.blocks import (
+    block_plain,
     reduce_mask,
     sparse_gather,
     sparse_scatter,
@@ -35,7 +35,7 @@ def image_and_blocks(memory_format=torch.contiguous_format, dtype=torch.float64,
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("kernels", [COMPILED, reference], ids=["compiled", "reference"])
+@pytest.mark.parametrize("kernels", [COMPILED, block_plain], ids=["compiled", "plain"])
 def test_gradients_of_both_orders_are_those_of_the_function(kernels, memory_format):
     x, blocks = image_and_blocks(memory_format)
 
@@ -80,7 +80,7 @@ def test_the_gradient_of_overlapping_blocks_is_the_same_with_any_number_of_threa
     assert torch.equal(*gradients)
     assert gradients[0].is_contiguous(memory_format=memory_format)
     leaf = x.clone().requires_grad_()
-    reference.sparse_gather(leaf, indices, (9, 9), (5, 5), (-2, -2), (1, 1), True).sin().sum().backward()
+    block_plain.sparse_gather(leaf, indices, (9, 9), (5, 5), (-2, -2), (1, 1), True).sin().sum().backward()
     torch.testing.assert_close(gradients[0], leaf.grad)
 
 

@@ -9,7 +9,7 @@ import pytest
 from ros_process import START_NS, road_grid
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.node.road import RoadAnswer, RoadLayer
+from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.transforms import matrix_from_pose
 
 SECOND = 1_000_000_000

@@ -10,8 +10,8 @@ import pytest
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.learning.datasets import real_frames
 from sbnet_perception.learning.evaluate import evaluate_real
-from sbnet_perception.learning.frames import real_frames
 
 
 @pytest.fixture(scope="module", params=[("compact", "float32"), ("compact", "bfloat16"), ("paper", "bfloat16")])

@@ -23,10 +23,10 @@ from scipy.spatial.transform import Rotation, Slerp
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import SENSOR_HEIGHT
+from sbnet_perception.learning.datasets import DATA_SETS
 from sbnet_perception.masks.road import RoadMap
 
-GROUND_Z = -SENSOR_HEIGHT["av2"]
+GROUND_Z = -DATA_SETS["av2"].height
 ROAD_RESOLUTION = 0.2
 ROAD_MARGIN = 100.0
 POSE_MARGIN_NS = 500_000_000

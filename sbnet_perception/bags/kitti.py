@@ -16,7 +16,7 @@ from rich.progress import track
 from sbnet_perception.bags.messages import point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import SENSOR_HEIGHT
+from sbnet_perception.learning.datasets import DATA_SETS
 
 PERIOD_NS = 100_000_000
 # The object benchmark has no stamps: its frames are laid out at 10 Hz from the day of its first drive.
@@ -34,7 +34,7 @@ def convert(root: Path, writer: BagWriter) -> list[str]:
     """
     clouds = _find_clouds(root)
     start = clouds[0][0]
-    static = transform("base_link", "velodyne", shift(SENSOR_HEIGHT["kitti"]), start)
+    static = transform("base_link", "velodyne", shift(DATA_SETS["kitti"].height), start)
     writer.write("/tf_static", tf_message([static]), start)
     for stamp, path in track(clouds, f"KITTI {root.name}"):
         writer.write("/points", point_cloud2(_read_cloud(path), "velodyne", stamp), stamp)

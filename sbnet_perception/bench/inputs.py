@@ -22,7 +22,8 @@ from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.frames import FULL_REFLECTANCE, real_frames
+from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.frames import FULL_REFLECTANCE
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid

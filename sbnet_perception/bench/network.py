@@ -22,7 +22,7 @@ from sbnet_perception.bench.sides import Clock, DenseSide, Laps, Recorder
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks import Tiles
 from sbnet_perception.detector.boxes import corners_bev
-from sbnet_perception.detector.config import STRIDES
+from sbnet_perception.detector.network import STRIDES
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.polygons import rasterise

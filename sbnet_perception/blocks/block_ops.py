@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks import plain
-from sbnet_perception.blocks.plain import Pair, check_gather, check_mask, check_scatter
+from sbnet_perception.blocks import block_plain
+from sbnet_perception.blocks.block_plain import Pair, check_gather, check_mask, check_scatter
 from sbnet_perception.operation import call, dynamic_size, override, register
 
 
@@ -190,12 +190,12 @@ def _scatter_with_gradient_(blocks: Tensor, indices: Tensor, base: Tensor, *rest
 _GEOMETRY = "int[2] block_size, int[2] block_stride, int[2] block_offset"
 _REDUCE_MASK = register(
     f"reduce_mask(Tensor mask, int[2] block_count, {_GEOMETRY}, float tol, bool avg) -> Tensor",
-    plain.reduce_mask,
+    block_plain.reduce_mask,
     _fake_reduce_mask,
 )
 _SPARSE_GATHER = register(
     f"sparse_gather(Tensor x, Tensor indices, {_GEOMETRY}, int[2] block_dilation, bool channels_last) -> Tensor",
-    plain.sparse_gather,
+    block_plain.sparse_gather,
     _fake_gather,
     _backward_of_gather,
     _set_up_gather,
@@ -203,7 +203,7 @@ _SPARSE_GATHER = register(
 _SPARSE_SCATTER = register(
     f"sparse_scatter(Tensor blocks, Tensor indices, Tensor base, {_GEOMETRY}, int[2] block_dilation, bool add) "
     "-> Tensor",
-    plain.sparse_scatter,
+    block_plain.sparse_scatter,
     _fake_scatter,
     _backward_of_scatter,
     _set_up_scatter,
@@ -211,7 +211,7 @@ _SPARSE_SCATTER = register(
 _SPARSE_SCATTER_IN_PLACE = register(
     f"sparse_scatter_(Tensor blocks, Tensor indices, Tensor(a!) base, {_GEOMETRY}, int[2] block_dilation, bool add) "
     "-> ()",
-    plain.sparse_scatter_,
+    block_plain.sparse_scatter_,
     _fake_scatter_,
 )
 override("sparse_scatter_", _scatter_with_gradient_, "Autograd")

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from sbnet_perception.blocks import layer_ops, layer_plain
+from sbnet_perception.blocks.block_plain import check_image
 from sbnet_perception.blocks.layer_ops import ConvWeights, UnitWeights, UpsampleWeights, packed
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.blocks.pixels import Pixels, Size
-from sbnet_perception.blocks.plain import check_image
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels, rows_of, spread
 from sbnet_perception.blocks.tiles import Tiles
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.plain import Pair
+from sbnet_perception.blocks.block_plain import Pair
 from sbnet_perception.operation import call, dynamic_size, register
 
 Size = tuple[int, int, int]

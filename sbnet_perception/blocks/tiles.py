@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks import plain
+from sbnet_perception.blocks import block_plain
+from sbnet_perception.blocks.block_plain import Pair
 from sbnet_perception.blocks.pixels import Pixels
-from sbnet_perception.blocks.plain import Pair
 from sbnet_perception.operation import call, dynamic_size, register
 
 
@@ -107,7 +107,7 @@ def plain_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
     pairs = list(zip(sides[::2], sides[1::2], strict=True))
     counts = [(-(-mask.shape[1] // rows), -(-mask.shape[2] // columns)) for rows, columns in pairs]
     return [
-        plain.reduce_mask(mask, count, side, side, (0, 0), 0.5, False)
+        block_plain.reduce_mask(mask, count, side, side, (0, 0), 0.5, False)
         for count, side in zip(counts, pairs, strict=True)
     ]
 

@@ -29,12 +29,59 @@ from sbnet_perception.blocks import (
     Voxels,
     prepare_branches,
 )
-from sbnet_perception.detector.config import STRIDES, NetworkConfig
+
+STRIDES = {"conv-1": 1, "conv-2": 2, "conv-3": 4, "conv-4": 8, "conv-5": 16}
+"""Stage -> stride of its output on the grid (paper, section 4.2)."""
+
 
 OUTPUT_STRIDE = STRIDES["conv-3"]
 """Stride of the predictions on the grid."""
 SIZE, ORIENTATION = 6, 2
 """Channels of the branches beside the classes' logits."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the network. Weights fit one shape only, so it travels in their metadata.
+
+    ``tiles`` are the tile sides in pixels of each stage's own output: the kernels compute small tiles as fast as
+    large ones, and fewer pixels. They are part of what the network computes (features outside active tiles are
+    zero), so weights are tied to them too.
+
+    Raises:
+        ValueError: a field is not of positive whole numbers, has another length, or tiles do not suit
+            the upsampling; the message names it.
+    """
+
+    initial_width: int = 32
+    widths: tuple[int, ...] = (96, 192, 256, 384)
+    units: tuple[int, ...] = (3, 6, 6, 3)
+    top_width: int = 196
+    upsample_widths: tuple[int, ...] = (128, 96)
+    header_convolutions: int = 4
+    tiles: tuple[int, ...] = (2, 2, 2, 2, 1)
+
+    def __post_init__(self) -> None:
+        lengths = {"widths": 4, "units": 4, "upsample_widths": 2, "tiles": len(STRIDES)}
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            numbers = value if name in lengths else (value,)
+            # Weights files carry these values: a bound keeps a damaged one from asking for all memory.
+            right = isinstance(numbers, tuple) and all(type(n) is int and 1 <= n <= 4096 for n in numbers)
+            if not right or len(numbers) != lengths.get(name, 1):
+                raise ValueError(f"{name} is {value!r}; it must be {lengths.get(name, 1)} whole numbers in [1, 4096]")
+        if self.tiles[2] % 2 or self.tiles[3] % 2:
+            raise ValueError(f"tiles is {self.tiles}; those of conv-3 and conv-4 must be even, for upsampling by 2")
+
+    @property
+    def alignment(self) -> int:
+        """Cells of the grid after which the tiles of all stages begin anew together."""
+        return math.lcm(*(side * stride for side, stride in zip(self.tiles, STRIDES.values(), strict=True)))
+
+    def tile(self, stage: str) -> tuple[int, int]:
+        """Tile (rows, columns) of a stage, in pixels of its output."""
+        side = self.tiles[list(STRIDES).index(stage)]
+        return side, side
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sbnet_perception.detector.classes import ObjectClass
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
-from sbnet_perception.detector.network import Detector
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.resources import resource
 

@@ -21,7 +21,8 @@ from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid, real_frames
+from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid
 from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, Matches, average_precision, match
 from sbnet_perception.masks.config import EXPRESSIONS
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
-from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import SENSOR_HEIGHT
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
-from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.masks.road import RoadMap, RoadView
 
 FULL_REFLECTANCE = 255.0
@@ -71,57 +65,3 @@ def drive_frames(
     road = drive.road_map
     for index, frame in enumerate(drive.frames()):
         yield simulated_frame(frame, road, f"drive {seed} {sensor} frame {index}", classes)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """How a data set delivers its clouds: height of the origin, scale of intensity, labelled view."""
-
-    height: float
-    full_reflectance: float
-    half_view: float = math.pi
-
-
-# KITTI's labels cover the left colour camera: 1242 pixels wide, focal length 721.5 pixels.
-_SOURCES = {
-    "av2": _Source(SENSOR_HEIGHT["av2"], 255.0),
-    "nuscenes": _Source(SENSOR_HEIGHT["nuscenes"], 255.0),
-    "kitti": _Source(SENSOR_HEIGHT["kitti"], 1.0, math.atan(621.0 / 721.5)),
-}
-# Size of a cell in metres and corner of the road rasters in the files.
-_RASTER = (0.1, SE2(0.0, -20.0))
-
-
-def real_frames(folder: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
-    """The frames ``folder/frames/*.npz`` of Argoverse 2, KITTI and nuScenes.
-
-    Raises:
-        UserError: there are none, or a file is of an unknown data set.
-    """
-    files = sorted((folder / "frames").glob("*.npz"))
-    if not files:
-        raise UserError(f"no frames at {folder / 'frames'}; name a folder that has frames/*.npz")
-    for file in files:
-        dataset = file.stem.split("_")[0]
-        if dataset not in _SOURCES:
-            raise UserError(f"{file} is of none of the data sets {', '.join(_SOURCES)}; its name must start with one")
-        yield _real_frame(file, dataset, classes)
-
-
-def _real_frame(file: Path, data_set: str, classes: Sequence[ObjectClass]) -> LabelledFrame:
-    source = _SOURCES[data_set]
-    with np.load(file, allow_pickle=False) as data:
-        points, boxes, labels = (
-            data["points"].astype(np.float32),
-            data["boxes"].astype(np.float32),
-            data["labels"],
-        )
-        road = RoadMap(torch.from_numpy(data["road_mask"] > 0), *_RASTER) if "road_mask" in data else None
-    # Into the grid frame: the ground at z = 0, intensity from 0 to 1.
-    points[:, 2] += source.height
-    points[:, 3] /= source.full_reflectance
-    boxes[:, 2] += source.height
-    kept, numbers = numbered(labels, data_set, classes)
-    boxes = boxes[kept]
-    view = None if road is None else RoadView(road, SE2())
-    return LabelledFrame(file.stem, points, view, boxes, count_inside(points, boxes), numbers, source.half_view)

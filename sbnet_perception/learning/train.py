@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from sbnet_perception import __version__
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
-from sbnet_perception.detector.config import DetectorConfig, NetworkConfig
-from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, initialize
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.losses import detection_loss

@@ -33,9 +33,9 @@ from sbnet_perception.node.gate import Gate
 from sbnet_perception.node.inbox import Inbox
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
-from sbnet_perception.node.process import run
 from sbnet_perception.node.processor import Arrived, Processor, read
-from sbnet_perception.node.road import RoadLayer
+from sbnet_perception.node.road_layer import RoadLayer
+from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
 

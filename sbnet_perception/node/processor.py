@@ -19,7 +19,7 @@ from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.parameters import NodeConfig
-from sbnet_perception.node.road import RoadAnswer, RoadLayer
+from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.status import Dropped, FrameFacts, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
 

@@ -1,4 +1,4 @@
-#include "maps.h"
+#include "pixels.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
