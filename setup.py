@@ -98,7 +98,7 @@ def compile_source(command: list[str], source: Path, variant: str, scratch: Path
     Beside the object lie the list of what it was made from (.d) and a log: the command, then the compiler's warnings,
     which appear at every build until they are gone.
     """
-    target = scratch / (f"{source.name}.{variant}.o" if variant else f"{source.name}.o")
+    target = scratch / (f"{source.stem}.{variant}.o" if variant else f"{source.stem}.o")
     log, made_from = target.with_suffix(".log"), target.with_suffix(".d")
     if variant:
         command = [*command, *KERNELS, *VARIANTS[variant], f"-DSBNET_ISA={variant}"]

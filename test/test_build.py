@@ -91,7 +91,7 @@ def test_the_library_has_every_kernel_for_every_instruction_set(built):
     in_library = {name for _, name in symbols("--defined-only", built[1])}
     for variant in VARIANTS:
         for kernel in KERNELS:
-            own = symbols("--defined-only", OBJECTS / f"{kernel}.cpp.{variant}.o")
+            own = symbols("--defined-only", OBJECTS / f"{kernel}.{variant}.o")
             entries = {name for kind, name in own if kind.isupper()}
             assert entries and all(f"sbnet::{variant}::" in name for name in entries), "shared with other variants"
             assert entries <= in_library
