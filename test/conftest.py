@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 
+# Where ROS is not installed its tests do not run at all.
+pytest_plugins = ["node_fixtures"] if importlib.util.find_spec("rclpy") else []
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -315,46 +315,6 @@ class Robot:
             self._tell()
 
         self.node.create_subscription(kind, topic, callback, RELIABLE)
-
-
-def running_node(weights: Path, **parameters: object) -> Iterator[Robot]:
-    """For a fixture: a node that answers clouds; in the end it must leave in order.
-
-    The network is untrained: with a threshold of 0 each cloud gives boxes that depend on its points.
-    """
-    robot = Robot({"weights": weights, "score_threshold": 0.0, "tf_timeout": 2.0, "input_timeout": 60.0, **parameters})
-    try:
-        yield robot.ready()
-    finally:
-        code = robot.close()
-    assert code == 0, robot.log()
-    assert not robot.printed("Traceback"), robot.log()
-
-
-def undisturbed(process: Robot) -> Iterator[Robot]:
-    """For a fixture: the running node; whatever a test did to it, it answers a good cloud afterwards."""
-    del process.lines[:]
-    yield process
-    assert len(process.detect().detections) > 0
-    assert process.state() == "active"
-
-
-def with_parameters(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
-    """For a fixture: a function that restarts the node with other parameters; the usual ones come back."""
-    usual = {
-        "missing_intensity": "reject",
-        "mask__expression": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
-        "road_mask_timeout": 0.0,
-        "without_road_mask": "continue",
-        "weights": str(weights),
-        "grid_frame": "",
-        "ground_z": 0.0,
-        "input_timeout": 60.0,
-    }
-    robot.new_road_publisher()
-    yield lambda **changes: robot.reconfigure(**changes)
-    robot.new_road_publisher()
-    robot.reconfigure(**usual)
 
 
 def ns_of(msg: Any) -> int:

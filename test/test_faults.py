@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import array
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +19,17 @@ from ros_process import (
     Robot,
     cloud,
     ns_of,
-    running_node,
     same_answer,
     scene,
     shown,
-    tiny_weights,
     transform,
-    undisturbed,
     values,
-    with_parameters,
 )
 from sensor_msgs.msg import PointCloud2, PointField
 
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import load_network, save_weights
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def process(weights: Path) -> Iterator[Robot]:
-    yield from running_node(weights)
-
-
-@pytest.fixture
-def robot(process: Robot) -> Iterator[Robot]:
-    yield from undisturbed(process)
-
-
-@pytest.fixture
-def reconfigured(robot: Robot, weights: Path) -> Iterator[Any]:
-    yield from with_parameters(robot, weights)
 
 
 def rejected(robot: Robot, msg: PointCloud2, reason: str) -> None:

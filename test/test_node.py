@@ -22,7 +22,6 @@ from ros_process import (
     cloud,
     ns_of,
     road_grid,
-    running_node,
     scene,
     shown,
     tiny_weights,
@@ -44,14 +43,10 @@ from sbnet_perception.node.parameters import (
 from sbnet_perception.resources import resource
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def robot(weights: Path) -> Iterator[Robot]:
-    yield from running_node(weights)
+@pytest.fixture
+def robot(process: Robot) -> Robot:
+    """The running node, in whatever state a test left it."""
+    return process
 
 
 @pytest.fixture

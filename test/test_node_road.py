@@ -6,12 +6,9 @@ The numbers are those of the table of faults. One node process serves the whole 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_process import (
     SECOND,
@@ -19,36 +16,12 @@ from ros_process import (
     cloud,
     ns_of,
     road_grid,
-    running_node,
     same_answer,
     scene,
     shown,
-    tiny_weights,
     transform,
-    undisturbed,
     values,
-    with_parameters,
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def process(weights: Path) -> Iterator[Robot]:
-    yield from running_node(weights)
-
-
-@pytest.fixture
-def robot(process: Robot) -> Iterator[Robot]:
-    yield from undisturbed(process)
-
-
-@pytest.fixture
-def reconfigured(robot: Robot, weights: Path) -> Iterator[Any]:
-    yield from with_parameters(robot, weights)
 
 
 def figures(robot: Robot) -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbnet_perception.blocks import ConvUnit, ResidualUnit
@@ -86,11 +85,6 @@ def top_left(size: Pair, sparsity: float) -> Tensor:
     side = math.sqrt(1.0 - sparsity)
     mask[:, : round(size[0] * side), : round(size[1] * side)] = True
     return mask
-
-
-def road_like(size: Pair) -> Tensor:
-    """Bool [1, H, W]: the shipped road of conv-2, which leaves out 90 %, resampled to ``size``."""
-    return F.interpolate(_shipped("road_conv-2")[None].float(), size)[0] > 0
 
 
 def _shipped(name: str) -> Tensor:

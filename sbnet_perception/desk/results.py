@@ -76,11 +76,6 @@ class Results:
             for counts in (self.total, self._second):
                 counts.computed.append(fraction)
 
-    def pending(self, stamp_ns: int) -> bool:
-        """The cloud has had no result yet."""
-        with self._changed:
-            return stamp_ns in self._waiting
-
     def wait(self, stamp_ns: int, seconds: float) -> bool:
         """Waits for the result of a cloud; False when it has not come within `seconds`."""
         with self._changed:
