@@ -1,6 +1,5 @@
 #include "pixels.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
@@ -39,30 +38,19 @@ Tensor runs_of(const RowList& list, const Tensor& like) {
   return runs;
 }
 
-// The pixels of the tiles at `indices` int32 [B, 3] of maps of `size`, as `Pixels` holds them, windows included.
-std::vector<Tensor> tile_pixels(const Tensor& argument, std::vector<int64_t> tile, std::vector<int64_t> size) {
-  constexpr const char* op = "tile_pixels";
-  check_pair(op, "tile", tile, 1);
-  check(argument.dim() == 2 && argument.size(1) == 3 && argument.scalar_type() == ScalarType::Int, op,
-        ": indices must be int32 [B, 3], got ", describe(argument));
-  const Tensor indices = torch::stable::contiguous(argument);
-  const Extent map = checked_extent(op, size);
-  thread_local RowList active, beneath;
-  check(pixels_of_tiles(indices.const_data_ptr<int32_t>(), indices.size(0), map, tile[0], tile[1], active), op,
-        ": indices must be tiles (n, ty, tx) within ", map.images, " x ", divide_up(map.height, tile[0]), " x ",
-        divide_up(map.width, tile[1]), ", some lie outside the map");
-  pixels_beneath(active.rows(), map, map, 1, beneath);
-  const int64_t count = active.runs.empty() ? 0 : active.runs.back().number + active.runs.back().size();
-  Tensor positions = torch::stable::new_empty(indices, {count}, ScalarType::Long);
+}  // namespace
+
+std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& like) {
+  thread_local RowList windows;
+  pixels_beneath(pixels.rows(), map, map, 1, windows);
+  const int64_t count = pixels.runs.empty() ? 0 : pixels.runs.back().number + pixels.runs.back().size();
+  Tensor positions = torch::stable::new_empty(like, {count}, ScalarType::Long);
   int64_t* to = positions.mutable_data_ptr<int64_t>();
   for (int64_t row = 0; row < map.images * map.height; ++row)
-    for (const Run* run = active.rows().begin(row); run != active.rows().end(row); ++run)
+    for (const Run* run = pixels.rows().begin(row); run != pixels.rows().end(row); ++run)
       for (int64_t x = run->begin; x < run->end; ++x) *to++ = row * map.width + x;
-  return {starts_of(active, indices), runs_of(active, indices), positions, starts_of(beneath, indices),
-          runs_of(beneath, indices)};
+  return {starts_of(pixels, like), runs_of(pixels, like), positions, starts_of(windows, like), runs_of(windows, like)};
 }
-
-}  // namespace
 
 Extent checked_extent(const char* op, const std::vector<int64_t>& size) {
   check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
@@ -99,5 +87,3 @@ Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stor
 }
 
 }  // namespace sbnet
-
-STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) { m.impl("tile_pixels", TORCH_BOX(&sbnet::tile_pixels)); }

@@ -24,6 +24,9 @@ struct Pixels {
   Rows windows;  // no `start` if not known
 };
 
+// Pixels of `map` as lists, windows included.
+std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& like);
+
 // `size` as (N, H, W); raises an error unless positions within such maps fit 32 bits.
 Extent checked_extent(const char* op, const std::vector<int64_t>& size);
 

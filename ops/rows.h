@@ -21,10 +21,12 @@ struct RowList {
   Rows rows() const { return {start.data(), runs.data()}; }
 };
 
-// The pixels of the tiles at `indices` [count, 3] (n, ty, tx; any order, repeats allowed) of a map, numbered from 0 on.
-// Returns false if one of them lies outside the map.
-bool pixels_of_tiles(const int32_t* indices, int64_t count, Extent map, int64_t tile_height, int64_t tile_width,
-                     RowList& active);
+// First active tile, a byte that is not 0, from `x` on; `width` if there is none.
+int64_t next_active(const uint8_t* tiles, int64_t x, int64_t width);
+
+// The pixels of the active ones of `tiles`, a byte each, that partition `map`; numbered from 0 on.
+void pixels_of_tiles(const uint8_t* active, Extent tiles, Extent map, int64_t tile_height, int64_t tile_width,
+                     RowList& pixels);
 
 // The input pixels beneath the 3x3 windows (padding 1, the given stride) of the output pixels `active`.
 void pixels_beneath(const Rows& active, Extent output, Extent input, int64_t stride, RowList& needed);

@@ -1,4 +1,4 @@
-// tile_pyramid: the active tiles of several partitions of one mask, from one pass over it.
+// tile_pyramid: the active tiles of several partitions of one mask, from one pass over it, and their pixels.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "parallel.h"
+#include "pixels.h"
 
 namespace sbnet {
 namespace {
@@ -72,17 +73,6 @@ const Level* finer(const std::vector<Level>& before, const Level& level) {
   return best;
 }
 
-// First active tile from `x` on; `width` if there is none.
-int64_t next_active(const uint8_t* tiles, int64_t x, int64_t width) {
-  uint64_t eight;
-  for (; x + 8 <= width; x += 8) {
-    std::memcpy(&eight, tiles + x, sizeof eight);
-    if (eight) break;
-  }
-  while (x < width && !tiles[x]) ++x;
-  return x;
-}
-
 // The list of a level, rows (n, ty, tx) in raster order.
 Tensor indices_of(const char* op, const Level& level, const Tensor& like) {
   const int64_t count = std::accumulate(level.active.begin(), level.active.end(), int64_t{0});
@@ -102,24 +92,27 @@ Tensor indices_of(const char* op, const Level& level, const Tensor& like) {
   return indices;
 }
 
-// mask bool [N, H, W] -> int32 [B, 3] for each partition; sides holds the (y, x) of one after the other, in pixels.
-std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> sides) {
+// mask bool [N, H, W] and, of each partition, the sides (y, x) of its tiles in pixels of a feature map and the map's
+// stride on the mask -> for each the active tiles int32 [B, 3], then the lists of their pixels on the map.
+std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> sides, std::vector<int64_t> strides) {
   constexpr const char* op = "tile_pyramid";
   check(argument.dim() == 3 && argument.scalar_type() == ScalarType::Bool, op, ": mask must be bool [N, H, W], got ",
         describe(argument));
-  for (int64_t i = 0; i < 3; ++i)
-    check(argument.size(i) <= kHighest, op, ": mask must have at most ", kHighest, " images, rows and columns, got ",
-          describe(argument));
-  check(sides.size() % 2 == 0, op, ": sides must be pairs, got ", sides.size(), " integers");
-  for (const int64_t side : sides) check(side >= 1, op, ": sides must be positive, got ", side);
+  checked_extent(op, {argument.size(0), argument.size(1), argument.size(2)});
+  check(sides.size() == 2 * strides.size(), op, ": sides must be pairs, one for each of the strides, got ", sides.size(),
+        " integers and ", strides.size(), " strides");
+  for (const int64_t side : sides) check(side >= 1 && side <= kHighest, op, ": sides must be positive, got ", side);
+  for (const int64_t stride : strides) check(stride >= 1 && stride <= kHighest, op, ": strides must be positive, got ", stride);
   const Tensor mask = torch::stable::contiguous(argument);
   const Raster pixels{static_cast<const uint8_t*>(mask.const_data_ptr()), mask.size(0), mask.size(1), mask.size(2)};
 
   std::vector<Level> levels;
   std::vector<Tensor> lists;
-  for (size_t i = 0; i < sides.size(); i += 2) {
-    // no side need exceed the mask, nor leave 64 bits
-    const int64_t side[2] = {smaller(sides[i], larger(pixels.rows, 1)), smaller(sides[i + 1], larger(pixels.columns, 1))};
+  for (size_t i = 0; i < strides.size(); ++i) {
+    const Extent map{pixels.images, divide_up(pixels.rows, strides[i]), divide_up(pixels.columns, strides[i])};
+    // no side need exceed the map
+    const int64_t tile[2] = {smaller(sides[2 * i], larger(map.height, 1)), smaller(sides[2 * i + 1], larger(map.width, 1))};
+    const int64_t side[2] = {tile[0] * strides[i], tile[1] * strides[i]};
     Level level = allocate(op, "mask", {pixels.images, pixels.rows, pixels.columns},
                            [&] { return Level(pixels, side); });
     // tiles made of whole tiles of an earlier partition are active where one of those is
@@ -128,6 +121,9 @@ std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> si
     else
       pool(pixels, level.side_y, level.side_x, level);
     lists.push_back(indices_of(op, level, mask));
+    thread_local RowList active;
+    pixels_of_tiles(level.active.data(), {level.images, level.rows, level.columns}, map, tile[0], tile[1], active);
+    for (Tensor& list : lists_of(active, map, mask)) lists.push_back(list);
     levels.push_back(std::move(level));
   }
   return lists;

@@ -94,11 +94,12 @@ def recomputed(plain: Callable[..., Tensor]) -> tuple[Callable[..., Any], Callab
         ctx.save_for_backward(*(value for value in values if isinstance(value, Tensor)))
 
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        saved = iter(ctx.saved_tensors)
-        values = [next(saved) if other is None else other for other in ctx.others]
-        wanted = [value for value in values if isinstance(value, Tensor) and value.requires_grad]
         again = torch.is_grad_enabled()  # somebody will differentiate the gradient too
         with torch.enable_grad():
+            # Views, since a tensor may come twice, or be made from another of them.
+            saved = (tensor.view_as(tensor) for tensor in ctx.saved_tensors)
+            values = [next(saved) if other is None else other for other in ctx.others]
+            wanted = [value for value in values if isinstance(value, Tensor) and value.requires_grad]
             y = plain(*tree_unflatten(values, ctx.tree))
         gradients = torch.autograd.grad(y, wanted, gradient, allow_unused=True, create_graph=again)
         found = dict(zip(map(id, wanted), gradients, strict=True))

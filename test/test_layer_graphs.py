@@ -65,7 +65,7 @@ def test_a_network_exports_for_any_number_of_tiles_each_layer_one_node(on, is_pr
     exported = torch.export.export(network, (x, MASKS[0]))
     nodes = [str(node.target).split(".")[1] for node in exported.graph.nodes if str(node.target).startswith("sbnet.")]
     # On whole maps a stage is its units.
-    counts = {"conv": 2, "upsample": 1, "residual_units": 3 if on == "whole maps" else 2, "tile_pixels": 2}
+    counts = {"conv": 2, "upsample": 1, "residual_units": 3 if on == "whole maps" else 2, "tile_pyramid": 2}
     assert {name: nodes.count(name) for name in counts} == counts and "pack_weights" not in nodes
     if is_prepared:
         # Each convolution's packed weights are a constant of the graph.

@@ -211,9 +211,7 @@ def test_the_operations_are_registered_as_torch_demands(name, dtype):
     torch.library.opcheck(operation, arguments)
 
 
-def test_what_makes_their_lists_is_registered_as_torch_demands():
-    indices = torch.tensor([[0, 1, 1], [1, 0, 2]], dtype=torch.int32)
-    torch.library.opcheck(torch.ops.sbnet.tile_pixels.default, (indices, (2, 3), (2, 5, 8)))
+def test_what_packs_their_weights_is_registered_as_torch_demands():
     for dtype in DTYPES:
         weight = torch.ones(3, 5, 2, 2, dtype=torch.promote_types(dtype, torch.float32))
         torch.library.opcheck(torch.ops.sbnet.pack_weights.default, (weight, torch.empty(0, dtype=dtype)))

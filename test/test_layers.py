@@ -26,7 +26,6 @@ from sbnet_perception.blocks import (
     SparseBatchNorm2d,
     SparseMap,
     Stage,
-    Tiles,
     UpsampleUnit,
     VoxelConvUnit,
     prepare_branches,
@@ -341,13 +340,26 @@ def test_tiles_of_another_map_are_refused_instead_of_dropping_images_or_pixels(k
                 call(*maps, wrong)
 
 
-@every_layer
-@pytest.mark.parametrize("shift", [4, -1])
-def test_tiles_beside_the_map_are_refused(kind, shift):
-    layer, inputs, tiles = small(kind)
-    for indices, named in ((tiles.indices + shift, "outside"), (tiles.indices[:, :2], "indices must be")):
-        with pytest.raises(ValueError, match=named):
-            layer(*inputs, Tiles(indices, tiles.batch, tiles.size, tiles.tile))
+@pytest.mark.parametrize("make", [lambda: ConvUnit(4, 4), lambda: ResidualUnit(4, 4)])
+def test_a_layer_applied_twice_has_the_gradients_of_both_times(make):
+    layer = randomized(make(), torch.float64)
+    x = torch.randn(1, 4, 6, 6, dtype=torch.float64)
+    tiles = random_tiles((1, 6, 6), (2, 2), 1.0)
+    found = [
+        torch.autograd.grad(layer(layer(x, given), given).square().sum(), list(layer.parameters()))
+        for given in (None, tiles)
+    ]
+    for dense, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense)
+
+
+def test_a_prepared_layer_refuses_other_channels_and_dtypes_than_it_is_for():
+    tiles = random_tiles((1, 6, 6), (2, 2), 1.0)
+    run = randomized(ConvUnit(4, 4)).prepare(torch.float32)
+    # an odd number of channels and the even one above it are packed alike
+    for x in (torch.zeros(1, 3, 6, 6), torch.zeros(1, 4, 6, 6, dtype=torch.bfloat16)):
+        with pytest.raises(ValueError, match=r"x must have 4 channels of torch\.float32, as"):
+            run(SparseMap.from_dense(x, tiles), tiles)
 
 
 def test_normalizations_and_skips_of_another_dtype_are_refused_too():

@@ -139,6 +139,8 @@ def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
         expected = Tiles.from_mask(mask, tile, stride)
         assert torch.equal(found.indices, expected.indices)
         assert (found.batch, found.size, found.tile) == (expected.batch, expected.size, expected.tile)
+        for list_, plain in zip(found.pixels.lists, plain_tile_pyramid(mask, tile, [stride])[1:], strict=False):
+            _same(list_, plain)
 
 
 @settings(max_examples=200, deadline=None)
@@ -158,12 +160,14 @@ def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
 
 def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
     mask = torch.rand(2, 9, 13, generator=torch.Generator().manual_seed(0)) < 0.3
-    assert set(torch.library.opcheck(torch.ops.sbnet.tile_pyramid, (mask, [2, 2, 4, 6])).values()) == {"SUCCESS"}
+    checked = torch.library.opcheck(torch.ops.sbnet.tile_pyramid, (mask, [2, 2, 2, 3], [1, 2]))
+    assert set(checked.values()) == {"SUCCESS"}
     for form in (torch.ops.sbnet.tile_pyramid, plain_tile_pyramid):
         for arguments, reason in (
-            ((mask.float(), [2, 2]), "mask must be bool"),
-            ((mask, [2, 2, 2]), "sides must be pairs"),
-            ((mask, [2, 0]), "sides must be p"),
+            ((mask.float(), [2, 2], [1]), "mask must be bool"),
+            ((mask, [2, 2, 2], [1, 1]), "sides must be pairs"),
+            ((mask, [2, 0], [1]), "sides must be p"),
+            ((mask, [2, 2], [0]), "strides must be p"),
         ):
             with pytest.raises((RuntimeError, ValueError), match=reason):
                 form(*arguments)

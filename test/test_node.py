@@ -354,5 +354,6 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
         free = ("grid_frame", "weights", "device", "mask.expression")
         assert limited or type(spec.default) in (bool, tuple) or name in free, name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
+    assert SPECIFICATIONS["region"].check([-70, 70, -40, 40]) == (-70.0, 70.0, -40.0, 40.0)
     with pytest.raises(ValueError, match="tf_timeout"):
         NodeConfig(tf_timeout=-1.0)

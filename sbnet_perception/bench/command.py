@@ -66,11 +66,11 @@ def _add_pipeline_arguments(command: argparse.ArgumentParser) -> None:
 def _add_detector_arguments(command: argparse.ArgumentParser, frames: int) -> None:
     command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
     extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
-    region = "where to detect, metres (default %(default)s)"
+    region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
     command.add_argument("--region", nargs=4, type=float, metavar=extent, default=DetectorConfig.region, help=region)
     command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
     command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
-    command.add_argument("--weights", default="", help="weights file (default: the grid's own; seeded if none)")
+    command.add_argument("--weights", default="", help="weights file (default: the grid's own)")
 
 
 def _add_unit_arguments(command: argparse.ArgumentParser) -> None:

@@ -81,10 +81,7 @@ class Contest:
             return alternate(candidates, rounds, after_round=after_round)
 
     def _tiles(self, mask: Tensor) -> Tiles:
-        """The tiles of a mask, with all that a stage needs to know of their pixels."""
-        tiles = Tiles.from_mask(mask, self.case.tile)
-        _ = tiles.pixels
-        return tiles
+        return Tiles.from_mask(mask, self.case.tile)
 
     def per_layer(self, times: Mapping[str, Times], name: str) -> Samples:
         """Milliseconds of one layer, round by round; of a unit, inside a stage."""

@@ -64,7 +64,7 @@ Weights = TypeVar("Weights", ConvWeights, VoxelWeights, UpsampleWeights, UnitWei
 def packed(weights: Weights, dtype: torch.dtype, device: torch.device | str) -> Weights:
     """The weights on ``device`` as its kernels read them for maps of ``dtype``."""
     like = torch.empty(0, dtype=dtype, device=device)
-    moved = (tensor.detach().to(device) for tensor in weights)
+    moved = (tensor.detach().to(device, torch.promote_types(dtype, torch.float32)) for tensor in weights)
     return type(weights)(*(call(_PACK_WEIGHTS, t, like) if t.dim() == 4 else t.clone() for t in moved))
 
 

@@ -48,6 +48,14 @@ def _output(tiles: Tiles | None, size: Size) -> Pixels:
     return tiles.pixels
 
 
+def _taken(name: str, x: SparseMap, channels: int, dtype: torch.dtype) -> SparseMap:
+    """``x``; raises ValueError unless it is what a prepared layer is for."""
+    if x.values.shape[1] != channels or x.values.dtype is not dtype:
+        found = f"{x.values.dtype} {tuple(x.values.shape)}"
+        raise ValueError(f"{name} must have {channels} channels of {dtype}, as the layer was prepared for, got {found}")
+    return x
+
+
 def _strided(size: Size, stride: int) -> Size:
     return size[0], -(-size[1] // stride), -(-size[2] // stride)
 
@@ -132,8 +140,11 @@ class ConvUnit(nn.Module):
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
-        weights, kernel = packed(self.weights(), dtype, device), self.conv.kernel_size[0]
-        return lambda x, tiles: layer_ops.conv(x, _output(tiles, x.pixels.size), weights, kernel, relu=True)
+        weights, conv = packed(self.weights(), dtype, device), self.conv
+        channels, kernel = conv.in_channels, conv.kernel_size[0]
+        return lambda x, tiles: layer_ops.conv(
+            _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, kernel, relu=True
+        )
 
 
 class VoxelConvUnit(ConvUnit):
@@ -183,7 +194,6 @@ class PointwiseConv2d(nn.Conv2d):
         bias = _sums(self.bias)
         return ConvWeights(_sums(self.weight), torch.stack([torch.ones_like(bias), bias]))
 
-
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
         return prepare_branches([self], dtype, device)
@@ -195,8 +205,10 @@ def prepare_branches(
     """Several branches of one map as one layer, their channels one behind the other."""
     each = [branch.weights() for branch in branches]
     joined = ConvWeights(torch.cat([w.weight for w in each]), torch.cat([w.norm for w in each], 1))
-    weights = packed(joined, dtype, device)
-    return lambda x, tiles: layer_ops.conv(x, _output(tiles, x.pixels.size), weights, 1, relu=False)
+    weights, channels = packed(joined, dtype, device), branches[0].in_channels
+    return lambda x, tiles: layer_ops.conv(
+        _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, 1, relu=False
+    )
 
 
 class UpsampleUnit(nn.Module):
@@ -243,8 +255,11 @@ class UpsampleUnit(nn.Module):
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
-        weights = packed(self.weights(), dtype, device)
-        return lambda x, skip, tiles: layer_ops.upsample(x, skip, _output(tiles, skip.pixels.size), weights)
+        weights, channels = packed(self.weights(), dtype, device), (self.up.in_channels, self.lateral.in_channels)
+        return lambda x, skip, tiles: layer_ops.upsample(
+            _taken("x", x, channels[0], dtype), _taken("skip", skip, channels[1], dtype),
+            _output(tiles, skip.pixels.size), weights,
+        )  # fmt: skip
 
 
 class ResidualUnit(nn.Module):
@@ -380,11 +395,12 @@ def _beneath(output: Pixels, size: Size, stride: int) -> Tensor:
 
 def _prepare_units(units: list[ResidualUnit], dtype: torch.dtype, device: torch.device | str) -> Prepared:
     stride, channels, keeps_shape = units[0].stride, units[0].expand.out_channels, units[0].keeps_shape
+    inputs = units[0].reduce.in_channels
     weights = [tensor for unit in units for tensor in packed(unit.weights(), dtype, device)]
 
     def run(x: SparseMap, tiles: Tiles) -> SparseMap:
         output = _output(tiles, _strided(x.pixels.size, stride))
         _check_stored_on(x, output, keeps_shape)
-        return layer_ops.residual_units(x, output, stride, channels, weights)
+        return layer_ops.residual_units(_taken("x", x, inputs, dtype), output, stride, channels, weights)
 
     return run

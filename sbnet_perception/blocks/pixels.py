@@ -9,9 +9,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks.block_plain import Pair
-from sbnet_perception.operation import call, dynamic_size, register
-
 Size = tuple[int, int, int]
 
 ABSENT, OUTSIDE = 0, 1
@@ -58,16 +55,6 @@ class Pixels:
         rows = torch.arange(images * height + 1, device=flat.device)
         start = torch.searchsorted(row[number], rows)
         return Pixels(start.to(torch.int32), runs.to(torch.int32), flat, size)
-
-    @staticmethod
-    def of_tiles(indices: Tensor, tile: Pair, size: Size) -> Pixels:
-        """The pixels of tiles, int32 [B, 3] (n, ty, tx), that partition maps of ``size`` (N, H, W) from the top left.
-
-        Raises:
-            ValueError: a tile lies outside the maps.
-        """
-        start, runs, flat, *windows = call(_TILE_PIXELS, indices, tile, size)
-        return Pixels(start, runs, flat, size, tuple(windows))
 
     @staticmethod
     def all(size: Size, device: torch.device | str = "cpu") -> Pixels:
@@ -134,32 +121,3 @@ class Pixels:
     def __getstate__(self) -> dict[str, object]:
         """What is computed again stays out of a pickle or copy."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-def _plain_tile_pixels(indices: Tensor, tile: Pair, size: Size) -> list[Tensor]:
-    images, height, width = size
-    if min(tile) < 1:
-        raise ValueError(f"tile must be two positive numbers of pixels, got {tuple(tile)}")
-    rows, columns = -(-height // tile[0]), -(-width // tile[1])
-    n, ty, tx = indices.long().unbind(1)
-    outside = (n < 0) | (n >= images) | (ty < 0) | (ty >= rows) | (tx < 0) | (tx >= columns)
-    if bool(outside.any()):
-        raise ValueError(f"indices must be tiles (n, ty, tx) within {images} x {rows} x {columns}, some lie outside")
-    active = torch.zeros((images, rows, columns), dtype=torch.bool, device=indices.device)
-    active[n, ty, tx] = True
-    # Each pixel asks the tile that it lies in.
-    y = torch.div(torch.arange(height, device=indices.device), tile[0], rounding_mode="floor")
-    x = torch.div(torch.arange(width, device=indices.device), tile[1], rounding_mode="floor")
-    return Pixels.from_mask(active[:, y][:, :, x]).lists
-
-
-def _fake_tile_pixels(indices: Tensor, tile: Pair, size: Size) -> list[Tensor]:
-    start, positions = indices.new_empty((size[0] * size[1] + 1,)), indices.new_empty((dynamic_size(),)).long()
-    lists = [start, indices.new_empty((dynamic_size(), 3)), positions]
-    windows = [torch.empty_like(start), indices.new_empty((dynamic_size(), 3))]
-    return lists + windows if indices.device.type == "cpu" else lists
-
-
-_TILE_PIXELS = register(
-    "tile_pixels(Tensor indices, int[2] tile, int[3] size) -> Tensor[]", _plain_tile_pixels, _fake_tile_pixels
-)

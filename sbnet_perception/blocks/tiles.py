@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sbnet_perception.blocks import block_plain
-from sbnet_perception.blocks.block_plain import Pair
+from sbnet_perception.blocks.block_plain import Pair, reduce_mask
 from sbnet_perception.blocks.pixels import Pixels
-from sbnet_perception.operation import call, dynamic_size, register
+from sbnet_perception.operation import UNAVAILABLE, call, dynamic_size, register
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +22,14 @@ class Tiles:
         batch: number of images N.
         size: (H, W) of the feature map in pixels.
         tile: (th, tw) in pixels; tiles at the lower and right edge may be cut.
+        pixels: those of the active tiles.
     """
 
     indices: Tensor
     batch: int
     size: Pair
     tile: Pair
-    _pixels: Pixels = field(init=False, repr=False)
+    pixels: Pixels = field(repr=False)
 
     @staticmethod
     def from_mask(mask: Tensor, tile: Pair, stride: int = 1) -> Tiles:
@@ -61,18 +61,17 @@ class Tiles:
             raise ValueError(f"mask must be [H, W] or [N, H, W], got {tuple(mask.shape)}")
         if len(tiles) != len(strides):
             raise ValueError(f"tiles and strides must be as many, got {len(tiles)} and {len(strides)}")
-        for tile, stride in zip(tiles, strides, strict=True):
-            if len(tile) != 2 or min(tile) < 1:
-                raise ValueError(f"tile must be two positive numbers of pixels, got {tile!r}")
-            if stride < 1:
-                raise ValueError(f"stride must be positive, got {stride}")
         mask = mask[None] if mask.dim() == 2 else mask
-        batch, height, width = mask.shape
-        lists = call(_TILE_PYRAMID, mask, [n * s for tile, s in zip(tiles, strides, strict=True) for n in tile])
-        return [
-            Tiles(indices, batch, (-(-height // stride), -(-width // stride)), tile)
-            for indices, tile, stride in zip(lists, tiles, strides, strict=True)
-        ]
+        sides = [side for tile in tiles for side in tile]
+        lists = call(_TILE_PYRAMID, mask, sides, strides)
+        each = len(lists) // max(len(strides), 1)
+        found = []
+        for number, (tile, stride) in enumerate(zip(tiles, strides, strict=True)):
+            indices, start, runs, flat, *windows = lists[number * each : (number + 1) * each]
+            size = _size_on(mask, stride)
+            pixels = Pixels(start, runs, flat, (len(mask), *size), tuple(windows))
+            found.append(Tiles(indices, len(mask), size, tile, pixels))
+        return found
 
     @property
     def count(self) -> Pair:
@@ -88,42 +87,55 @@ class Tiles:
         """Bool [N, H, W]: the pixels of the active tiles."""
         return self.pixels.mask()
 
-    @property
-    def pixels(self) -> Pixels:
-        """The pixels of the active tiles."""
-        # No functools.cached_property: torch.compile does not trace its lock.
-        if not hasattr(self, "_pixels"):
-            object.__setattr__(self, "_pixels", Pixels.of_tiles(self.indices, self.tile, (self.batch, *self.size)))
-        return self._pixels
+
+def _size_on(mask: Tensor, stride: int) -> Pair:
+    """(H, W) of the feature map of a stride on ``mask`` [N, H, W]."""
+    return -(-mask.shape[1] // stride), -(-mask.shape[2] // stride)
 
 
-def plain_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
-    """The active tiles of several partitions of bool [N, H, W], by their sides (rows, columns) one after the other.
+def plain_tile_pyramid(mask: Tensor, sides: Sequence[int], strides: Sequence[int]) -> list[Tensor]:
+    """What `Tiles.pyramid` asks for, in PyTorch: bool [N, H, W], and of each feature map the sides (rows, columns) of
+    its tiles, one after the other, and its stride.
 
     Returns:
-        For each int32 [B, 3] rows (n, ty, tx) of the tiles with a True pixel, in raster order.
+        For each map int32 [B, 3] rows (n, ty, tx) of the active tiles, and the lists of their `Pixels`.
     """
-    _check_pyramid(mask, sides)
-    pairs = list(zip(sides[::2], sides[1::2], strict=True))
-    counts = [(-(-mask.shape[1] // rows), -(-mask.shape[2] // columns)) for rows, columns in pairs]
-    return [
-        block_plain.reduce_mask(mask, count, side, side, (0, 0), 0.5, False)
-        for count, side in zip(counts, pairs, strict=True)
-    ]
+    _check(mask, sides, strides)
+    lists = []
+    for tile, stride in zip(zip(sides[::2], sides[1::2], strict=True), strides, strict=True):
+        height, width = _size_on(mask, stride)
+        count, side = (-(-height // tile[0]), -(-width // tile[1])), (tile[0] * stride, tile[1] * stride)
+        indices = reduce_mask(mask, count, side, side, (0, 0), 0.5, False)
+        active = torch.zeros((len(mask), *count), dtype=torch.bool, device=mask.device)
+        active[indices.long().unbind(1)] = True
+        # Each pixel asks the tile that it lies in.
+        y = torch.div(torch.arange(height, device=mask.device), tile[0], rounding_mode="floor")
+        x = torch.div(torch.arange(width, device=mask.device), tile[1], rounding_mode="floor")
+        lists += [indices, *Pixels.from_mask(active[:, y][:, :, x]).lists]
+    return lists
 
 
-def _fake_tile_pyramid(mask: Tensor, sides: Sequence[int]) -> list[Tensor]:
-    _check_pyramid(mask, sides)
-    return [mask.new_empty((dynamic_size(), 3), dtype=torch.int32) for _ in sides[::2]]
+def _fake_tile_pyramid(mask: Tensor, sides: Sequence[int], strides: Sequence[int]) -> list[Tensor]:
+    _check(mask, sides, strides)
+    lists = []
+    for stride in strides:
+        start = mask.new_empty((mask.shape[0] * _size_on(mask, stride)[0] + 1,), dtype=torch.int32)
+        indices, runs, windows = (mask.new_empty((dynamic_size(), 3), dtype=torch.int32) for _ in range(3))
+        lists += [indices, start, runs, mask.new_empty((dynamic_size(),), dtype=torch.int64)]
+        lists += [torch.empty_like(start), windows] if mask.device.type == "cpu" and not UNAVAILABLE else []
+    return lists
 
 
-def _check_pyramid(mask: Tensor, sides: Sequence[int]) -> None:
+def _check(mask: Tensor, sides: Sequence[int], strides: Sequence[int]) -> None:
     if mask.dim() != 3 or mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
-    if len(sides) % 2 or not all(side >= 1 for side in sides):
-        raise ValueError(f"sides must be pairs of positive numbers, got {tuple(sides)}")
+    if len(sides) != 2 * len(strides):
+        raise ValueError(f"sides must be pairs, one for each of the strides, got {tuple(sides)} and {tuple(strides)}")
+    for name, values in (("sides", sides), ("strides", strides)):
+        if not all(1 <= value < 2**31 for value in values):
+            raise ValueError(f"{name} must be positive, got {tuple(values)}")
 
 
 _TILE_PYRAMID = register(
-    "tile_pyramid(Tensor mask, int[] sides) -> Tensor[]", plain_tile_pyramid, _fake_tile_pyramid
+    "tile_pyramid(Tensor mask, int[] sides, int[] strides) -> Tensor[]", plain_tile_pyramid, _fake_tile_pyramid
 )

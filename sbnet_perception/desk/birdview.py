@@ -129,7 +129,7 @@ def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
     low = y_min + 0.015 * (y_max - y_min)
     for distance in distances:
         # The label stands where its ring meets the lower edge; small rings have it straight below the origin.
-        x = math.sqrt(distance**2 - low**2) + 0.3 if distance > -low else 0.3
+        x = math.sqrt(distance**2 - low**2) + 0.3 if distance > abs(low) else 0.3
         _write(ax, x, max(low, -distance + 0.3), f"{distance} m", QUIET, 8.5 * scale)
     car = np.array([[2.2, 0.0], [1.2, 0.95], [-2.4, 0.95], [-2.4, -0.95], [1.2, -0.95]])
     ax.add_patch(Polygon(car, facecolor="#c3cfdb", edgecolor=BACKGROUND, zorder=6))

@@ -63,8 +63,6 @@ class Pipeline:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config).prepare(getattr(torch, config.dtype), self.device)
-        # The first frame takes memory that later ones use again.
-        self(np.zeros((0, 4), np.float32), None, torch.zeros(self.grid.shape, dtype=torch.bool))
 
     @torch.inference_mode()
     def __call__(

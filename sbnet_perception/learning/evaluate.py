@@ -186,7 +186,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
     extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
-    region = "where to detect, metres (default %(default)s)"
+    region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
     parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
     classes = "the classes of the weights, in their order (default vehicle)"
     parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)

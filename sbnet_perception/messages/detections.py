@@ -47,7 +47,7 @@ def detections_message(header: Any, detections: Detections, classes: tuple[str, 
 def detections_of(message: Any, classes: tuple[str, ...]) -> tuple[Detections, tuple[str, ...]]:
     """The boxes, scores and classes in a vision_msgs/Detection3DArray of rclpy or rosbags.
 
-    Each counts by its most likely hypothesis; one without any has a score of 1 and the class "".
+    Each counts by its most likely hypothesis; one without any has a score of 1 and the first class known.
 
     Args:
         classes: names known so far.
@@ -62,7 +62,7 @@ def detections_of(message: Any, classes: tuple[str, ...]) -> tuple[Detections, t
         yaw = math.remainder(2.0 * math.atan2(turn.z, turn.w), 2.0 * math.pi)
         boxes.append((centre.x, centre.y, centre.z, size.x, size.y, size.z, yaw))
         hypotheses = [(found.hypothesis.score, found.hypothesis.class_id) for found in item.results]
-        score, name = max(hypotheses, default=(1.0, ""))
+        score, name = max(hypotheses, default=(1.0, (*names, "")[0]))
         if name not in names:
             names.append(name)
         scores.append(score)

@@ -16,6 +16,7 @@ import torch
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.detector.network import OUTPUT_STRIDE
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.messages.cdr import CdrWriter
 
@@ -61,14 +62,14 @@ def computation_mask_message(header: Any, computed: npt.NDArray[np.bool_], grid:
 
     Args:
         header: stamp of the cloud and the frame of the grid.
-        computed: bool [h, w] at a whole stride of the grid, row 0 at y_min.
+        computed: bool [h, w] at stride 4 of the grid, row 0 at y_min.
         grid: the grid it lies on.
         ground_z: height of the raster in metres.
     """
     out = CdrWriter()
     out.header(header)
     height, width = computed.shape
-    resolution = grid.resolution * math.ceil(grid.width / width)
+    resolution = grid.resolution * OUTPUT_STRIDE
     out.numbers(_MAP, 4, header.stamp.sec, header.stamp.nanosec, resolution, width, height)
     out.numbers(_POSE, 8, grid.x_min, grid.y_min, ground_z, 0.0, 0.0, 0.0, 1.0)
     out.data((computed.view(np.int8) * np.int8(COMPUTED)).tobytes())

@@ -120,7 +120,7 @@ class Specification:
             item = type(self.default[0])
             if isinstance(value, str) or not hasattr(value, "__iter__"):
                 raise self._error(value, f"a list is needed, each item {WORDS[item]}")
-            value = tuple(value)
+            value = tuple(float(one) if item is float and type(one) is int else one for one in value)
             if not value or any(type(one) is not item for one in value):
                 raise self._error(list(value), f"at least one item is needed, each {WORDS[item]}")
         elif type(value) is not kind:
