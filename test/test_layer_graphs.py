@@ -1,10 +1,10 @@
-"""Networks of layers under torch.compile and torch.export: one graph, whatever the mask."""
+"""Prepared layers, and networks under torch.compile and torch.export: one graph, whatever the mask."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from layer_helpers import prepared, random_mask, randomized
+from layer_helpers import prepared, random_mask, random_tiles, randomized
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit, SparseMap, Stage, Tiles, UpsampleUnit
@@ -72,3 +72,12 @@ def test_a_network_exports_for_any_number_of_tiles_each_layer_one_node(on, is_pr
         assert sum(tensor.dtype == torch.uint8 for tensor in exported.constants.values()) == 14
     for mask in MASKS:
         torch.testing.assert_close(exported.module()(x, mask), network(x, mask))
+
+
+def test_a_prepared_layer_refuses_other_channels_and_dtypes_than_it_is_for():
+    tiles = random_tiles((1, 6, 6), (2, 2), 1.0)
+    run = randomized(ConvUnit(4, 4)).prepare(torch.float32)
+    # an odd number of channels and the even one above it are packed alike
+    for x in (torch.zeros(1, 3, 6, 6), torch.zeros(1, 4, 6, 6, dtype=torch.bfloat16)):
+        with pytest.raises(ValueError, match=r"x must have 4 channels of torch\.float32, as the layer was prepared"):
+            run(SparseMap.from_dense(x, tiles), tiles)

@@ -353,15 +353,6 @@ def test_a_layer_applied_twice_has_the_gradients_of_both_times(make):
         torch.testing.assert_close(sparse, dense)
 
 
-def test_a_prepared_layer_refuses_other_channels_and_dtypes_than_it_is_for():
-    tiles = random_tiles((1, 6, 6), (2, 2), 1.0)
-    run = randomized(ConvUnit(4, 4)).prepare(torch.float32)
-    # an odd number of channels and the even one above it are packed alike
-    for x in (torch.zeros(1, 3, 6, 6), torch.zeros(1, 4, 6, 6, dtype=torch.bfloat16)):
-        with pytest.raises(ValueError, match=r"x must have 4 channels of torch\.float32, as"):
-            run(SparseMap.from_dense(x, tiles), tiles)
-
-
 def test_normalizations_and_skips_of_another_dtype_are_refused_too():
     (unit, (x,), tiles), (up, (half, skip), _) = small("unit"), small("upsampling")
     unit.norm2.bfloat16()

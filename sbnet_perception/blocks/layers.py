@@ -119,13 +119,11 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """[N, C_in, H, W] -> [N, C_out, H, W]."""
-        y: Map = _forward(self, x, tiles, self.conv.in_channels)
-        return y
+        return _forward(self, x, tiles, self.conv.in_channels)
 
     def dense(self, x: Tensor) -> Tensor:
         """All of the map."""
-        y: Tensor = self.norm(self.conv(x)).relu_()
-        return y
+        return self.norm(self.conv(x)).relu_()
 
     def sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
         """The pixels ``output``."""
@@ -140,11 +138,8 @@ class ConvUnit(nn.Module):
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
-        weights, conv = packed(self.weights(), dtype, device), self.conv
-        channels, kernel = conv.in_channels, conv.kernel_size[0]
-        return lambda x, tiles: layer_ops.conv(
-            _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, kernel, relu=True
-        )
+        weights = packed(self.weights(), dtype, device)
+        return _prepared_conv(weights, self.conv.in_channels, dtype, self.conv.kernel_size[0], relu=True)
 
 
 class VoxelConvUnit(ConvUnit):
@@ -177,11 +172,9 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:  # type: ignore[override]
         """[N, C_in, H, W] -> [N, C_out, H, W]; 0 on inactive tiles."""
-        y: Map = _forward(self, x, tiles, self.in_channels)
-        return y
+        return _forward(self, x, tiles, self.in_channels)
 
     def dense(self, x: Tensor) -> Tensor:
-        """All of the map."""
         return super().forward(x)
 
     def sparse(self, x: SparseMap, output: Pixels) -> SparseMap:
@@ -205,9 +198,12 @@ def prepare_branches(
     """Several branches of one map as one layer, their channels one behind the other."""
     each = [branch.weights() for branch in branches]
     joined = ConvWeights(torch.cat([w.weight for w in each]), torch.cat([w.norm for w in each], 1))
-    weights, channels = packed(joined, dtype, device), branches[0].in_channels
+    return _prepared_conv(packed(joined, dtype, device), branches[0].in_channels, dtype, 1, relu=False)
+
+
+def _prepared_conv(weights: ConvWeights, channels: int, dtype: torch.dtype, kernel: int, relu: bool) -> Prepared:
     return lambda x, tiles: layer_ops.conv(
-        _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, 1, relu=False
+        _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, kernel, relu
     )
 
 
@@ -233,8 +229,7 @@ class UpsampleUnit(nn.Module):
             raise TypeError("x and skip must both be SparseMap, or both tensors")
         if tiles is None:
             up = self.up(x)[:, :, : skip.shape[2], : skip.shape[3]]
-            y: Tensor = self.norm(up + self.lateral(skip)).relu()
-            return y
+            return self.norm(up + self.lateral(skip)).relu()
         return self._sparse(_whole(x), _whole(skip), tiles).dense()
 
     def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles | None) -> SparseMap:
@@ -342,13 +337,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Map, tiles: Tiles | None = None) -> Map:
         """As the units one by one; of stored pixels in one operation."""
-        units: Any = self.units
-        return _residual_units(list(units), x, tiles)
+        return _residual_units(list(self.units), x, tiles)  # type: ignore[arg-type]
 
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for maps of ``dtype`` on ``device``, as it is now."""
-        units: Any = self.units
-        return _prepare_units(list(units), dtype, device)
+        return _prepare_units(list(self.units), dtype, device)  # type: ignore[arg-type]
 
 
 def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> Map:

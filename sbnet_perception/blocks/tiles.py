@@ -1,4 +1,4 @@
-"""Tiles: which parts of a feature map are computed."""
+"""Tiles: which parts of a feature map are computed. The sizes of the detector's tiles are `NetworkConfig.tiles`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ class Tiles:
             raise ValueError(f"mask must be [H, W] or [N, H, W], got {tuple(mask.shape)}")
         if len(tiles) != len(strides):
             raise ValueError(f"tiles and strides must be as many, got {len(tiles)} and {len(strides)}")
+        for tile, stride in zip(tiles, strides, strict=True):
+            if len(tile) != 2 or min(tile) < 1:
+                raise ValueError(f"tile must be two positive numbers of pixels, got {tile!r}")
+            if stride < 1:
+                raise ValueError(f"stride must be positive, got {stride}")
         mask = mask[None] if mask.dim() == 2 else mask
         sides = [side for tile in tiles for side in tile]
         lists = call(_TILE_PYRAMID, mask, sides, strides)

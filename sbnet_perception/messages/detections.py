@@ -62,7 +62,7 @@ def detections_of(message: Any, classes: tuple[str, ...]) -> tuple[Detections, t
         yaw = math.remainder(2.0 * math.atan2(turn.z, turn.w), 2.0 * math.pi)
         boxes.append((centre.x, centre.y, centre.z, size.x, size.y, size.z, yaw))
         hypotheses = [(found.hypothesis.score, found.hypothesis.class_id) for found in item.results]
-        score, name = max(hypotheses, default=(1.0, (*names, "")[0]))
+        score, name = max(hypotheses, default=(1.0, (*classes, "")[0]))
         if name not in names:
             names.append(name)
         scores.append(score)
