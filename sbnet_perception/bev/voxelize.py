@@ -44,14 +44,9 @@ def voxels(points: Tensor, grid: Grid) -> Voxels:
 
 
 def plain_voxels(
-    points: Tensor,
-    bounds: Sequence[float],
-    resolution: float,
-    size: Sequence[int],
-    z_min: float,
-    bin_height: float,
+    points: Tensor, bounds: Sequence[float], resolution: float, size: Sequence[int], z_min: float, bin_height: float,
     bins: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The operation of `voxels` in PyTorch.
 
     Returns:
@@ -78,14 +73,9 @@ def plain_voxels(
 
 
 def _check(
-    points: Tensor,
-    bounds: Sequence[float],
-    resolution: float,
-    size: Sequence[int],
-    z_min: float,
-    bin_height: float,
+    points: Tensor, bounds: Sequence[float], resolution: float, size: Sequence[int], z_min: float, bin_height: float,
     bins: int,
-) -> None:
+) -> None:  # fmt: skip
     if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
         raise ValueError(f"voxelize: points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
     if len(bounds) != 4 or not all(map(math.isfinite, bounds)):

@@ -73,7 +73,6 @@ def draw_frame(
     names: Sequence[str] = (VEHICLE.name,),
     *,
     title: str = "",
-    legend: bool = True,
     point_size: float = 1.8,
     scale: float = 1.0,
 ) -> None:
@@ -89,7 +88,6 @@ def draw_frame(
         truth: boxes [K, 7], drawn as thin dashed outlines.
         names: of the classes, by number; each has its colour.
         title: a line above the picture.
-        legend: say below the picture what the colours mean.
         point_size: area of a point's dot, in typographic points squared.
         scale: of texts and lines, for small pictures.
     """
@@ -104,8 +102,7 @@ def draw_frame(
     _draw_detections(ax, detections, names, grid, scale)
     if title:
         ax.set_title(title, color=TEXT, fontsize=12 * scale, loc="left", pad=7 * scale)
-    if legend:
-        _draw_legend(ax, names, truth is not None, scale)
+    _draw_legend(ax, names, truth is not None, scale)
 
 
 def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
