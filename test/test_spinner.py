@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
 import threading
 from collections.abc import Iterator
@@ -46,10 +47,14 @@ def test_publishers_and_subscriptions_come_and_go_through_call_without_ending_th
     assert spinner.failure is None
 
 
-def test_what_a_call_raises_is_the_callers_and_the_thread_goes_on(node: Node) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, TimeoutError, concurrent.futures.TimeoutError])
+def test_what_a_call_raises_is_the_callers_and_the_thread_goes_on(node: Node, error: type[Exception]) -> None:
+    def fail() -> None:
+        raise error("its own")
+
     spinner = Spinner(node)
-    with pytest.raises(ZeroDivisionError):
-        spinner.call(lambda: 1 / 0)
+    with pytest.raises(error, match="its own"):
+        spinner.call(fail)
     assert spinner.call(lambda: 7) == 7
     spinner.stop()
 

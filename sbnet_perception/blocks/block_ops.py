@@ -100,7 +100,6 @@ def sparse_scatter(
     return call(_SPARSE_SCATTER, blocks, indices, base, block_size, block_stride, block_offset, block_dilation, add)
 
 
-
 # --- shapes of the results, and gradients
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -54,10 +53,10 @@ class Spinner:
                 done.set_exception(error)
 
         self._executor.create_task(task)
-        while True:
-            with contextlib.suppress(concurrent.futures.TimeoutError):
-                return done.result(timeout=0.1)
+        # Wait apart from result(): a TimeoutError of the function itself must reach the caller.
+        while not concurrent.futures.wait([done], timeout=0.1).done:
             self.check()
+        return done.result()
 
     def check(self) -> None:
         """Raises RuntimeError where the thread has ended; `failure` is its cause."""
