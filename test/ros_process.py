@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def transform(
     move.x, move.y, move.z = x, y, z
     turn.z, turn.w = np.sin(yaw / 2), np.cos(yaw / 2)
     return msg
+
+
+@contextlib.contextmanager
+def own_domain() -> Iterator[rclpy.Context]:
+    """A context of a DDS domain that nobody else is in."""
+    with Session() as session, session.applied():
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=session.domain_id)
+        yield context
+        rclpy.shutdown(context=context)
 
 
 class Robot:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from ros_process import own_domain
 
-from sbnet_perception.desk.session import Session
 from sbnet_perception.node.diagnostics import NEWER, Diagnostics
 from sbnet_perception.node.status import FrameFacts, Status
 
@@ -29,13 +29,10 @@ FACTS = FrameFacts(
 
 @pytest.fixture
 def diagnostics() -> Iterator[Diagnostics]:
-    with Session() as session, session.applied():
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=session.domain_id)
+    with own_domain() as context:
         node = rclpy.create_node("sbnet", context=context)
         yield Diagnostics(node, Status())
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def process(diagnostics: Diagnostics, count: int) -> None:

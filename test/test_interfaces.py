@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import rclpy
 from rclpy.serialization import deserialize_message, serialize_message
+from ros_process import own_domain
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from sbnet_perception.bags.types import typestore
-from sbnet_perception.desk.session import Session
 from sbnet_perception.resources import resource
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,13 +38,10 @@ def generate():
 @pytest.fixture
 def node():
     """A node of its own DDS domain."""
-    with Session() as session, session.applied():
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=session.domain_id)
+    with own_domain() as context:
         node = rclpy.create_node("interfaces", context=context)
         yield node
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def detections() -> Detection3DArray:

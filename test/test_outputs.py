@@ -8,18 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import rclpy
 import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
-from ros_process import PATIENCE_S
+from ros_process import PATIENCE_S, own_domain
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.desk.session import Session
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.node import outputs
 from sbnet_perception.node.outputs import Outputs
@@ -34,13 +32,10 @@ TOPICS = {
 
 @pytest.fixture
 def node() -> Iterator[LifecycleNode]:
-    with Session() as session, session.applied():
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=session.domain_id)
+    with own_domain() as context:
         node = LifecycleNode("sbnet", context=context)
         yield node
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def test_25_a_message_is_built_only_while_somebody_reads_its_topic(

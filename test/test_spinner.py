@@ -11,22 +11,18 @@ import pytest
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from ros_process import PATIENCE_S
+from ros_process import PATIENCE_S, own_domain
 from std_msgs.msg import Header
 
-from sbnet_perception.desk.session import Session
 from sbnet_perception.node.spinner import Spinner
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    with Session() as session, session.applied():
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=session.domain_id)
+    with own_domain() as context:
         node = rclpy.create_node("spun", context=context)
         yield node
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def test_publishers_and_subscriptions_come_and_go_through_call_without_ending_the_thread(node: Node) -> None:
