@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypedDict
 
 from rich.table import Table
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.learning.evaluate import SimulatedResult
 from sbnet_perception.learning.metrics import SEEN_POINTS
+from sbnet_perception.learning.kitti_metric import RECALLS
 from sbnet_perception.learning.real import LEAST_POINTS, RECALL, Part
+
+
+class KittiFigures(TypedDict):
+    """Frames, cars asked for by difficulty, and AP by kind and difficulty under both rules."""
+
+    frames: int
+    cars: dict[str, int]
+    official: dict[str, dict[str, float]]
+    all_vehicles: dict[str, dict[str, float]]
 
 
 def simulated_table(results: Sequence[SimulatedResult], config: DetectorConfig, kind: str) -> Table:
@@ -51,6 +62,20 @@ def parts_table(measured: Sequence[Part], name: str, threshold: float) -> Table:
         averages = (shown(one, ".3f") for one in (f.ap50, f.ap70, f.recall))
         false = shown(f.false_positives, ".2f")
         table.add_row(label, str(f.frames), str(f.objects), *averages, false, at_recall, shown(f.turned, ".1%"))
+    return table
+
+
+def kitti_table(figures: KittiFigures) -> Table:
+    """KITTI's metric, by its rules and where trucks and DontCare regions are not held against a detector."""
+    table = Table(title=f"KITTI's metric, cars, IoU 0.7, AP R{RECALLS}; {figures['frames']} frames")
+    for column in ("", *(f"{level}: {number} cars" for level, number in figures["cars"].items())):
+        table.add_column(column)
+    for rules, name in (("official", ""), ("all_vehicles", ", trucks and DontCare regions left out")):
+        for kind, title in (("bev", "bird's-eye view"), ("3d", "3D")):
+            table.add_row(title + name, *(shown(value, ".1f") for value in figures[rules][kind].values()))
+    most = {level: 100 * min(RECALLS, number - 1) / RECALLS for level, number in figures["cars"].items() if number}
+    if any(value < 100 for value in most.values()):
+        table.add_row("most that so few cars allow", *(f"{value:.1f}" for value in most.values()))
     return table
 
 
