@@ -78,13 +78,14 @@ def _about(miss: Miss) -> str:
 
 
 def _sheet(tiles: Sequence[_Tile], threshold: float, path: Path) -> None:
-    figure = Figure(figsize=(4.0 * COLUMNS, 5.2 * ROWS), facecolor=BACKGROUND, layout="constrained")
+    figure = Figure(figsize=(4.0 * COLUMNS, 5.2 * ROWS), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     figure.suptitle(
         "yellow: detected (thin: below the threshold)   green: labelled vehicle   pink: other labelled object   "
         f"colour: {HEIGHT_RANGE[0]:.0f} to {HEIGHT_RANGE[1]:.0f} m above the ground",
-        color=TEXT, fontsize=11,
+        color=TEXT, fontsize=11, y=0.99,
     )  # fmt: skip
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.95, wspace=0.04, hspace=0.12)
     panels = figure.subplots(2 * ROWS, COLUMNS, height_ratios=[4, 1.2] * ROWS, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
