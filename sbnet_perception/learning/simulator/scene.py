@@ -60,6 +60,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
     x, y = boxes[:, 0], boxes[:, 1]
     tracks = np.flatnonzero((x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)).astype(np.int64)
+    boxes[:, :3] = sensor.reported(boxes[:, :3])
     boxes, labels = boxes[tracks], np.array([world.vehicles[track].shape.kind for track in tracks], np.str_)
     frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), labels, pose)
     near = shapely.transform(base.buffer(10.0, join_style="mitre"), pose.apply)
@@ -126,4 +127,6 @@ def _scan_within(
     points = scan([scene], sensor, (*rays, beams[inside]), rng, reach[inside])
     points[:, :2] = pose.inverse().apply(points[:, :2])
     points[:, 2] -= ground
-    return points
+    points[:, :3] = sensor.reported(points[:, :3])
+    x, y = points[:, 0], points[:, 1]
+    return points[(x > bounds[0]) & (x < bounds[1]) & (y > bounds[2]) & (y < bounds[3])]
