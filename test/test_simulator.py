@@ -249,7 +249,7 @@ def test_random_sensors_range_from_sparse_to_dense_and_from_all_around_to_forwar
     heights = np.array([sensor.mount[2] for sensor in sensors])
     tilts = np.abs([sensor.tilt for sensor in sensors])
     assert (beams <= 33).mean() > 0.15 and (beams > 100).mean() > 0.05 and beams.max() <= 128
-    assert steps.min() > 0.09 and (beams / steps).max() < 415
+    assert steps.min() > 0.06 and (beams / steps).max() < 600
     assert 0.03 < np.mean([sensor.field_of_view != (-180.0, 180.0) for sensor in sensors]) < 0.15
     assert (np.quantile(heights, (0.1, 0.9)) > (1.4, 2.0)).all() and heights.max() < 3.0 and 1.5 < tilts.max() <= 2.0
     assert all(len(sensor.offsets) == len(sensor.elevations) for sensor in sensors)

@@ -136,8 +136,8 @@ HDL64 = replace(
         "hdl64",
         np.concatenate([2.0 - np.arange(32) / 3.0, np.linspace(-8.83, -24.8, 32)]),
         (0.0, 0.0, 1.73),
-        azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=1.5e-6, gain=0.8, gamma=0.3,
-        beam_spread=0.15, floor=30.0, beam_bias=0.01, mixing=0.2,
+        azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=1.5e-6, gain=0.78, gamma=0.3,
+        beam_spread=0.15, floor=40.0, beam_bias=0.01, mixing=0.2,
     ),
     offsets=np.repeat(np.array((0.20, 0.12), np.float32), 32),
 )  # fmt: skip
@@ -229,7 +229,8 @@ def _with_faults(sensor: SensorModel, rng: np.random.Generator) -> SensorModel:
     alive = np.ones(len(elevations), bool)
     if rng.random() < 0.2:
         alive[rng.integers(len(alive), size=rng.integers(1, 4))] = False
-    sectors = [(c - w / 2, c + w / 2) for c, w in zip(rng.uniform(-180, 180, 3), rng.uniform(1, 15, 3), strict=True)]
+    starts, widths = rng.uniform(-180, 180, 3).tolist(), rng.uniform(1, 15, 3).tolist()
+    sectors = [(start, start + width) for start, width in zip(starts, widths, strict=True)]
     return replace(
         sensor,
         elevations=elevations[alive],
@@ -265,11 +266,11 @@ def randomised_sensor(rng: np.random.Generator) -> SensorModel:
     gain = float(np.exp(rng.uniform(np.log(0.15), np.log(1.0))))
     sensor = replace(
         sensor,
-        azimuth_step=sensor.azimuth_step * rng.choice((1.0, 1.0, 1.0, 2.0)) * rng.uniform(0.97, 1.03),
+        azimuth_step=float(sensor.azimuth_step * rng.choice((0.7, 1.0, 1.0, 1.0, 1.0, 2.0)) * rng.uniform(0.97, 1.03)),
         threshold=float(np.exp(rng.uniform(np.log(5e-7), np.log(2e-5)))),
         gain=gain,
         gamma=rng.uniform(0.3, 1.3),
-        floor=255 * gain * 0.16 * rng.random() ** 2 * float(rng.choice((0, 1))),
+        floor=255 * gain * 0.2 * rng.random() ** 2 * float(rng.choice((0, 1))),
         falloff=rng.normal(0, 0.25),
         beam_spread=rng.uniform(0.0, 0.4),
         loss=float(rng.uniform(0.0, 0.2) ** 1.5),
