@@ -156,6 +156,12 @@ SHARES = {
 }
 
 
+_NAMES = tuple(SHARES)
+_SHARES = np.array(list(SHARES.values()))
+# Cumulated shares: of all vehicles, and with `only_cars` of all but trucks and buses.
+_BOUNDS = (np.cumsum(_SHARES), np.cumsum(_SHARES[:-2]))
+
+
 def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
     """The closed body: a ring of eight points per station, quadrilaterals between rings and fans at both
     ends."""
@@ -252,10 +258,8 @@ class Shape:
 
 def random_shape(rng: np.random.Generator, only_cars: bool = False) -> Shape:
     """A shape by its share in traffic, with a few per cent of its own in every dimension."""
-    names = list(SHARES)
-    shares = np.array(list(SHARES.values()))
-    if only_cars:
-        shares[-2:] = 0.0
-    kind, variant = str(rng.choice(names, p=shares / shares.sum())), int(rng.integers(VARIANTS))
+    bounds = _BOUNDS[only_cars]
+    kind = _NAMES[min(int(np.searchsorted(bounds, rng.random() * bounds[-1], "right")), len(bounds) - 1)]
+    variant = int(rng.integers(VARIANTS))
     size = template(kind, variant)[1] * rng.uniform(0.96, 1.04, 3)
     return Shape(kind, variant, (float(size[0]), float(size[1]), float(size[2])))
