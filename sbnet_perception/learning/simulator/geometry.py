@@ -73,23 +73,19 @@ def corners(boxes: np.ndarray) -> np.ndarray:
 def overlaps(box: np.ndarray, others: np.ndarray, margin: float = 0.0) -> np.ndarray:
     """Whether the rectangle of `box` [7] comes within about `margin` m of each of `others` [M, 7]
     (separating axes)."""
-    near = (
-        np.hypot(*(others[:, :2] - box[:2]).T)
-        < (np.hypot(box[3], box[4]) + np.hypot(others[:, 3], others[:, 4])) / 2 + margin
-    )
-    result = np.zeros(len(others), bool)
-    if not near.any():
-        return result
-    grown = box.astype(np.float64)
-    grown[3:5] += 2 * margin
-    mine, theirs = corners(grown[None])[0], corners(others[near].astype(np.float64))
-    apart = np.zeros(len(theirs), bool)
-    for yaw in (np.full(len(theirs), box[6]), others[near, 6]):
-        for turn in (0.0, np.pi / 2):
-            axis = np.stack([np.cos(yaw + turn), np.sin(yaw + turn)], 1)
-            a, b = mine @ axis.T, np.einsum("mij,mj->mi", theirs, axis)
-            apart |= (a.max(0) < b.min(1)) | (b.max(1) < a.min(0))
-    result[near] = ~apart
+    dx, dy = others[:, 0] - box[0], others[:, 1] - box[1]
+    length, width = box[3] + 2 * margin, box[4] + 2 * margin
+    turn = others[:, 6] - box[6]
+    c, s = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    result = np.ones(len(others), bool)
+    # Along every side's direction: the distance of the middles against half of what both rectangles cover.
+    for yaw, along, across in (
+        (box[6], length + c * others[:, 3] + s * others[:, 4], width + s * others[:, 3] + c * others[:, 4]),
+        (others[:, 6], others[:, 3] + c * length + s * width, others[:, 4] + s * length + c * width),
+    ):
+        ahead, left = np.cos(yaw), np.sin(yaw)
+        result &= 2 * np.abs(dx * ahead + dy * left) <= along
+        result &= 2 * np.abs(dy * ahead - dx * left) <= across
     return result
 
 
