@@ -32,6 +32,7 @@ class Material(IntEnum):
     PLATE = 14
     INTERIOR = 15
     MESH_FENCE = 16
+    CLIPPED_FOLIAGE = 17
 
 
 class Surface(NamedTuple):
@@ -60,6 +61,7 @@ SURFACES: dict[Material, Surface] = {
     Material.SIGN: Surface(3.0, 0.4, 0.5),
     Material.WOOD: Surface(0.25, 0.3, 0.7, 0.01),
     Material.DENSE_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.22),
+    Material.CLIPPED_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.09),
     Material.LOOSE_FOLIAGE: Surface(0.3, 0.3, 0.3, 0.0, 0.0, 1.1),
     Material.CLOTHES: Surface(0.25, 0.7, 0.7, 0.01),
     Material.PAINT: Surface(1.0, 0.0, 1.6, speckle=0.7),

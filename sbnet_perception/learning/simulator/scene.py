@@ -14,8 +14,8 @@ from .roads import Lane, road_network
 from .roadside import furnish
 from .sensors import SensorModel, randomised_sensor
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
+from .vehicles import ARTICULATED, articulated, random_shape, template
 from .vehicles import VARIANTS as TEMPLATES
-from .vehicles import random_shape, template
 from .world import World
 
 MARGIN = 1.0  # what is seen this far beyond the region belongs to the scene [m]
@@ -92,11 +92,14 @@ def _traffic(world: World, density: float) -> None:
     for lane in world.network.lanes:
         s = rng.uniform(0, 20)
         while s < lane.path.length:
-            shape = random_shape(rng)
-            s += shape.size[0] / 2
-            x, y, yaw = lane.path.pose(s)
-            world.park(shape, x, y, yaw + rng.normal(0, 0.04), clearance=0.5)
-            s += shape.size[0] / 2 + 1.5 + rng.exponential(14.0 / density)
+            train = articulated(rng)[::-1] if rng.random() < ARTICULATED else (random_shape(rng),)
+            turn = rng.normal(0, 0.04)
+            for number, shape in enumerate(train):
+                s += shape.size[0] / 2
+                x, y, yaw = lane.path.pose(s)
+                world.park(shape, x, y, yaw + turn / len(train), clearance=0.1 if number else 0.5)
+                s += shape.size[0] / 2 + 0.3
+            s += 1.2 + rng.exponential(14.0 / density)
     for junction in world.network.junctions:
         for _ in range(rng.poisson(1.5 * density)):
             x, y = world.network.roads[0].centre.at(junction.s) + rng.uniform(-6, 6, 2)
