@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import shapely
 
@@ -29,7 +31,9 @@ GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 Bounds = tuple[float, float, float, float]
 
 
-def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
+def sample_scene(
+    seed: int, region: Bounds, sensor_of: Callable[[np.random.Generator], SensorModel] = randomised_sensor
+) -> tuple[SimulatedFrame, RoadMap]:
     """A random scene, equal for equal arguments: only points and vehicles within `MARGIN` of the region (x_min,
     x_max, y_min, y_max in metres) around base_link.
 
@@ -50,7 +54,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     quiet = rng.random() < QUIET
     _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
     furnish(world, 0.05 if quiet else rng.uniform(0.3, 1.0))
-    sensor = randomised_sensor(rng)
+    sensor = sensor_of(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)
     scene = world.build()
