@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import signal
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +20,7 @@ from sbnet_perception.detector.network import Detector, NetworkConfig, initializ
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
-from sbnet_perception.learning.datasets import real_frames
-from sbnet_perception.learning.evaluate import evaluate_real, evaluate_simulated
+from sbnet_perception.learning.evaluate import evaluate_simulated
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss, hellinger_distance, quality_focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
@@ -62,15 +60,6 @@ def test_a_second_detection_of_the_same_vehicle_is_false_and_an_uncounted_vehicl
     found = detections([CAR, CAR, truth[1]], [0.9, 0.8, 0.7])
     matches = match(found, truth, np.array([True, False]), 0.5)
     assert matches.hits.tolist() == [True, False] and len(matches.found) == 1
-
-
-def test_detections_outside_the_labelled_view_are_counted_apart():
-    frame = LabelledFrame(
-        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.array([0]), np.radians(40)
-    )
-    found = detections([CAR, [5, 15, 0, 4, 2, 1, 0], [50, 0, 0, 4, 2, 1, 0]], [0.9, 0.8, 0.7])
-    result = evaluate_real(found, frame, GRID)
-    assert (result.found, result.objects, result.false_positives, result.outside_view) == (1, 1, 1, 1)
 
 
 def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
@@ -154,9 +143,6 @@ def test_an_evaluation_of_two_classes_has_figures_for_each(monkeypatch):
     vehicles, cyclists = evaluate_simulated({"occupancy": Stub()}, [frame], Stub.config.thresholds)
     assert (vehicles.object, vehicles.objects, vehicles.ap50, vehicles.precision50) == ("vehicle", 1, 1.0, 0.5)
     assert (cyclists.object, cyclists.objects, cyclists.ap50, cyclists.recall50) == ("cyclist", 2, 0.5, 0.5)
-    near = replace(frame, point_counts=np.array([80, 80, 80]))
-    real = evaluate_real(detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0]), near, GRID)
-    assert (real.found, real.objects, real.false_positives) == (2, 3, 1)
 
 
 def test_quality_focal_loss_weighs_cross_entropy_by_how_wrong_the_score_is():
@@ -293,22 +279,6 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
 def test_a_training_that_cannot_be_is_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         TrainConfig(**options)
-
-
-def test_real_frames_come_into_the_grid_frame(real_data: Path):
-    frames = {frame.name: frame for frame in real_frames(real_data)}
-    assert len(frames) == 4
-    for frame in frames.values():
-        near = frame.points[np.hypot(frame.points[:, 0], frame.points[:, 1]) < 15]
-        assert abs(np.percentile(near[:, 2], 20)) < 0.4, f"{frame.name}: the ground must be near z = 0"
-        assert frame.points[:, 3].min() >= 0 and np.percentile(frame.points[:, 3], 99) <= 1
-    assert frames["av2_adcf7d18"].road is not None and frames["kitti_000001"].road is None
-    assert sum((frame.point_counts >= 50).sum() for frame in frames.values()) > 10
-
-
-def test_a_folder_without_frames_is_named(tmp_path):
-    with pytest.raises(UserError, match="frames"):
-        list(real_frames(tmp_path))
 
 
 def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
