@@ -49,7 +49,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     quiet = rng.random() < QUIET
     _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
-    furnish(world, 0.05 if quiet else rng.uniform(0.3, 1.0))
+    furnish(world, 0.05 if quiet else rng.uniform(0.5, 1.3))
     sensor = randomised_sensor(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)
