@@ -40,7 +40,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     x_min, x_max, y_min, y_max = (b + d for b, d in zip(region, (-MARGIN, MARGIN, -MARGIN, MARGIN), strict=True))
     # The road goes on beyond both ends of the region.
     ahead, behind = max(region[1], 20.0) + 9.6, max(-region[0], 0.0)
-    network = road_network(rng, 110.0 + ahead + behind, (40.0, 120.0))
+    network = road_network(rng, 110.0 + ahead + behind, (40.0, 120.0), narrowest=2.4)
     lane = network.lanes[int(rng.integers(len(network.lanes)))]
     pose = _stand(rng, lane, ahead, behind)
     base = shapely.box(x_min, y_min, x_max, y_max)
