@@ -56,7 +56,10 @@ VEHICLE = ObjectClass(
     "vehicle",
     "#ffb224",
     labels={
-        SIMULATOR: ("sedan", "hatchback", "suv", "minivan", "van", "pickup", "box_truck", "bus"),
+        SIMULATOR: (
+            *("sedan", "hatchback", "city_car", "wagon", "suv", "minivan", "compact_van", "van", "pickup"),
+            *("box_truck", "bus", "tractor", "trailer"),
+        ),
         "av2": (
             *("REGULAR_VEHICLE", "LARGE_VEHICLE", "BUS", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "SCHOOL_BUS"),
             *("ARTICULATED_BUS", "VEHICULAR_TRAILER"),
