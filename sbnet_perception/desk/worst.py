@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -85,7 +86,7 @@ def _sheet(tiles: Sequence[_Tile], threshold: float, path: Path) -> None:
         f"colour: {HEIGHT_RANGE[0]:.0f} to {HEIGHT_RANGE[1]:.0f} m above the ground",
         color=TEXT, fontsize=11, y=0.99,
     )  # fmt: skip
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.95, wspace=0.04, hspace=0.12)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.965, wspace=0.04, hspace=0.05)
     panels = figure.subplots(2 * ROWS, COLUMNS, height_ratios=[4, 1.2] * ROWS, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -114,7 +115,10 @@ def _from_above(panel: Axes, tile: _Tile, threshold: float) -> None:
         close = np.hypot(drawn[:, 0] - x, drawn[:, 1] - y) < 1.6 * AROUND
         panel.add_collection(LineCollection(_outlines(drawn[close]), colors=colour, linewidths=width, zorder=4))
     title = f"{judged.frame.name}  at {x:.0f}, {y:.0f} m\n{tile.text}"
-    panel.set_title(title, color=TEXT, fontsize=8.5, loc="left")
+    outline = [withStroke(linewidth=2.5, foreground=BACKGROUND)]
+    panel.text(
+        0.02, 0.98, title, color=TEXT, fontsize=8.5, va="top", transform=panel.transAxes, path_effects=outline, zorder=6
+    )
 
 
 def _from_the_side(panel: Axes, tile: _Tile) -> None:
