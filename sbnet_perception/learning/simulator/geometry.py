@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,19 +89,29 @@ def overlaps(box: np.ndarray, others: np.ndarray, margin: float = 0.0) -> np.nda
     return result
 
 
+def inside(points: np.ndarray, boxes: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Which points [P, >= 3] lie inside any of the boxes [M, 7], or at most `margin` metres beside one, bool [P]."""
+    found = np.zeros(len(points), bool)
+    for rows, within in _members(points, boxes, margin):
+        found[rows[within]] = True
+    return found
+
+
 def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Number of points [P, >= 3] inside each box [M, 7], int64 [M]."""
-    counts = np.zeros(len(boxes), np.int64)
+    return np.array([within.sum() for _, within in _members(points, boxes, 0.0)], np.int64)
+
+
+def _members(points: np.ndarray, boxes: np.ndarray, margin: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each box [7] the numbers of some points, those inside among them, and which of these are inside."""
     order = np.argsort(points[:, 0], kind="stable")
     xyz = points[order, :3]
     x_sorted = np.ascontiguousarray(xyz[:, 0])
-    for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.tolist()):
-        radius = np.hypot(length, width) / 2
+    for cx, cy, cz, length, width, height, yaw in boxes.tolist():
+        radius = np.hypot(length, width) / 2 + margin
         low, high = np.searchsorted(x_sorted, np.array((cx - radius - 0.01, cx + radius + 0.01), np.float32))
         x, y, z = xyz[low:high].T - np.array((cx, cy, cz))[:, None]
         c, s = np.cos(yaw), np.sin(yaw)
-        inside = (
-            (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)
-        )
-        counts[i] = inside.sum()
-    return counts
+        along, across = np.abs(x * c + y * s), np.abs(y * c - x * s)
+        within = (along <= length / 2 + margin) & (across <= width / 2 + margin) & (np.abs(z) <= height / 2 + margin)
+        yield order[low:high], within

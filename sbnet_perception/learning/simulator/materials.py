@@ -53,10 +53,10 @@ class Surface(NamedTuple):
 
 
 SURFACES: dict[Material, Surface] = {
-    Material.ASPHALT: Surface(0.12, 0.4, 0.35, 0.008),
-    Material.CONCRETE: Surface(0.25, 0.3, 0.35, 0.008),
+    Material.ASPHALT: Surface(0.12, 0.4, 0.35, 0.003),
+    Material.CONCRETE: Surface(0.25, 0.3, 0.35, 0.004),
     Material.GRASS: Surface(0.35, 0.25, 0.3, 0.04),
-    Material.MARKING: Surface(0.55, 0.25, 0.5, 0.005),
+    Material.MARKING: Surface(0.55, 0.25, 0.5, 0.003),
     Material.FACADE: Surface(0.35, 0.5, 1.0, 0.02),
     Material.METAL: Surface(0.3, 0.5, 1.5),
     Material.SIGN: Surface(3.0, 0.4, 0.5),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import shapely
 
@@ -20,7 +22,7 @@ from .world import World
 
 MARGIN = 1.0  # what is seen this far beyond the region belongs to the scene [m]
 EGO_SEEN = 0.25  # share of scenes in which the LiDAR sees the vehicle that carries it
-QUIET = 0.12  # share of scenes with hardly any vehicle on the road
+QUIET = 0.18  # share of scenes with hardly any vehicle on the road
 SECTOR = 112.0  # half angle of the rays to a region in front; the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
@@ -29,7 +31,9 @@ GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 Bounds = tuple[float, float, float, float]
 
 
-def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
+def sample_scene(
+    seed: int, region: Bounds, sensor_of: Callable[[np.random.Generator], SensorModel] = randomised_sensor
+) -> tuple[SimulatedFrame, RoadMap]:
     """A random scene, equal for equal arguments: only points and vehicles within `MARGIN` of the region (x_min,
     x_max, y_min, y_max in metres) around base_link.
 
@@ -48,9 +52,9 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     world = World(rng, network, area)
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     quiet = rng.random() < QUIET
-    _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
+    _traffic(world, 0.03 if quiet else rng.uniform(0.05, 1.0))
     furnish(world, 0.05 if quiet else rng.uniform(0.5, 1.3))
-    sensor = randomised_sensor(rng)
+    sensor = sensor_of(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)
     scene = world.build()
@@ -60,6 +64,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
     x, y = boxes[:, 0], boxes[:, 1]
     tracks = np.flatnonzero((x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)).astype(np.int64)
+    boxes[:, :3] = sensor.reported(boxes[:, :3])
     boxes, labels = boxes[tracks], np.array([world.vehicles[track].shape.kind for track in tracks], np.str_)
     frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), labels, pose)
     near = shapely.transform(base.buffer(10.0, join_style="mitre"), pose.apply)
@@ -129,4 +134,6 @@ def _scan_within(
     points = scan([scene], sensor, (*rays, beams[inside]), rng, reach[inside])
     points[:, :2] = pose.inverse().apply(points[:, :2])
     points[:, 2] -= ground
-    return points
+    points[:, :3] = sensor.reported(points[:, :3])
+    x, y = points[:, 0], points[:, 1]
+    return points[(x > bounds[0]) & (x < bounds[1]) & (y > bounds[2]) & (y < bounds[3])]
