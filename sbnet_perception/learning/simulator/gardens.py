@@ -13,7 +13,7 @@ from .world import World
 BOUNDARIES = (
     "hedge", "hedge", "hedge", "wall", "wall", "fence", "slat_fence", "hedged_wall", "hedged_wall", "screen",
 )  # fmt: skip
-GREEN = ("bush", "bush", "tree", "topiary", "conifer", "hedge_block", "brushwood", "thicket", "tall_grass")
+GREEN = ("bush", "bush", "tree", "grove", "topiary", "conifer", "hedge_block", "brushwood", "thicket", "tall_grass")
 THINGS = ("bin_row", "bin", "planter", "bench", "two_wheeler", "stack", "shed", "cafe", "heap", "person", "hedge_block")
 
 

@@ -96,6 +96,21 @@ def copse(rng: np.random.Generator) -> Mesh:
     return join(parts)
 
 
+def grove(rng: np.random.Generator) -> Mesh:
+    """6 m by 5 m of a light wood, seen through for many metres: trunks, low branches, saplings, hardly any leaves."""
+    parts = []
+    for x, y in rng.uniform((-3.0, -2.5), (3.0, 2.5), (int(rng.integers(2, 9)), 2)).tolist():
+        trunk = cylinder(rng.uniform(0.03, 0.25), 6.0, Material.WOOD, -SUNK)
+        parts.append(trunk.moved(x, y))
+    leaves = Material.LOOSE_FOLIAGE if rng.random() < 0.6 else Material.SPARSE_FOLIAGE
+    for x, y, z in rng.uniform((-3.0, -2.5, 0.2), (3.0, 2.5, 3.5), (int(rng.integers(2, 10)), 3)).tolist():
+        parts.append(ellipsoid(rng.uniform(0.15, 0.6, 3), leaves, z, rng, "lump").moved(x, y))
+    if rng.random() < 0.5:
+        canopy = rng.uniform(1.2, 3.0)
+        parts.append(ellipsoid((3.2, 2.8, 2.0), Material.SPARSE_FOLIAGE, canopy + 2.0, rng))
+    return join(parts)
+
+
 def overgrowth(rng: np.random.Generator) -> Mesh:
     """6 m of a dense band of shrubs and young trees, uncut, from knee-high to out of sight."""
     leaves, rough = _leaves(rng, 0.4), rng.uniform(0.15, 0.4)
