@@ -80,7 +80,7 @@ def build(world: World, plot: Plot, terraced: bool) -> None:
         end = house + (rng.uniform(-1.5, 0.5) if terraced or rng.random() < 0.5 else rng.uniform(2, 9))
         if end > back + 1.0:
             across(world, stretch, one_of(rng, BOUNDARIES), plot.start, (back + rng.uniform(0.4, 0.8), end))
-    for names, count in ((GREEN, rng.poisson(0.6 + 0.25 * plot.setback)), (THINGS, rng.poisson(0.7))):
+    for names, count in ((GREEN, rng.poisson(1.0 + 0.6 * plot.setback)), (THINGS, rng.poisson(1.0))):
         for _ in range(count):
             x, y, yaw = stretch.pose(rng.uniform(plot.start, plot.end), rng.uniform(back + 0.8, house + 1.0))
             size = rng.uniform(0.6, 1.2)
