@@ -19,8 +19,8 @@ THINGS = ("bin_row", "bin", "planter", "bench", "two_wheeler", "stack", "shed", 
 
 @dataclass(frozen=True)
 class Plot:
-    """A property from `start` to `end` along its stretch; setback: from the boundary to the house [m]; drive: place of
-    the driveway along the road; on_left: whether it lies at the plot's start."""
+    """A property from `start` to `end` along its stretch; setback: from the boundary to the house [m]; drive: where
+    along the road the driveway begins and ends, None for none."""
 
     stretch: Stretch
     start: float
