@@ -267,9 +267,11 @@ class SbnetNode(LifecycleNode):
             self._status.invalid_boxes(frame.invalid)
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
-            self._say("info", kind_of(news), f"found: {news}")
+            self._say("info", news, f"found: {news}")
         for warning in frame_warnings(frame.facts):
-            self._say("warning", kind_of(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
+            # The same complaint with other figures is the same complaint.
+            kind = re.sub(r"[\d.]+", "#", warning.split(":")[0])
+            self._say("warning", kind, f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)
 
     def _on_failure(self, error: Exception) -> None:
@@ -290,11 +292,6 @@ class SbnetNode(LifecycleNode):
                 self.get_logger().info(text)
             else:
                 self.get_logger().warning(text)
-
-
-def kind_of(text: str) -> str:
-    """The same sentence with other figures is of the same kind."""
-    return re.sub(r"[\d.]+", "#", text.split(":")[0])
 
 
 def main(args: list[str] | None = None) -> int:
