@@ -253,7 +253,8 @@ def ends(robot: Robot) -> None:
 
 
 def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights: Path) -> None:
-    code, output = ended({"weights": weights, "score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low", "ground_z": "low"})
+    wrong = {"score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low", "ground_z": "low"}
+    code, output = ended({"weights": weights, **wrong})
     assert code == 1
     (line,) = (line for line in output.splitlines() if "FATAL" in line)
     assert "'score_threshold' is 7.0: it must lie in [0, 1]" in line

@@ -99,6 +99,18 @@ def test_the_height_settles_at_the_median_and_one_odd_cloud_does_not_move_it() -
     assert ground(torch.zeros(0, 4)).z == last.z
 
 
+def test_a_guess_counts_with_a_warning_until_a_cloud_is_sure() -> None:
+    ground = Ground("auto", "lidar")
+    rough = np.random.default_rng(1).uniform((-20, -20, -2.0), (20, 20, 4.0), (8000, 3)).astype(np.float32)
+    guess = ground(torch.from_numpy(rough))
+    assert guess.z == guess.measured != 0.0
+    assert "of the area around agrees: set ground_z" in guess.warnings[0]
+    assert guess.news == ""
+    sure = ground(at(-1.7))
+    assert (sure.z, sure.warnings) == (pytest.approx(-1.7, abs=0.05), ())
+    assert "1.7" in sure.news
+
+
 def test_a_number_is_kept_and_contradicted_only_by_many_clouds_half_a_metre_away() -> None:
     near, wrong = Ground(-1.5, "lidar"), Ground(0.3, "lidar")
     for count in range(1, 3 * QUICK):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sbnet_perception.bev.ground_level import FARTHEST, LEAST_SUPPORT, ground_level
+from sbnet_perception.bev.ground_level import FARTHEST, LEAST_SUPPORT, GroundLevel, ground_level
 
 AUTO = "auto"
 """Value of a parameter whose number the node finds itself."""
@@ -29,7 +29,7 @@ class GroundAnswer:
 
     Attributes:
         z: what counts as its height, metres in the grid's frame.
-        measured: median of what the clouds so far show; None before any did.
+        measured: median of what the clouds so far show, of guesses where none was sure; None before any did.
         support: share (0-1) of the area around that agreed with the last measurement.
         warnings: what is wrong with the setting, and the remedy.
         news: a sentence when the ground was found for the first time or has moved; otherwise empty.
@@ -48,44 +48,49 @@ class Ground:
     def __init__(self, ground_z: float | str, frame_id: str) -> None:
         self._setting = ground_z
         self._frame_id = frame_id
-        self._heights: collections.deque[float] = collections.deque(maxlen=WINDOW)
-        self._support = 0.0
+        self._levels: collections.deque[GroundLevel] = collections.deque(maxlen=WINDOW)
+        self._sure: list[float] = []
         self._clouds = 0
         self._said: float | None = None
 
     def __call__(self, points: Tensor) -> GroundAnswer:
         """The ground, once the points float32 [P, >= 3] in the grid's frame are taken into account."""
         self._measure(points)
-        measured = statistics.median_low(self._heights) if self._heights else None
+        # Guesses count where there is nothing better.
+        heights = self._sure or [level.z for level in self._levels]
+        measured = statistics.median_low(heights) if heights else None
+        support = self._levels[-1].support if self._levels else 0.0
         if isinstance(self._setting, str):
-            z, warnings, news = *self._found(measured, len(points)), self._news(measured)
-        else:
-            z, warnings, news = self._setting, self._contradictions(self._setting, measured), ""
-        return GroundAnswer(z, measured, self._support, warnings, news)
+            z = 0.0 if measured is None else measured
+            return GroundAnswer(z, measured, support, self._doubts(measured, len(points)), self._news(measured))
+        return GroundAnswer(self._setting, measured, support, self._contradictions(self._setting, measured))
 
     def _measure(self, points: Tensor) -> None:
         self._clouds += 1
-        if len(self._heights) >= QUICK and self._clouds % EVERY:
+        if len(self._sure) >= QUICK and self._clouds % EVERY:
             return
         level = ground_level(points)
-        if level is not None and level.support >= LEAST_SUPPORT:
-            self._heights.append(level.z)
-            self._support = level.support
+        if level is not None:
+            self._levels.append(level)
+            self._sure = [level.z for level in self._levels if level.support >= LEAST_SUPPORT]
 
-    def _found(self, measured: float | None, points: int) -> tuple[float, tuple[str, ...]]:
-        if measured is not None:
-            return measured, ()
-        where = f"no ground is seen within {FARTHEST:g} m of the origin of {self._frame_id}"
-        return 0.0, (f"{where}, z = 0 counts as the ground: set ground_z",) if points >= _CLOUD else ()
+    def _doubts(self, measured: float | None, points: int) -> tuple[str, ...]:
+        if self._sure or points < _CLOUD:
+            return ()
+        if measured is None:
+            where = f"no ground is seen within {FARTHEST:g} m of the origin of {self._frame_id}"
+            return (f"{where}, z = 0 counts as the ground: set ground_z",)
+        share = f"only {100 * self._levels[-1].support:.0f} % of the area around agrees"
+        return (f"{self._lies(measured)}, but {share}: set ground_z",)
 
     def _news(self, measured: float | None) -> str:
-        if measured is None or (self._said is not None and abs(measured - self._said) < _MOVED):
+        if not self._sure or measured is None or (self._said is not None and abs(measured - self._said) < _MOVED):
             return ""
         self._said = measured
-        return f"{self._lies(measured)} ({100 * self._support:.0f} % of the area around agrees)"
+        return f"{self._lies(measured)} ({100 * self._levels[-1].support:.0f} % of the area around agrees)"
 
     def _contradictions(self, ground_z: float, measured: float | None) -> tuple[str, ...]:
-        if measured is None or len(self._heights) < QUICK or abs(measured - ground_z) <= TOLERANCE:
+        if measured is None or len(self._sure) < QUICK or abs(measured - ground_z) <= TOLERANCE:
             return ()
         return (f"{self._lies(measured)}, but ground_z is {ground_z:g}: set ground_z to {measured:.2f} or {AUTO}",)
 
