@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from ros_process import Robot, boxes, cloud, scene, values
+from ros_process import SECOND, Robot, boxes, cloud, scene, values
 from sensor_msgs.msg import PointCloud2
 
 from sbnet_perception.messages.pointcloud2 import CloudPoints
@@ -77,6 +77,15 @@ def test_a_cloud_without_ground_near_the_origin_is_complained_about_where_the_gr
     robot.detect(cloud(scene() + np.array([30, 0, 0, 0], np.float32), robot.tick()))
     robot.wait_printed("WARN.*no ground is seen within 20 m of the origin of base_link, z = 0 counts as the ground")
     assert "set ground_z" in robot.status().message
+
+
+def test_after_a_jump_back_in_time_the_ground_is_found_anew(robot: Robot, reconfigured: Any) -> None:
+    reconfigured(ground_z="auto")
+    for _ in range(3):
+        robot.detect()
+    robot.now_ns -= 60 * SECOND
+    robot.detect(cloud(scene() + np.array([0, 0, 1, 0], np.float32), robot.tick()))
+    robot.wait_printed(r"found: the ground lies 0\.9\d m above z = 0 of base_link")
 
 
 # Over time ----------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def _sample(points: Tensor) -> Tensor:
     if len(points) > _POINTS:
         # A fractional stride takes all beams alike, however many the sensor has.
         stride = len(points) // _POINTS + 0.618
-        points = points[(torch.arange(int(len(points) / stride), device=points.device) * stride).long()]
+        chosen = (torch.arange(int(len(points) / stride), device=points.device) * stride).long()
+        points = points.index_select(0, chosen)
     xyz = points[:, :3].double()
     distance = xyz[:, 0].square() + xyz[:, 1].square()
     return xyz[(distance > NEAREST**2) & (distance < FARTHEST**2) & (xyz[:, 2].abs() < _TOP)]
