@@ -18,9 +18,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(weights: Path) -> Iterator[Robot]:
     """A node that answers clouds; in the end it must leave in order.
 
-    The network is untrained: with a threshold of 0 each cloud gives boxes that depend on its points.
+    The network is untrained: with a threshold of 0 each cloud gives boxes that depend on its points, and on nothing
+    that the node learnt from the clouds before.
     """
-    robot = Robot({"weights": weights, "score_threshold": 0.0, "tf_timeout": 2.0, "input_timeout": 60.0})
+    given = {"weights": weights, "score_threshold": 0.0, "tf_timeout": 2.0, "input_timeout": 60.0}
+    robot = Robot({**given, "ground_z": 0, "intensity_scale": 255.0})
     try:
         yield robot.ready()
     finally:
@@ -49,6 +51,7 @@ def reconfigured(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
         "weights": str(weights),
         "grid_frame": "",
         "ground_z": 0.0,
+        "intensity_scale": 255.0,
         "input_timeout": 60.0,
     }
     robot.new_road_publisher()

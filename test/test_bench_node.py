@@ -13,7 +13,7 @@ from sbnet_perception.cli import main
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import read_cloud
 
-STEPS = {"latency", "overhead", "pipeline", "cloud", "road", "mask"}
+STEPS = {"latency", "overhead", "pipeline", "cloud", "ground", "road", "mask"}
 SIZES = {"xyzi": 16, "velodyne": 22, "autoware": 32}
 
 

@@ -11,6 +11,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from ros_process import own_domain
 
 from sbnet_perception.node.diagnostics import NEWER, Diagnostics
+from sbnet_perception.node.ground import GroundAnswer
+from sbnet_perception.node.intensity import IntensityAnswer
 from sbnet_perception.node.status import FrameFacts, Status
 
 FACTS = FrameFacts(
@@ -23,6 +25,8 @@ FACTS = FrameFacts(
     dense=False,
     road_problem="",
     road_age_s=None,
+    ground=GroundAnswer(0.0, None, 0.0),
+    intensity=IntensityAnswer(255.0),
     warnings=(),
 )
 

@@ -132,7 +132,7 @@ def test_5_integer_intensity_means_the_same_as_float(robot: Robot, kind: str, da
 
 def test_5_intensity_of_another_scale_is_warned_about(robot: Robot) -> None:
     robot.detect(cloud(scene() * np.array([1, 1, 1, 1 / 255], np.float32), robot.tick()))
-    robot.wait_printed("WARN.*declared scale looks wrong")
+    robot.wait_printed("WARN.*declared scale looks wrong.*set intensity_scale to 1 or auto")
     assert robot.status().level != DiagnosticStatus.OK
 
 

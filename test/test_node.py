@@ -253,12 +253,14 @@ def ends(robot: Robot) -> None:
 
 
 def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights: Path) -> None:
-    code, output = ended({"weights": weights, "score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low"})
+    wrong = {"score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low", "ground_z": "low"}
+    code, output = ended({"weights": weights, **wrong})
     assert code == 1
     (line,) = (line for line in output.splitlines() if "FATAL" in line)
     assert "'score_threshold' is 7.0: it must lie in [0, 1]" in line
     assert "'mask.expresion' is not known (did you mean 'mask.expression'?)" in line
     assert "'nms_iou' is 'low': a number is needed" in line
+    assert "'ground_z' is 'low': a number or auto is needed" in line
     assert "Traceback" not in output
 
 
@@ -354,6 +356,7 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
         free = ("grid_frame", "weights", "device", "mask.expression")
         assert limited or type(spec.default) in (bool, tuple) or name in free, name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
+    assert [SPECIFICATIONS["ground_z"].check(value) for value in ("auto", -2, -1.73)] == ["auto", -2.0, -1.73]
     assert SPECIFICATIONS["region"].check([-70, 70, -40, 40]) == (-70.0, 70.0, -40.0, 40.0)
     with pytest.raises(ValueError, match="tf_timeout"):
         NodeConfig(tf_timeout=-1.0)

@@ -44,11 +44,11 @@ def test_25_a_message_is_built_only_while_somebody_reads_its_topic(
     built: list[str] = []
     for name, (kind, _) in TOPICS.items():
         monkeypatch.setattr(outputs, name, lambda *_, n=name, k=kind: built.append(n) or k())
-    publishing = Outputs(node, ("vehicle",), Grid.named("compact"), 0.0)
+    publishing = Outputs(node, ("vehicle",), Grid.named("compact"))
     node.trigger_configure()
     node.trigger_activate()
     frame: Any = SimpleNamespace(
-        stamp=Time(sec=1), frame_id="base_link", detections=Detections.empty(),
+        stamp=Time(sec=1), frame_id="base_link", ground_z=0.0, detections=Detections.empty(),
         result=SimpleNamespace(computed=torch.zeros(2, 2)), facts=None,
     )  # fmt: skip
 

@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.messages.fields import FLOAT32
+from sbnet_perception.messages.intensity import INTENSITY_SCALE
 from sbnet_perception.messages.occupancy_grid import ROAD
-from sbnet_perception.messages.pointcloud2 import INTENSITY_SCALE, NEEDED
+from sbnet_perception.messages.pointcloud2 import NEEDED
 
 
 def stamped_header(frame_id: str, stamp_ns: int) -> Any:

@@ -33,6 +33,7 @@ GIVE_UP_AFTER = 3
 LATE_S = 0.2
 """A player that is later than this says so."""
 _LOG_LINE = re.compile(r"^\[(WARN|ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)")
+_FOUND_LINE = re.compile(r"^\[INFO\] \[[\d.]+\] \[[^\]]*\]: (found: .*)")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,6 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
         _say(console, f"points {played.points}, road mask {road}")
         if options.start_node:
             _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
-            if not frame and "ground_z" not in options.parameters and options.params_file is None:
-                _say(console, "its z = 0 must be the ground; otherwise add, for example, -p ground_z:=-1.73")
         for warning in reader.warnings:
             _warn(console, warning)
         return _Replay(reader, played, replace(options, grid_frame=frame), console).run()
@@ -236,10 +235,11 @@ class _Replay:
         return "" if self._node is None else f"; its last lines:\n{self._node.last_lines()}"
 
     def _hear(self, line: str) -> None:
-        """Warnings and errors of the node are the user's too."""
-        found = _LOG_LINE.match(line)
-        if found:
-            _warn(self._console, f"node {found[1]}: {found[2]}")
+        """Warnings and errors of the node are the user's too, and what it found by itself."""
+        if complaint := _LOG_LINE.match(line):
+            _warn(self._console, f"node {complaint[1]}: {complaint[2]}")
+        elif found := _FOUND_LINE.match(line):
+            _say(self._console, f"node {found[1]}")
 
 
 def _grid_frame(reader: BagReader, played: Played, options: ReplayOptions) -> tuple[str, str]:

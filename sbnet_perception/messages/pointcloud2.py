@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.messages.fields import DATATYPES, FLOAT32, FLOAT64, describe
+from sbnet_perception.messages.intensity import INTENSITY_SCALE, scale_warning
 from sbnet_perception.messages.raw_cloud import CloudError, read_cloud
 
-INTENSITY_SCALE = 255.0
-"""Intensity in a driver's cloud that is 1 inside the core."""
 NEEDED = ("x", "y", "z", "intensity")
 
 
@@ -32,17 +31,19 @@ class CloudPoints:
             the declared scale is right). All finite; owned by the caller.
         warnings: one sentence for each thing that is suspicious but was handled.
         dropped_non_finite: points left out because one of the four values was NaN or infinite.
+        has_intensity: the message has intensities; otherwise they are 0.
     """
 
     points: npt.NDArray[np.float32]
     warnings: tuple[str, ...] = ()
     dropped_non_finite: int = 0
+    has_intensity: bool = True
 
 
 def read_points(
     msg: Any,
     missing_intensity: Literal["reject", "zero"] = "reject",
-    intensity_scale: float = INTENSITY_SCALE,
+    intensity_scale: float | None = INTENSITY_SCALE,
     max_points: int = DetectorConfig.max_points,
 ) -> CloudPoints:
     """Points of a PointCloud2 of any layout and byte order, validated before any computation.
@@ -50,7 +51,7 @@ def read_points(
     Args:
         msg: CDR bytes, or the message in them (of `raw_cloud.read_cloud`, rclpy or rosbags); it is not changed.
         missing_intensity: what to do without an intensity field: refuse, or take 0 and warn.
-        intensity_scale: the intensity that means 1; values are divided by it.
+        intensity_scale: the intensity that means 1; values are divided by it. None leaves them as they are.
         max_points: a larger cloud is thinned to every n-th point, with a warning.
 
     Raises:
@@ -60,7 +61,7 @@ def read_points(
     """
     if missing_intensity not in ("reject", "zero"):
         raise ValueError(f"missing_intensity must be 'reject' or 'zero', was {missing_intensity!r}")
-    if not (math.isfinite(intensity_scale) and intensity_scale > 0):
+    if intensity_scale is not None and not (math.isfinite(intensity_scale) and intensity_scale > 0):
         raise ValueError(f"intensity_scale must be a positive number, was {intensity_scale}")
     if max_points < 1:
         raise ValueError(f"max_points must be at least 1, was {max_points}")
@@ -81,12 +82,14 @@ def read_points(
         warnings.append(f"{count} points exceed max_points {max_points}; every n-th was kept, {kept} in all")
 
     points = _columns(table, kept)
-    with np.errstate(over="ignore", invalid="ignore"):
-        points[:, 3] *= np.float32(1.0 / intensity_scale)
+    has_intensity = len(used) == len(NEEDED)
+    if intensity_scale is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            points[:, 3] *= np.float32(1.0 / intensity_scale)
     points, dropped = _drop_non_finite(points)
-    if len(used) == len(NEEDED):
-        warnings += _check_scale(points[:, 3], intensity_scale)
-    return CloudPoints(points, tuple(warnings), dropped)
+    if intensity_scale is not None and has_intensity:
+        warnings += scale_warning(points[:, 3], intensity_scale)
+    return CloudPoints(points, tuple(warnings), dropped, has_intensity)
 
 
 def _bytes_of(data: Any) -> npt.NDArray[np.uint8]:
@@ -220,14 +223,3 @@ def _drop_non_finite(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.fl
     keep = finite[:, 0] & finite[:, 1] & finite[:, 2] & finite[:, 3]
     kept = points[keep]
     return kept, len(points) - len(kept)
-
-
-def _check_scale(intensity: npt.NDArray[np.float32], scale: float) -> list[str]:
-    """A warning where the scaled values contradict the declared scale; judged on about 4000 of them."""
-    sample = intensity[:: len(intensity) // 4000 + 1]
-    if len(sample) < 100:
-        return []
-    high = float(np.partition(sample, int(0.99 * len(sample)))[int(0.99 * len(sample))])
-    if high > 1.001 or high < 1.001 / 255:
-        return [f"intensity: declared scale looks wrong: it is {scale:g}, the 99th percentile is {high * scale:g}"]
-    return []

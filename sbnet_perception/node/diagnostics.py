@@ -156,6 +156,12 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
     }
     if facts.road_age_s is not None:
         values["road mask age s"] = f"{facts.road_age_s:.1f}"
+    values["ground z m"] = f"{facts.ground.z:.2f}"
+    if facts.ground.measured is not None:
+        values["ground measured z m"] = f"{facts.ground.measured:.2f}"
+        values["ground support"] = f"{facts.ground.support:.2f}"
+    scale = facts.intensity.scale
+    values["intensity scale"] = "no intensity" if scale is None else f"{scale:g}"
     values |= {f"sparsity {stage}": f"{share:.3f}" for stage, share in facts.sparsity.items()}
     values |= {f"ms {step}": f"{duration:.2f}" for step, duration in facts.timings_ms.items()}
     return values

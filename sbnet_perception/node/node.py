@@ -166,7 +166,7 @@ class SbnetNode(LifecycleNode):
         self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, self._pipeline.device)
         self._road_said = ""
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
-        self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.ground_z)
+        self._outputs = Outputs(self, detector.classes, self._pipeline.grid)
         self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR, raw=True)
         self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
@@ -266,6 +266,8 @@ class SbnetNode(LifecycleNode):
         if frame.invalid:
             self._status.invalid_boxes(frame.invalid)
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
+        for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
+            self._say("info", news, f"found: {news}")
         for warning in frame_warnings(frame.facts):
             # The same complaint with other figures is the same complaint.
             kind = re.sub(r"[\d.]+", "#", warning.split(":")[0])
@@ -286,6 +288,8 @@ class SbnetNode(LifecycleNode):
             # rclpy insists on one severity for each line of code that logs.
             if severity == "error":
                 self.get_logger().error(text)
+            elif severity == "info":
+                self.get_logger().info(text)
             else:
                 self.get_logger().warning(text)
 

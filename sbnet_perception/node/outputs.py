@@ -23,11 +23,10 @@ LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 class Outputs:
     """Publishes what came of a cloud; each topic is built and sent only where somebody listens."""
 
-    def __init__(self, node: LifecycleNode, classes: tuple[str, ...], grid: Grid, ground_z: float) -> None:
+    def __init__(self, node: LifecycleNode, classes: tuple[str, ...], grid: Grid) -> None:
         self._node = node
         self._classes = classes
         self._grid = grid
-        self._ground_z = ground_z
         self._detections = node.create_lifecycle_publisher(Detection3DArray, "detections", LATEST)
         self._markers = node.create_lifecycle_publisher(MarkerArray, "markers", LATEST)
         self._mask = node.create_lifecycle_publisher(OccupancyGrid, "computation_mask", LATEST)
@@ -42,7 +41,7 @@ class Outputs:
             self._markers.publish(markers_message(header, frame.detections, self._classes))
         if self._mask.get_subscription_count():
             computed = frame.result.computed.cpu().numpy()
-            self._mask.publish(computation_mask_message(header, computed, self._grid, self._ground_z))
+            self._mask.publish(computation_mask_message(header, computed, self._grid, frame.ground_z))
         if self._frame.get_subscription_count():
             self._frame.publish(frame_message(self._node.get_fully_qualified_name(), frame.facts))
 

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.messages.pointcloud2 import INTENSITY_SCALE
+from sbnet_perception.node.ground import AUTO
 
 LIVE = frozenset({"score_threshold"})
 """Parameters that may change while the node is configured."""
@@ -45,15 +45,21 @@ class NodeConfig:
         default="",
         metadata={"help": "Frame of the grid and of all outputs; empty means each cloud's own frame."},
     )
-    ground_z: float = field(
-        default=0.0,
+    ground_z: float | str = field(
+        default=AUTO,
         metadata={
-            "help": "Height of the ground in grid_frame in metres (KITTI's velodyne: -1.73).",
+            "help": "Height of the ground in grid_frame, in metres (KITTI's velodyne: -1.73); auto: as clouds show it.",
             "range": (-100.0, 100.0),
+            "auto": True,
         },
     )
-    intensity_scale: float = field(
-        default=INTENSITY_SCALE, metadata={"help": "Intensity in the cloud that means 1.", "range": (1e-6, 1e9)}
+    intensity_scale: float | str = field(
+        default=AUTO,
+        metadata={
+            "help": "Intensity in the cloud that means full reflectance; auto: 1, 255 or 65535, as clouds show it.",
+            "range": (1e-6, 1e9),
+            "auto": True,
+        },
     )
     missing_intensity: str = field(
         default="reject",
@@ -99,13 +105,14 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class Specification:
-    """One parameter: a leaf field of a configuration dataclass."""
+    """One parameter: a leaf field of a configuration dataclass; `auto`: a number or the word "auto"."""
 
     name: str
     default: Any
     help: str
     range: tuple[float, float] | None
     choices: tuple[str, ...] | None
+    auto: bool
 
     def check(self, value: Any) -> Any:
         """The value as the field's type.
@@ -113,7 +120,9 @@ class Specification:
         Raises:
             ParameterError: wrong type, or out of range.
         """
-        kind = type(self.default)
+        kind = float if self.auto else type(self.default)
+        if self.auto and isinstance(value, str) and value == AUTO:
+            return value
         if kind is float and type(value) is int:
             value = float(value)
         if kind is tuple:
@@ -124,7 +133,7 @@ class Specification:
             if not value or any(type(one) is not item for one in value):
                 raise self._error(list(value), f"at least one item is needed, each {WORDS[item]}")
         elif type(value) is not kind:
-            raise self._error(value, f"{WORDS[kind]} is needed")
+            raise self._error(value, f"{WORDS[kind]}{' or auto' if self.auto else ''} is needed")
         if kind is float and not math.isfinite(value):
             raise self._error(value, "a finite number is needed")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
@@ -140,7 +149,8 @@ class Specification:
 
     def descriptor(self) -> ParameterDescriptor:
         """Name, description and range for `ros2 param describe`."""
-        described = ParameterDescriptor(name=self.name, description=self.description)
+        # ROS gives a parameter one type; one of dynamic type takes a number and a word.
+        described = ParameterDescriptor(name=self.name, description=self.description, dynamic_typing=self.auto)
         if self.range is not None:
             low, high = self.range
             if isinstance(self.default, int):
@@ -164,7 +174,8 @@ def specifications(config: type, prefix: str = "") -> dict[str, Specification]:
             found |= specifications(item.default_factory, name + ".")  # type: ignore[arg-type]
         else:
             meta = item.metadata
-            found[name] = Specification(name, item.default, meta["help"], meta.get("range"), meta.get("choices"))
+            limits = meta.get("range"), meta.get("choices"), meta.get("auto", False)
+            found[name] = Specification(name, item.default, meta["help"], *limits)
     return found
 
 

@@ -18,6 +18,8 @@ from sbnet_perception.messages.detections import raised, split_invalid
 from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 from sbnet_perception.node.gate import stamp_ns
+from sbnet_perception.node.ground import Ground
+from sbnet_perception.node.intensity import Intensity, IntensityAnswer
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.status import Dropped, FrameFacts, Rejected
@@ -38,11 +40,13 @@ class Processed:
 
     Attributes:
         frame_id: frame of the boxes and of the grid.
+        ground_z: height of the ground in it, in metres.
         detections: valid boxes in that frame, at their true height.
         invalid: boxes that were dropped since they were not finite or huge.
     """
 
     frame_id: str
+    ground_z: float
     stamp: Any
     detections: Detections
     invalid: int
@@ -80,6 +84,8 @@ class Processor:
         self._clock_ns = clock_ns
         self._device = pipeline.device
         self._wants_road = "road" in pipeline.config.mask.names
+        self._frames, self._stamp_ns = ("", ""), 0
+        self._start_afresh()
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
         """Detects.
@@ -91,10 +97,15 @@ class Processor:
         header = arrived.msg.header
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
+        self._watch(header.frame_id, grid_frame, stamp_ns(header.stamp))
         laps = [time.monotonic()]
-        cloud = self._read(arrived.msg)
+        cloud, intensity = self._read(arrived.msg)
         points = torch.from_numpy(cloud.points).to(self._device)
         self._to_grid_frame(points, header, grid_frame, deadline, stop)
+        laps.append(time.monotonic())
+        # The ground goes to z = 0.
+        ground = self._ground(points)
+        points[:, 2] -= ground.z
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
@@ -103,38 +114,53 @@ class Processor:
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
         good, invalid = split_invalid(found)
-        cloud_ms, road_ms, pipeline_ms = (1e3 * (after - before) for before, after in itertools.pairwise(laps))
+        steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
             stamp_ns=stamp_ns(header.stamp),
             points=len(points),
             points_in_range=result.points_in_range,
             detections=len(good),
             latency_ms=(time.monotonic() - arrived.at) * 1e3,
-            pipeline_ms=pipeline_ms,
+            pipeline_ms=steps_ms[-1],
             dense=result.dense,
             road_problem="" if road is None else road.problem,
             road_age_s=None if road is None else road.age_s,
-            warnings=cloud.warnings,
+            ground=ground,
+            intensity=intensity,
+            warnings=cloud.warnings + ground.warnings + intensity.warnings,
             sparsity=result.sparsity,
-            timings_ms={"cloud": cloud_ms, "road": road_ms, **result.timings_ms},
+            timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )
-        return Processed(grid_frame, header.stamp, raised(good, self._config.ground_z), invalid, result, facts)
+        return Processed(grid_frame, ground.z, header.stamp, raised(good, ground.z), invalid, result, facts)
 
-    def _read(self, msg: RawCloud) -> CloudPoints:
+    def _watch(self, cloud_frame: str, grid_frame: str, now_ns: int) -> None:
+        """What was learnt of other frames, or before time began anew, does not count."""
+        if (cloud_frame, grid_frame) != self._frames or now_ns < self._stamp_ns:
+            self._frames = cloud_frame, grid_frame
+            self._start_afresh()
+        self._stamp_ns = now_ns
+
+    def _start_afresh(self) -> None:
+        self._ground = Ground(self._config.ground_z, self._frames[1])
+        self._intensity = Intensity(self._config.intensity_scale)
+
+    def _read(self, msg: RawCloud) -> tuple[CloudPoints, IntensityAnswer]:
+        """The points, intensity from 0 to 1."""
         try:
-            return read_points(
+            cloud = read_points(
                 msg,
                 missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
-                intensity_scale=self._config.intensity_scale,
+                intensity_scale=self._intensity.declared,
                 max_points=self._pipeline.config.max_points,
             )
         except CloudError as error:
             raise Rejected("cloud malformed", str(error)) from error
+        return cloud, self._intensity(cloud)
 
     def _to_grid_frame(
         self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event
     ) -> None:
-        """Moves the points into the grid frame, with z = 0 on the ground."""
+        """Moves the points into the grid frame."""
         try:
             grid_from_cloud = lookup_before(
                 self._transforms, grid_frame, header.frame_id, stamp_ns(header.stamp), deadline, stop
@@ -143,8 +169,6 @@ class Processor:
             raise Dropped("no transform", f"{error} (waited tf_timeout {self._config.tf_timeout:g} s)") from error
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
-        if self._config.ground_z:
-            points[:, 2] -= self._config.ground_z
 
     def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
         """What the road mask says; None where the configuration does not ask for one."""

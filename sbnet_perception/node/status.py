@@ -8,6 +8,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sbnet_perception.node.ground import GroundAnswer
+from sbnet_perception.node.intensity import IntensityAnswer
+
 
 class NotProcessed(Exception):
     """A cloud that gets no answer.
@@ -36,7 +39,7 @@ class FrameFacts:
     """One processed cloud in figures; times in milliseconds.
 
     `latency_ms` runs from the cloud's arrival in this process to its detections, `pipeline_ms` is the detector's part
-    of it, and `timings_ms` are the steps of both.
+    of it, and `timings_ms` are the steps of both. `warnings` are those of the ground and of the intensity too.
     """
 
     stamp_ns: int
@@ -48,6 +51,8 @@ class FrameFacts:
     dense: bool
     road_problem: str
     road_age_s: float | None
+    ground: GroundAnswer
+    intensity: IntensityAnswer
     warnings: tuple[str, ...]
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,62 @@
+"""Intensities from 0 to 1, with the scale that the parameter says or that the clouds show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sbnet_perception.messages.intensity import INTENSITY_SCALE, find_scale
+from sbnet_perception.messages.pointcloud2 import CloudPoints
+
+STEADY = 10
+"""Clouds in a row that must agree on another scale before it is taken."""
+# Fewer points need not tell.
+_CLOUD = 1000
+
+
+@dataclass(frozen=True)
+class IntensityAnswer:
+    """The scale of one cloud.
+
+    Attributes:
+        scale: the intensity that means 1; None where the cloud has no intensity.
+        warnings: what is wrong, and the remedy.
+        news: a sentence when the scale was found for the first time or has changed; otherwise empty.
+    """
+
+    scale: float | None
+    warnings: tuple[str, ...] = ()
+    news: str = ""
+
+
+class Intensity:
+    """Scales the intensities of one sensor's clouds."""
+
+    def __init__(self, intensity_scale: float | str) -> None:
+        self.declared = None if isinstance(intensity_scale, str) else intensity_scale
+        """What `read_points` divides by; None where it is to be found."""
+        self._scale: float | None = None
+        self._dissent = 0
+
+    def __call__(self, cloud: CloudPoints) -> IntensityAnswer:
+        """The scale; intensities that are not yet divided by it are now, in place."""
+        if self.declared is not None or not cloud.has_intensity:
+            return IntensityAnswer(self.declared if cloud.has_intensity else None)
+        news = self._learn(find_scale(cloud.points[:, 3]))
+        scale = self._scale or INTENSITY_SCALE
+        cloud.points[:, 3] *= np.float32(1.0 / scale)
+        if self._scale is None and len(cloud.points) >= _CLOUD:
+            guess = f"intensity: nearly all are 0, {scale:g} is taken for full reflectance: set intensity_scale"
+            return IntensityAnswer(scale, (guess,))
+        return IntensityAnswer(scale, (), news)
+
+    def _learn(self, found: float | None) -> str:
+        if found is None or found == self._scale:
+            self._dissent = 0
+            return ""
+        self._dissent += 1
+        if self._scale is not None and self._dissent < STEADY:
+            return ""
+        self._scale, self._dissent = found, 0
+        return f"intensity {found:g} means full reflectance"
