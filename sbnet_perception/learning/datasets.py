@@ -94,11 +94,7 @@ def read_frame(file: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> RealF
     Raises:
         UserError: it cannot be read, or an array is missing or of another shape; the message names it.
     """
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+    arrays = read_arrays(file)
     source = file.stem.split("_")[0]
     try:
         points, boxes, half_view, height = (_general if "label_fov" in arrays else _delivered)(arrays, source)
@@ -128,18 +124,39 @@ def read_frame(file: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> RealF
     )
 
 
+def read_arrays(file: Path) -> dict[str, NDArray]:
+    """The arrays of a file by name.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
 _Read = tuple[NDArray[np.float32], NDArray[np.float32], float, float]
 """Points and boxes in the grid frame, half view, height of the origin."""
 
 
 def _general(arrays: Mapping[str, NDArray], source: str) -> _Read:
     """The format of docs/frames.md: in the grid frame already."""
+    height = float(arrays.get("origin_height", np.zeros(())))
+    return cloud(arrays), _array(arrays, "boxes").astype(np.float32), _half_view(arrays["label_fov"]), height
+
+
+def cloud(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
+    """The points [P, 4] of a file's arrays: x, y, z in the grid frame, intensity 0-1.
+
+    Raises:
+        ValueError: an array is missing.
+    """
     xyz = arrays["xyz_cm"] / np.float32(100) if "xyz_cm" in arrays else _array(arrays, "points")[:, :3]
     intensity = _array(arrays, "intensity")
     full = 255.0 if intensity.dtype == np.uint8 else 1.0
-    points = np.column_stack([xyz, intensity / np.float32(full)]).astype(np.float32)
-    height = float(arrays.get("origin_height", np.zeros(())))
-    return points, _array(arrays, "boxes").astype(np.float32), _half_view(arrays["label_fov"]), height
+    return np.column_stack([xyz, intensity / np.float32(full)]).astype(np.float32)
 
 
 def _delivered(arrays: Mapping[str, NDArray], source: str) -> _Read:

@@ -8,7 +8,7 @@ of their points, and are cut out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from sbnet_perception.bev.ground import height_above_ground
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, ObjectClass, numbered
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import cloud, frame_files, read_arrays, read_frame
 from sbnet_perception.learning.frames import FULL_REFLECTANCE, LabelledFrame
 from sbnet_perception.learning.simulator.geometry import count_inside, inside, overlaps
 from sbnet_perception.learning.simulator.lidar import cast_nearest, scan
@@ -59,36 +60,39 @@ class Sweep:
     ground: Floats
 
 
-def read_sweeps(folder: Path) -> list[Sweep]:
-    """The sweeps ``folder/*.npz``: labelled frames, or points with a class each.
+VEHICLE_CLASSES = (7, 8, 9)
+"""Car, truck and bus among the classes of points (docs/frames.md)."""
+
+
+def read_sweeps(folder: Path, objects: Sequence[ObjectClass]) -> list[Sweep]:
+    """The sweeps of a folder: labelled frames, or points with a class each (docs/frames.md).
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or one cannot be read.
     """
-    sweeps = [_read(file) for file in sorted(folder.glob("*.npz"))]
-    if not sweeps:
-        raise UserError(f"--real is {folder}, which holds no .npz files; name a folder of labelled frames")
-    return sweeps
+    return [_read(file, objects) for file in frame_files(folder)]
 
 
-VEHICLE_CLASSES = (7, 8, 9)
-"""Car, truck and bus among the classes of points."""
-
-
-def _read(file: Path) -> Sweep:
-    points: Floats
-    with np.load(file, allow_pickle=False) as data:
-        points = np.empty((len(data["xyz_cm"]), 4), np.float32)
-        points[:, :3] = data["xyz_cm"] * np.float32(0.01)
-        points[:, 3] = data["intensity"] / np.float32(255)
-        if "classes" in data:
-            points = points[~np.isin(data["classes"], VEHICLE_CLASSES)]
-        boxes = data["boxes"] if "boxes" in data else np.zeros((0, 7), np.float32)
-        height = float(data["origin_height"])
-    classes, counts = np.zeros(len(boxes), np.int64), count_inside(points, boxes)
+def _read(file: Path, objects: Sequence[ObjectClass]) -> Sweep:
+    arrays = read_arrays(file)
+    frame = _classified(file, arrays) if "classes" in arrays else read_frame(file, objects)
+    # What nobody labelled may be a vehicle.
+    azimuth = np.abs(np.arctan2(frame.points[:, 1], frame.points[:, 0]))
+    points = frame.points[azimuth <= frame.half_view]
     heights = height_above_ground(torch.from_numpy(points)).numpy()
+    height = float(arrays.get("origin_height", 0.0))
     eye = np.array((0, 0, height if height > 1 else EYE), np.float32)
-    return Sweep(LabelledFrame(file.stem, points, None, boxes, counts, classes), eye, points[:, 2] - heights)
+    return Sweep(replace(frame, points=points, road=None), eye, points[:, 2] - heights)
+
+
+def _classified(file: Path, arrays: Mapping[str, NDArray]) -> LabelledFrame:
+    """The points that are certainly of no vehicle."""
+    try:
+        points = cloud(arrays)[~np.isin(arrays["classes"], VEHICLE_CLASSES)]
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{file}: {error}; docs/frames.md tells what a file of classified points holds") from None
+    nothing = np.zeros(0, np.int64)
+    return LabelledFrame(file.stem, points, None, np.zeros((0, 7), np.float32), nothing, nothing)
 
 
 def with_simulated_vehicles(sweep: Sweep, objects: Sequence[ObjectClass], rng: np.random.Generator) -> LabelledFrame:

@@ -262,7 +262,7 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
     detector = config.detector
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects)
-    batches = _Batches(scenes, read_sweeps(Path(config.real)) if config.real else [], config)
+    batches = _Batches(scenes, read_sweeps(Path(config.real), detector.objects) if config.real else [], config)
     trainer = Trainer(config, scenes.folder.name)
     if checkpoint.exists():
         trainer.load(checkpoint)
