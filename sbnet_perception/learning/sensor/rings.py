@@ -1,0 +1,91 @@
+"""The beams of a spinning LiDAR: peaks of the elevations that are seen from its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+from scipy.signal import find_peaks
+
+from sbnet_perception.learning.sensor.stand import GAIN, LOW, RANGES, Stand, contrast_of, histogram
+
+WINDOW, STEP = 3.0, 1.0  # elevations that share one height of their lasers, and from one such window to the next
+ENOUGH = 2000  # points that tell this height
+LASER_HEIGHTS = np.arange(-0.16, 0.161, 0.01)  # above the common origin [m]
+WIDTH = 0.01  # of a bin of elevation; the peaks are smoothed by three of them [degrees]
+CLOSEST = 0.08  # two beams [degrees]
+FAINTEST = 0.12  # of the highest peak nearby
+BETWEEN = 0.7  # of a peak's height, the most that may be left on both sides of it
+
+
+@dataclass(frozen=True)
+class Beams:
+    """elevations: degrees, ascending, and offsets: height of each beam's laser above the origin [m], float64 [B];
+    share: of the points, those within 0.06 degrees of a beam."""
+
+    elevations: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    share: float
+
+    def of(self, distance: NDArray, height: NDArray) -> NDArray[np.int64]:
+        """The beam of points [P] at these distances from and heights along the axis; -1 where it lies between two."""
+        offsets = np.interp(np.rad2deg(np.arctan2(height, distance)), self.elevations, self.offsets)
+        nearest, off = _nearest(self.elevations, np.rad2deg(np.arctan2(height - offsets, distance)))
+        gaps = np.diff(self.elevations)
+        spacing = np.minimum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0]))[nearest]
+        return np.where(off < np.minimum(0.3 * spacing, 0.15), nearest, -1)
+
+
+def find_beams(seen: Sequence[tuple[NDArray[np.float32], Stand]]) -> Beams:
+    """The beams of clouds with rings, each window of elevations seen from the height of its own lasers."""
+    parts = [stand.seen(cloud)[1:] for cloud, stand in seen]
+    distance, height = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    used = (distance > RANGES[0]) & (distance < RANGES[1])
+    distance, height = distance[used], height[used]
+    elevation = np.rad2deg(np.arctan2(height, distance))
+    centres, offsets = _laser_heights(elevation, distance, height)
+    true = np.rad2deg(np.arctan2(height - np.interp(elevation, centres, offsets), distance))
+    elevations = _peaks(true)
+    share = float((_nearest(elevations, true)[1] < 0.06).mean()) if len(elevations) > 1 else 0.0
+    return Beams(elevations, np.interp(elevations, centres, offsets), share)
+
+
+def _nearest(beams: NDArray, elevation: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+    """Of each elevation the nearest of two or more ascending beams, and how far off it is."""
+    upper = np.searchsorted(beams, elevation).clip(1, len(beams) - 1)
+    below, above = elevation - beams[upper - 1], beams[upper] - elevation
+    return np.where(below < above, upper - 1, upper), np.minimum(np.abs(below), np.abs(above))
+
+
+def _laser_heights(elevation: NDArray, distance: NDArray, height: NDArray) -> tuple[NDArray, NDArray]:
+    """Elevations [W] degrees and the height of the lasers there [W] m; 0 where another is not clearly sharper."""
+    centres, offsets = [], []
+    for centre in np.arange(elevation.min() + WINDOW / 2, elevation.max() + WINDOW / 2, STEP):
+        within = np.flatnonzero(np.abs(elevation - centre) < WINDOW / 2)
+        within = within[:: len(within) // 40_000 + 1]
+        if len(within) < ENOUGH:
+            continue
+        values = [
+            contrast_of(np.rad2deg(np.arctan2(height[within] - laser, distance[within]))) for laser in LASER_HEIGHTS
+        ]
+        best = int(np.argmax(values))
+        centres.append(centre)
+        offsets.append(LASER_HEIGHTS[best] if values[best] > GAIN * values[len(values) // 2] else 0.0)
+    return (np.array(centres), np.array(offsets)) if centres else (np.zeros(1), np.zeros(1))
+
+
+def _peaks(elevation: NDArray) -> NDArray[np.float64]:
+    """Elevations of the beams, degrees."""
+    counts = gaussian_filter1d(histogram(elevation, WIDTH), 3.0)
+    nearby = maximum_filter1d(counts, round(4.0 / WIDTH))
+    depth = round(0.6 / WIDTH)
+    beams = [
+        peak
+        for peak in find_peaks(counts, height=2.0, distance=round(CLOSEST / WIDTH))[0]
+        if counts[peak] > FAINTEST * nearby[peak]
+        and counts[max(peak - depth, 0) : peak].min() < BETWEEN * counts[peak] > counts[peak : peak + depth].min()
+    ]
+    return LOW + (np.array(beams, np.float64) + 0.5) * WIDTH

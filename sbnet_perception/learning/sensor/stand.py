@@ -1,0 +1,143 @@
+"""Where a spinning LiDAR stands in its clouds: the elevations of the points are sharpest when seen from its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.optimize import differential_evolution, minimize
+
+from sbnet_perception.learning.sensor.ground import Plane
+
+SAMPLE = 24_000  # points that a stand is judged by
+RANGES = (6.0, 60.0)  # nearer ones feel the lasers' own places, farther ones say little of the stand [m]
+COARSE, FINE = 0.1, 0.03  # width of the bins of elevation [degrees]
+LOW, HIGH = -40.0, 40.0  # elevations [degrees]
+AROUND = 0.6  # sigma of what a bin is compared with [degrees]
+HEIGHTS = (0.8, 4.0)  # of the LiDAR over the ground [m]
+LIMITS = ((-3.5, 3.5), (-1.2, 1.2), HEIGHTS, (-4.0, 4.0), (-4.0, 4.0))  # x, y, height [m], two tilts [degrees]
+SIMPLEX = (0.1, 0.05, 0.03, 0.1, 0.1)  # first steps of the polish, likewise
+CLEAR, SHARP = 1.8, 1.4  # contrast that ends the search, and that means rings; an even spread has 1
+DRIFTS = np.linspace(-0.5, 0.5, 41)  # metres a radian that the origin moves in a cloud corrected for motion
+GAIN = 1.1  # what the motion must add to the contrast to be believed
+ALONE = 3  # clouds that are searched one by one where no stand fits all
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Of a LiDAR in a cloud's frame: origin x, y, z [m], unit vector of its axis, and drift: metres that the origin
+    moves forward in a radian, in clouds that were corrected for the vehicle's motion."""
+
+    origin: NDArray[np.float64]
+    axis: NDArray[np.float64]
+    drift: float = 0.0
+
+    def seen(self, cloud: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray]:
+        """Azimuth [P] radians, distance from the axis [P] and height along it [P] metres of points [P, >= 3]."""
+        moved = cloud[:, :3] - self.origin
+        azimuth = np.arctan2(moved[:, 1], moved[:, 0])
+        moved[:, 0] -= self.drift * azimuth
+        height = moved @ self.axis
+        squared = np.einsum("ij,ij->i", moved, moved)
+        return azimuth, np.sqrt(np.maximum(squared - height**2, 1e-6)), height
+
+    def elevation(self, cloud: NDArray[np.float32]) -> NDArray:
+        """Degrees [P]."""
+        _, distance, height = self.seen(cloud)
+        return np.rad2deg(np.arctan2(height, distance))
+
+
+def find_stands(
+    clouds: Sequence[NDArray[np.float32]], ground: Plane, rng: np.random.Generator
+) -> list[tuple[NDArray[np.float32], Stand]]:
+    """The clouds that show rings, each with the LiDAR's stand in it; none where there are no rings.
+
+    One stand is looked for that fits all clouds. Where there is none, as in clouds of a frame that the LiDAR is not
+    fixed in, it is that of one cloud alone, the sharpest of a few.
+    """
+    samples = [_sample(cloud, -(-SAMPLE // len(clouds)), rng) for cloud in clouds]
+    stand = _find(np.concatenate(samples), ground)
+    stands = [replace(stand, drift=_drift(stand, sample)) for sample in samples]
+    still, moving = contrast(samples, [stand] * len(clouds)), contrast(samples, stands)
+    if max(still, moving) > SHARP:
+        return list(zip(clouds, stands if moving > GAIN * still else [stand] * len(clouds), strict=True))
+    alone = []
+    for number in np.linspace(0, len(clouds) - 1, min(ALONE, len(clouds))).round().astype(int):
+        sample = _sample(clouds[number], SAMPLE, rng)
+        stand = _find(sample, ground, drifting=True)
+        alone.append((contrast([sample], [stand]), clouds[number], stand))
+    sharpness, cloud, stand = max(alone, key=lambda result: result[0])
+    return [(cloud, stand)] if sharpness > SHARP else []
+
+
+def contrast(samples: Sequence[NDArray[np.float32]], stands: Sequence[Stand], width: float = FINE) -> float:
+    """How far the histogram of elevations stands out from its own smooth form; 1 where it does not."""
+    return contrast_of(np.concatenate([stand.elevation(s) for s, stand in zip(samples, stands, strict=True)]), width)
+
+
+def contrast_of(elevation: NDArray, width: float = FINE) -> float:
+    """`contrast` of elevations in degrees."""
+    counts = histogram(elevation, width)
+    sharp = gaussian_filter1d(counts, 1.0)
+    smooth = gaussian_filter1d(counts, AROUND / width)
+    return float((sharp**2 / (smooth + 1.0)).sum() / max(len(elevation), 1))
+
+
+def histogram(elevation: NDArray, width: float) -> NDArray[np.float64]:
+    """Counts of elevations in bins of ``width`` from `LOW` to `HIGH`."""
+    size = round((HIGH - LOW) / width)
+    bins = np.floor((elevation - LOW) / width).astype(np.int64)
+    return np.bincount(bins[(bins >= 0) & (bins < size)], minlength=size).astype(np.float64)
+
+
+def _sample(cloud: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    distance = np.hypot(cloud[:, 0], cloud[:, 1])
+    useful = np.flatnonzero((distance > RANGES[0]) & (distance < RANGES[1]))
+    return cloud[rng.permutation(useful)[:count], :3]
+
+
+def _find(sample: NDArray[np.float32], ground: Plane, drifting: bool = False) -> Stand:
+    """The sharpest stand: near the frame's own origin if it is clear there, or else anywhere within the limits."""
+    limits, steps = [*LIMITS], [*SIMPLEX]
+    if drifting:
+        limits.append((DRIFTS[0], DRIFTS[-1]))
+        steps.append(0.05)
+
+    def polished(start: NDArray) -> tuple[float, NDArray]:
+        found = minimize(
+            lambda at: -contrast([sample], [_stand(at, ground)]), start, method="Nelder-Mead", bounds=limits,
+            options={"initial_simplex": start + np.vstack([np.zeros(len(start)), np.diag(steps)]), "fatol": 1e-3},
+        )  # fmt: skip
+        return -float(found.fun), found.x
+
+    results = [(0.0, np.array([0.0, 0.0, 1.8, *steps[3:]]))]
+    # Most clouds come in the LiDAR's own frame: its axis, and its origin or one not far above.
+    own = np.rad2deg(np.arcsin(-ground.normal[:2]))
+    for height in -ground.offset * ground.normal[2] + np.array((0.0, 0.1, 0.2)):
+        if HEIGHTS[0] < height < HEIGHTS[1] and np.abs(own).max() < LIMITS[3][1]:
+            results.append(polished(np.array([0.0, 0.0, height, *own, *([0.0] if drifting else [])])))
+    if max(value for value, _ in results) < CLEAR:
+        search = differential_evolution(
+            lambda at: -contrast([sample], [_stand(at, ground)], COARSE),
+            limits, popsize=14, maxiter=50, seed=1, polish=False, tol=1e-4,
+        )  # fmt: skip
+        results.append(polished(search.x))
+    return _stand(max(results, key=lambda result: result[0])[1], ground)
+
+
+def _stand(values: NDArray, ground: Plane) -> Stand:
+    """Of x and y of the origin, its height over the ground [m], the axis' tilts against the ground's normal in x and
+    y [degrees], and perhaps the drift."""
+    x, y, height, *tilts = values[:5]
+    z = x * ground.slope[0] + y * ground.slope[1] + ground.offset + height / ground.normal[2]
+    axis = ground.normal + np.array((*np.sin(np.deg2rad(tilts)), 0.0))
+    return Stand(np.array((x, y, z)), axis / np.linalg.norm(axis), float(values[5]) if len(values) > 5 else 0.0)
+
+
+def _drift(stand: Stand, sample: NDArray[np.float32]) -> float:
+    """The motion of the origin that makes a cloud's sample sharpest."""
+    values = [contrast([sample], [replace(stand, drift=drift)]) for drift in DRIFTS]
+    return float(DRIFTS[int(np.argmax(values))])
