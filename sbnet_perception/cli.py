@@ -16,7 +16,8 @@ COMMANDS = {
     "doctor": ("sbnet_perception.desk.doctor", "check this machine and say what to mend"),
     "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
-    "evaluate": ("sbnet_perception.learning.evaluate", "measure weights on simulated drives and real frames"),
+    "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),
+    "compare": ("sbnet_perception.learning.realism", "compare real clouds with simulated ones in figures"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
 

@@ -113,7 +113,7 @@ def test_stored_frames_are_an_input_each(tmp_path):
 def test_an_input_that_cannot_be_read_names_the_remedy(tmp_path):
     (tmp_path / "empty").mkdir()
     for text in (tmp_path / "missing", tmp_path / "empty"):
-        with pytest.raises(UserError, match=r"INPUT: .*give a bag, the folder of an Argoverse 2 log, frames/\*.npz"):
+        with pytest.raises(UserError, match=r"INPUT: .*give a bag, .* Argoverse 2 log, labelled frames \(\*.npz\)"):
             read_inputs(str(text))
     (tmp_path / "log" / "sensors").mkdir(parents=True)
     with pytest.raises(UserError, match="download at least one"):

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
-from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.datasets import read_frame
 from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.occupancy_grid import road_from_occupancy_grid
 from sbnet_perception.messages.pointcloud2 import read_points
@@ -137,7 +137,7 @@ def test_a_labelled_kitti_frame_has_its_ground_where_a_converted_one_has_it(tmp_
     (tmp_path / "frames").mkdir()
     point, box = np.array([[10.0, 0, -1.73, 1]]), np.array([[10.0, 0, -0.93, 4, 2, 1.6, 0]])
     np.savez(tmp_path / "frames" / "kitti_1.npz", points=point, boxes=box, labels=np.array(["Car"]))
-    (frame,) = real_frames(tmp_path)
+    frame = read_frame(tmp_path / "frames" / "kitti_1.npz")
     np.testing.assert_allclose((frame.points[0, 2], frame.boxes[0, 2]), (0.0, 0.8), atol=1e-6)
 
 

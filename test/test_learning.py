@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import signal
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,12 +20,11 @@ from sbnet_perception.detector.network import Detector, NetworkConfig, initializ
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import scenes as scenes_module
-from sbnet_perception.learning.datasets import real_frames
-from sbnet_perception.learning.evaluate import evaluate_real, evaluate_simulated
+from sbnet_perception.learning.evaluate import evaluate_simulated
 from sbnet_perception.learning.frames import LabelledFrame
-from sbnet_perception.learning.losses import detection_loss, focal_loss
+from sbnet_perception.learning.losses import detection_loss, hellinger_distance, quality_focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
-from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.learning.targets import make_targets
@@ -62,15 +60,6 @@ def test_a_second_detection_of_the_same_vehicle_is_false_and_an_uncounted_vehicl
     found = detections([CAR, CAR, truth[1]], [0.9, 0.8, 0.7])
     matches = match(found, truth, np.array([True, False]), 0.5)
     assert matches.hits.tolist() == [True, False] and len(matches.found) == 1
-
-
-def test_detections_outside_the_labelled_view_are_counted_apart():
-    frame = LabelledFrame(
-        "kitti", np.zeros((0, 4), np.float32), None, np.float32([CAR]), np.array([80]), np.array([0]), np.radians(40)
-    )
-    found = detections([CAR, [5, 15, 0, 4, 2, 1, 0], [50, 0, 0, 4, 2, 1, 0]], [0.9, 0.8, 0.7])
-    result = evaluate_real(found, frame, GRID)
-    assert (result.found, result.objects, result.false_positives, result.outside_view) == (1, 1, 1, 1)
 
 
 def test_targets_ignore_the_rim_and_vehicles_that_cannot_be_seen():
@@ -154,16 +143,55 @@ def test_an_evaluation_of_two_classes_has_figures_for_each(monkeypatch):
     vehicles, cyclists = evaluate_simulated({"occupancy": Stub()}, [frame], Stub.config.thresholds)
     assert (vehicles.object, vehicles.objects, vehicles.ap50, vehicles.precision50) == ("vehicle", 1, 1.0, 0.5)
     assert (cyclists.object, cyclists.objects, cyclists.ap50, cyclists.recall50) == ("cyclist", 2, 0.5, 0.5)
-    near = replace(frame, point_counts=np.array([80, 80, 80]))
-    real = evaluate_real(detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0]), near, GRID)
-    assert (real.found, real.objects, real.false_positives) == (2, 3, 1)
 
 
-def test_focal_loss_weighs_cross_entropy_by_class_and_by_how_wrong_the_score_is():
-    logits = torch.tensor([0.0])
-    # p = 1/2: (1 - p)^2 * log 2, weighted by alpha or 1 - alpha.
-    assert focal_loss(logits, torch.tensor([True])).item() == pytest.approx(0.25 * 0.25 * np.log(2))
-    assert focal_loss(logits, torch.tensor([False])).item() == pytest.approx(0.75 * 0.25 * np.log(2))
+def test_quality_focal_loss_weighs_cross_entropy_by_how_wrong_the_score_is():
+    logits, quality = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.5])
+    # p = 1/2: (q - p)^2 * log 2; nothing where the score is the quality.
+    parts = [quality_focal_loss(logits[i : i + 1], quality[i : i + 1]).item() for i in range(3)]
+    assert parts == pytest.approx([0.25 * np.log(2), 0.25 * np.log(2), 0.0])
+
+
+def rows_of(boxes: np.ndarray) -> torch.Tensor:
+    size, rest = np.log(boxes[:, 3:6]), boxes[:, [0, 1, 2]]
+    return torch.from_numpy(np.concatenate([size, rest, np.cos(boxes[:, 6:]), np.sin(boxes[:, 6:])], 1)).float()
+
+
+def test_the_distance_of_two_boxes_is_that_of_their_gaussians():
+    rng = np.random.default_rng(0)
+    a = np.concatenate([rng.normal(0, 1, (50, 3)), rng.uniform(1, 6, (50, 3)), rng.uniform(-4, 4, (50, 1))], 1)
+    b = a + rng.normal(0, 0.4, a.shape)
+    b[:, 3:6] = np.abs(b[:, 3:6])
+
+    def gaussian(box):
+        turn = np.array([(np.cos(box[6]), -np.sin(box[6])), (np.sin(box[6]), np.cos(box[6]))])
+        return box[:2], turn @ np.diag(box[3:5] ** 2 / 12) @ turn.T
+
+    for ours, one, other in zip(hellinger_distance(rows_of(a), rows_of(b)), a, b, strict=True):
+        (m, p), (n, q) = gaussian(one), gaussian(other)
+        mean = (p + q) / 2
+        exponent = (m - n) @ np.linalg.inv(mean) @ (m - n) / 8
+        overlap = (np.linalg.det(p) * np.linalg.det(q)) ** 0.25 / np.linalg.det(mean) ** 0.5 * np.exp(-exponent)
+        assert ours.item() == pytest.approx(np.sqrt(1 - overlap), abs=2e-3)
+    turned = a + np.array([0, 0, 0, 0, 0, 0, np.pi])
+    assert (hellinger_distance(rows_of(a), rows_of(turned)) < 0.01).all()
+
+
+def test_a_score_learns_how_well_its_box_fits():
+    """Of two objects that look alike but for the place of their boxes, neither can be known: the score says so."""
+    label = torch.ones(1, 1, 2, dtype=torch.int8)
+    wanted = rows_of(np.array([CAR, CAR])).T.reshape(1, 8, 1, 2).clone()
+    box = rows_of(np.array([CAR, CAR])) + torch.tensor([[0.0], [1.0]]) * torch.tensor([0, 0, 0, 0.8, 0, 0, 0, 0])
+    logits = torch.zeros(2, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], 0.1)
+    for _ in range(200):
+        pixels = SimpleNamespace(flat=torch.arange(2))
+        prediction = SimpleNamespace(logits=logits, box=box, pixels=pixels)
+        optimizer.zero_grad()
+        detection_loss(prediction, label, wanted)[0].backward()
+        optimizer.step()
+    good, poor = torch.sigmoid(logits.detach()).flatten().tolist()
+    assert good > 0.9 and poor == pytest.approx(1 - hellinger_distance(box[1:], box[:1]).item(), abs=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -185,18 +213,12 @@ def test_scenes_are_simulated_once_and_read_back(scenes):
 @pytest.mark.parametrize("name", ["compact", "paper"])
 @pytest.mark.parametrize("dilation", [0.0, 0.5, 2.0])
 def test_training_sees_the_road_of_the_node_bit_for_bit(scenes, name, dilation):
-    """Packed, unpacked and cut to a window, under poses that are turned against the map."""
-    grid, rng = Grid.named(name), np.random.default_rng(0)
+    """Packed and unpacked, under poses that are turned against the map."""
+    grid = Grid.named(name)
     for index in range(6):
         scan, road = sample_scene(77 + index, GRID.bounds)
         expected = RoadView(road, scan.map_from_base).mask(grid, dilation)
         assert torch.equal(scenes[index].road.mask(grid, dilation), expected)
-        size = (grid.height // 2, grid.width // 2)
-        part, window = crop(scenes[index], grid, size, 4, rng)
-        top = round((window.y_min - grid.y_min) / grid.resolution)
-        left = round((window.x_min - grid.x_min) / grid.resolution)
-        cut = expected[top : top + size[0], left : left + size[1]]
-        assert torch.equal(part.road.mask(window, dilation), cut)
 
 
 def test_other_cells_region_or_sources_are_other_scenes(tmp_path, monkeypatch):
@@ -213,42 +235,6 @@ def test_other_cells_region_or_sources_are_other_scenes(tmp_path, monkeypatch):
             source.write_text(text)
             versions.add(scenes_module._version(GRID))
     assert len(versions) == 4 + 4
-
-
-def test_a_crop_keeps_points_and_boxes_aligned(scenes):
-    rng = np.random.default_rng(0)
-    for index in range(6):
-        part, window = crop(scenes[index], GRID, (160, 176), 32, rng)
-        assert window.shape == (160, 176)
-        # Stored to the centimetre, a point may lie just on the grid's edge, which is outside.
-        assert window.cells(part.points)[2].mean() > 0.999
-        top = round((window.y_min - GRID.y_min) / GRID.resolution)
-        left = round((window.x_min - GRID.x_min) / GRID.resolution)
-        assert top % 32 == left % 32 == 0
-        # The window shows what the whole shows there; points on the border of two cells may round either way.
-        seen = voxels(torch.from_numpy(part.points), window).dense()
-        whole = voxels(torch.from_numpy(scenes[index].points), GRID).dense()
-        expected = whole[..., top : top + 160, left : left + 176]
-        assert (seen != expected).sum() < 0.1 * expected.count_nonzero()
-
-
-def test_mirroring_moves_points_boxes_and_road_together(scenes):
-    mirrored_roads = 0
-    for seed in range(20):
-        frame = next(scenes[i] for i in range(6) if scenes[i].point_counts.sum() > 500)
-        changed = augment(frame, np.random.default_rng(seed))
-        share = len(changed.points) / len(frame.points)
-        before, after = (
-            count_inside(frame.points, frame.boxes).sum(),
-            count_inside(changed.points, changed.boxes).sum(),
-        )
-        assert after == pytest.approx(before * share, rel=0.1)
-        mirrored = not np.array_equal(changed.boxes[:, 1], frame.boxes[:, 1])
-        if changed.road is not None:
-            road = frame.road.mask(GRID, 0.5)
-            assert torch.equal(changed.road.mask(GRID, 0.5), road.flip(0) if mirrored else road)
-            mirrored_roads += mirrored
-    assert mirrored_roads > 0
 
 
 def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(scenes, tmp_path, monkeypatch):
@@ -273,8 +259,8 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         signal.signal(signal.SIGINT, before)
     resumed = train(config, scenes.folder.parent, tmp_path / "cut", checkpoint_every=100)
     assert next(steps) == 4, "no step may be done twice"
-    for name, tensor in whole.network.state_dict().items():
-        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+    for name, tensor in whole.averaged.state_dict().items():
+        assert torch.equal(tensor, resumed.averaged.state_dict()[name]), name
     with pytest.raises(UserError, match="same options"):
         train(replace(config, seed=9), scenes.folder.parent, tmp_path / "cut")
 
@@ -293,22 +279,6 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
 def test_a_training_that_cannot_be_is_refused(options):
     with pytest.raises(UserError, match=next(iter(options))):
         TrainConfig(**options)
-
-
-def test_real_frames_come_into_the_grid_frame(real_data: Path):
-    frames = {frame.name: frame for frame in real_frames(real_data)}
-    assert len(frames) == 4
-    for frame in frames.values():
-        near = frame.points[np.hypot(frame.points[:, 0], frame.points[:, 1]) < 15]
-        assert abs(np.percentile(near[:, 2], 20)) < 0.4, f"{frame.name}: the ground must be near z = 0"
-        assert frame.points[:, 3].min() >= 0 and np.percentile(frame.points[:, 3], 99) <= 1
-    assert frames["av2_adcf7d18"].road is not None and frames["kitti_000001"].road is None
-    assert sum((frame.point_counts >= 50).sum() for frame in frames.values()) > 10
-
-
-def test_a_folder_without_frames_is_named(tmp_path):
-    with pytest.raises(UserError, match="frames"):
-        list(real_frames(tmp_path))
 
 
 def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):

@@ -15,7 +15,7 @@ KINDS = {
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
-INPUT = "a bag, an Argoverse 2 log, frames/*.npz, or 'simulated'"
+INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 ROUNDS = {"network": 3, "units": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 

@@ -22,7 +22,7 @@ from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.datasets import find_frames, read_frame
 from sbnet_perception.learning.frames import FULL_REFLECTANCE
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap, RoadView
@@ -36,7 +36,7 @@ SECONDS, RATE_HZ = 8.0, 0.5
 MOST_CLOUDS = 40
 """Clouds taken from a bag, evenly over its length; more frames are variants of them."""
 GROUND_FRAME = "base_link"
-KINDS = "a bag, the folder of an Argoverse 2 log, frames/*.npz or a folder with it, or 'simulated'"
+KINDS = "a bag, the folder of an Argoverse 2 log, labelled frames (*.npz) or a folder of them, or 'simulated'"
 
 MOVE, TURN = 0.5, 0.03
 """The vehicle stands up to this many metres, in x and in y, and radians beside where the cloud was taken."""
@@ -113,13 +113,11 @@ def read_inputs(text: str) -> list[Input]:
     if not path.exists():
         raise UserError(f"INPUT: there is no {text}; give {KINDS}")
     if path.suffix == ".npz":
-        return _stored(path.parent.parent, path.stem)
+        return [_stored(path)]
     if path.is_dir() and (path / "sensors").is_dir():
         return [Input(path.name[:8], tuple(_log(path)))]
-    if path.is_dir() and path.name == "frames":
-        path = path.resolve().parent
-    if path.is_dir() and (path / "frames").is_dir():
-        return _stored(path)
+    if path.is_dir() and (files := find_frames(path)):
+        return [_stored(file) for file in files]
     if path.is_dir() and not any(path.glob("*.mcap")) and not any(path.glob("*.db3")):
         raise UserError(f"INPUT: {text} holds nothing that can be read; give {KINDS}")
     return [Input(path.stem, tuple(_bag(path)))]
@@ -135,21 +133,17 @@ def _simulated() -> Iterator[Scene]:
             yield Scene(points, road, frame.map_from_base, frame.boxes)
 
 
-def _stored(folder: Path, only: str = "") -> list[Input]:
-    """The files ``folder/frames/*.npz``, each an input of its own."""
+def _stored(file: Path) -> Input:
+    """A labelled frame; its intensity and height are those of the grid frame."""
     margin = 50
-    found = []
-    for frame in real_frames(folder):
-        road = None
-        if frame.road is not None:
-            # It ends where the grid ends; a vehicle that stands a little elsewhere looks beyond.
-            stored = frame.road.road
-            cells = np.pad(stored.cells.numpy(), margin, mode="edge")
-            shift = -margin * stored.resolution
-            road = RoadMap(torch.from_numpy(cells), stored.resolution, stored.origin @ SE2(shift, shift))
-        if only in ("", frame.name):
-            found.append(Input(frame.name, (Scene(frame.points, road, SE2(), frame.boxes),)))
-    return found
+    frame, road = read_frame(file), None
+    if frame.road is not None:
+        # It ends where the grid ends; a vehicle that stands a little elsewhere looks beyond.
+        stored = frame.road.road
+        cells = np.pad(stored.cells.numpy(), margin, mode="edge")
+        shift = -margin * stored.resolution
+        road = RoadMap(torch.from_numpy(cells), stored.resolution, stored.origin @ SE2(shift, shift))
+    return Input(frame.name, (Scene(frame.points, road, SE2(), frame.boxes),))
 
 
 def _log(log: Path) -> list[Scene]:

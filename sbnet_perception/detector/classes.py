@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from sbnet_perception.checks import check_fields
 
-SIMULATOR = "simulator"
-"""What `ObjectClass.labels` calls the simulator; it calls data sets by the first word of their files' names."""
+SIMULATOR, ANY = "simulator", "any"
+"""What `ObjectClass.labels` calls the simulator, and the sources that it does not name. It names data sets by the first
+word of their files' names."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class ObjectClass:
         core: part of the footprint's length and width in which a pixel learns to say the class.
         score_threshold: detections below it are not reported; None means the configuration's.
         nms_group: of two overlapping boxes of one group only the better stays; empty means that the class is its own.
-        labels: data set -> its labels that are this class.
+        labels: source -> its labels that are this class, in upper or lower case; those of `ANY` hold for a source that
+            is not named.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -54,13 +56,22 @@ VEHICLE = ObjectClass(
     "vehicle",
     "#ffb224",
     labels={
-        SIMULATOR: ("sedan", "hatchback", "suv", "minivan", "van", "pickup", "box_truck", "bus"),
+        SIMULATOR: (
+            *("sedan", "hatchback", "city_car", "wagon", "suv", "minivan", "compact_van", "van", "pickup"),
+            *("box_truck", "bus", "tractor", "trailer"),
+        ),
         "av2": (
             *("REGULAR_VEHICLE", "LARGE_VEHICLE", "BUS", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "SCHOOL_BUS"),
             *("ARTICULATED_BUS", "VEHICULAR_TRAILER"),
         ),
         "kitti": ("Car", "Van", "Truck"),
         "nuscenes": ("car", "truck", "bus", "trailer", "construction_vehicle"),
+        "pandaset": (
+            *("Car", "Pickup_Truck", "Medium-sized_Truck", "Semi-truck", "Towed_Object", "Bus", "TYPE_VEHICLE"),
+            "Other_Vehicle_-_Uncommon",
+        ),
+        "ddad": ("Car", "Truck", "Bus/RV/Caravan", "Towed_Object"),
+        ANY: ("vehicle", "car", "van", "pickup", "truck", "bus", "trailer"),
     },
 )
 CLASSES = {entry.name: entry for entry in (VEHICLE,)}
@@ -68,14 +79,13 @@ CLASSES = {entry.name: entry for entry in (VEHICLE,)}
 
 
 def numbered(
-    labels: Iterable[str], data_set: str, classes: Sequence[ObjectClass]
+    labels: Iterable[str], source: str, classes: Sequence[ObjectClass]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which of the labels [M] are of any of the classes, bool [M], and the positions in ``classes`` of those, int64.
 
     A label that several classes have counts as the first of them.
     """
-    position = {
-        label: number for number in reversed(range(len(classes))) for label in classes[number].labels.get(data_set, ())
-    }
-    numbers = np.array([position.get(str(label), -1) for label in labels], np.int64)
+    words = [entry.labels.get(source, entry.labels.get(ANY, ())) for entry in classes]
+    position = {label.lower(): number for number in reversed(range(len(classes))) for label in words[number]}
+    numbers = np.array([position.get(str(label).lower(), -1) for label in labels], np.int64)
     return numbers >= 0, numbers[numbers >= 0]

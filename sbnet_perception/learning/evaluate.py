@@ -1,29 +1,23 @@
-"""`sbnet evaluate`: what weights reach, on simulated drives held out from training and on real frames."""
+"""What weights reach on simulated drives that training has not seen."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
-from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import real_frames
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid
-from sbnet_perception.learning.metrics import SEEN_IOU, SEEN_POINTS, Matches, average_precision, match
+from sbnet_perception.learning.metrics import Matches, average_precision, match
 from sbnet_perception.masks.config import EXPRESSIONS
 
 SENSORS = ("hdl64", "vlp32c", "hdl32")
@@ -58,17 +52,6 @@ class SimulatedResult:
     mean_sparsity: dict[str, float]
 
 
-@dataclass(frozen=True)
-class RealResult:
-    """One real frame at the configured thresholds: objects with at least 50 points, BEV IoU 0.3."""
-
-    name: str
-    found: int
-    objects: int
-    false_positives: int
-    outside_view: int
-
-
 class _Lowest(DetectorConfig):
     """Reports everything above `LOWEST_SCORE`, of every class."""
 
@@ -79,9 +62,12 @@ class _Lowest(DetectorConfig):
 
 def pipelines(config: DetectorConfig) -> dict[str, Pipeline]:
     """A pipeline for each mask of the protocols, reporting everything above `LOWEST_SCORE`."""
-    sources = dict.fromkeys(source for source, _ in PROTOCOLS)
-    masks = {source: replace(config.mask, expression=EXPRESSIONS[source]) for source in sources}
-    return {source: Pipeline(_Lowest(**{**vars(config), "mask": mask})) for source, mask in masks.items()}
+    return {mask: pipeline_under(config, mask) for mask in dict.fromkeys(mask for mask, _ in PROTOCOLS)}
+
+
+def pipeline_under(config: DetectorConfig, mask: str) -> Pipeline:
+    """A pipeline with one of `EXPRESSIONS` as its mask, reporting everything above `LOWEST_SCORE`."""
+    return Pipeline(_Lowest(**{**vars(config), "mask": replace(config.mask, expression=EXPRESSIONS[mask])}))
 
 
 def evaluate_simulated(
@@ -145,29 +131,6 @@ def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
     return on_road
 
 
-def evaluate_real(detections: Detections, frame: LabelledFrame, grid: Grid) -> RealResult:
-    """Compare what was found in a real frame with its labels.
-
-    A detection counts as false when no labelled object of its class, however few its points, overlaps it by 0.3, or
-    only one that a better detection found already.
-    Detections outside the view that was labelled cannot be judged and are counted apart.
-    """
-    judged = np.abs(np.arctan2(detections.boxes[:, 1], detections.boxes[:, 0])) <= frame.half_view
-    counted = in_grid(frame.boxes, grid) & (frame.point_counts >= SEEN_POINTS)
-    matches = [
-        match(detections[judged & (detections.classes == number)], frame.boxes[same], counted[same], SEEN_IOU)
-        for number in np.union1d(detections.classes, frame.classes)
-        for same in [frame.classes == number]
-    ]
-    return RealResult(
-        name=frame.name,
-        found=sum(int(m.found.sum()) for m in matches),
-        objects=sum(len(m.found) for m in matches),
-        false_positives=sum(int((~m.hits).sum()) for m in matches),
-        outside_view=int((~judged).sum()),
-    )
-
-
 def frames_of_drives(seeds: Iterable[int], classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
@@ -179,85 +142,3 @@ def _best_f1_score(scores: NDArray, hits: NDArray, objects: int) -> float:
     order = np.argsort(-scores, kind="stable")
     f1 = 2 * np.cumsum(hits[order]) / (np.arange(1, len(order) + 1) + objects)
     return float(scores[order][np.argmax(f1)]) if len(order) else float("nan")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = DetectorConfig()
-    parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
-    parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
-    extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
-    region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
-    parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
-    classes = "the classes of the weights, in their order (default vehicle)"
-    parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
-    parser.add_argument("--dtype", default=defaults.dtype, help=f"float32 or bfloat16 (default {defaults.dtype})")
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help="measure on the drives that chose the score threshold, not the held-out",
-    )
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help="also measure on real frames FOLDER/frames/*.npz")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    try:
-        config = DetectorConfig(
-            grid=arguments.grid,
-            region=tuple(arguments.region),
-            classes=tuple(arguments.classes),
-            weights=arguments.weights,
-            dtype=arguments.dtype,
-        )
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    console = Console()
-    real_ones = list(real_frames(arguments.real, config.objects)) if arguments.real else []
-    of_mask = pipelines(config)
-    seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
-    drives = frames_of_drives(seeds, config.objects)
-    count = int(SECONDS * RATE_HZ) * len(seeds)
-    frames = list(track(drives, f"{kind} drives", total=count, console=Console(stderr=True)))
-    simulated = evaluate_simulated(of_mask, frames, config.thresholds)
-    console.print(_simulated_table(simulated, config, kind))
-    real: list[RealResult] = []
-    if real_ones:
-        pipeline = Pipeline(config)
-        for frame in real_ones:
-            real.append(evaluate_real(pipeline(frame.points, frame.road).detections, frame, pipeline.grid))
-        console.print(_real_table(real, config))
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"simulated": [asdict(r) for r in simulated], "real": [asdict(r) for r in real]}, indent=1)
-        )
-    return 0
-
-
-def _simulated_table(results: list[SimulatedResult], config: DetectorConfig, kind: str) -> Table:
-    asked = ", ".join(f"{entry.name}s with at least {entry.least_points} points" for entry in config.objects)
-    table = Table(title=f"{results[0].frames} frames of {kind} simulated drives: {asked}")
-    thresholds = dict(zip(config.classes, config.thresholds, strict=True))
-    by_class = len(config.classes) > 1
-    threshold = "threshold" if by_class else f"{config.thresholds[0]}"
-    figures = ("AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "precision", "best F1 at")
-    for column in ("mask", "asked for", *(["class", "threshold"] if by_class else []), "number", *figures):
-        table.add_column(column)
-    table.add_column("tiles skipped, stride 4")
-    for r in results:
-        of_class = [r.object, f"{thresholds[r.object]}"] if by_class else []
-        numbers = (f"{figure:.3f}" for figure in (r.ap50, r.ap70, r.recall50, r.precision50, r.best_f1_score))
-        skipped = f"{100 * r.mean_sparsity['conv-3']:.0f} %"
-        table.add_row(r.mask, r.asked, *of_class, str(r.objects), *numbers, skipped)
-    return table
-
-
-def _real_table(results: list[RealResult], config: DetectorConfig) -> Table:
-    thresholds = ", ".join(map(str, dict.fromkeys(config.thresholds)))
-    title = f"real frames, score {thresholds}: objects with at least {SEEN_POINTS} points, BEV IoU {SEEN_IOU}"
-    table = Table("frame", "found", "objects", "false positives", "outside the labelled view", title=title)
-    columns = ("found", "objects", "false_positives", "outside_view")
-    for r in results:
-        table.add_row(r.name, *(str(getattr(r, name)) for name in columns))
-    table.add_section()
-    table.add_row("all", *(str(sum(getattr(r, name) for r in results)) for name in columns))
-    return table

@@ -56,13 +56,22 @@ def match(detections: Detections, boxes: NDArray, counted: NDArray[np.bool_], io
 
 
 def average_precision(matches: list[Matches]) -> float:
-    """Area under the precision-recall curve, precision made monotonic, every point (PASCAL VOC 2010)."""
-    vehicles = sum(len(m.found) for m in matches)
-    if vehicles == 0:
+    """`area_under_curve` of several frames together."""
+    scores, hits = (np.concatenate([getattr(m, name) for m in matches]) for name in ("scores", "hits"))
+    return area_under_curve(scores, hits, sum(len(m.found) for m in matches))
+
+
+def area_under_curve(scores: NDArray, hits: NDArray[np.bool_], objects: int) -> float:
+    """Area under the precision-recall curve, precision made monotonic, every point (PASCAL VOC 2010).
+
+    Args:
+        scores: [M] of the detections that count.
+        hits: bool [M], which of them found an object of their own.
+        objects: how many there are to find; of none the figure is NaN.
+    """
+    if objects == 0:
         return float("nan")
-    scores = np.concatenate([m.scores for m in matches])
-    hits = np.concatenate([m.hits for m in matches])[np.argsort(-scores, kind="stable")]
-    true = np.cumsum(hits)
-    precision = true / np.arange(1, len(hits) + 1)
+    hits = hits[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((precision * hits).sum() / vehicles)
+    return float((precision * hits).sum() / objects)

@@ -1,4 +1,4 @@
-"""Training scenes: simulated once in parallel, kept on disk, augmented on every use."""
+"""Training scenes: simulated once in parallel, kept on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from rich.progress import Progress
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
-from sbnet_perception.learning.frames import LabelledFrame, in_grid, simulated_frame
+from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.masks.road import RoadMap, RoadView
 
@@ -89,68 +89,6 @@ class Scenes:
                 # Leaving the pool waits for its jobs: drop those that have not begun (Ctrl-C, a full disk).
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def augment(frame: LabelledFrame, rng: np.random.Generator) -> LabelledFrame:
-    """A variant of the frame: mirrored, thinned, with other intensities and ground heights."""
-    points, boxes, road, counts = frame.points.copy(), frame.boxes.copy(), frame.road, frame.point_counts
-    if rng.random() < 0.5:
-        points[:, 1] *= -1
-        boxes[:, [1, 6]] *= -1
-        road = None if road is None else road.mirrored()
-    if rng.random() < 0.3:
-        keep = rng.uniform(0.4, 1.0)
-        points = points[rng.random(len(points)) < keep]
-        counts = (counts * keep).astype(np.int64)
-    # Sensors disagree most about intensity: another gain and curve, or none at all.
-    if rng.random() < 0.15:
-        points[:, 3] = 0
-    else:
-        points[:, 3] = np.clip(rng.uniform(0.5, 2.0) * points[:, 3] ** rng.uniform(0.7, 1.4), 0, 1)
-    lift = np.float32(rng.uniform(-0.1, 0.1))
-    points[:, 2] += lift
-    boxes[:, 2] += lift
-    # Without a map the mask is the occupancy alone.
-    if rng.random() < 0.4:
-        road = None
-    return replace(frame, points=points, boxes=boxes, road=road, point_counts=counts)
-
-
-def crop(
-    frame: LabelledFrame, grid: Grid, size: tuple[int, int], step: int, rng: np.random.Generator
-) -> tuple[LabelledFrame, Grid]:
-    """A window of ``size`` (rows, columns) of the frame, and its grid; the network sees no difference between windows.
-
-    The window starts at multiples of ``step`` cells, which keeps the tiles of every stage where they are, and
-    usually holds the centre of a vehicle.
-    """
-    boxes = frame.boxes[in_grid(frame.boxes, grid)]
-    towards = boxes[rng.integers(len(boxes))] if len(boxes) and rng.random() < 0.8 else None
-    top, left = (
-        _start(extent, length, step, None if towards is None else (towards[axis] - low) / grid.resolution, rng)
-        for extent, length, axis, low in (
-            (grid.height, size[0], 1, grid.y_min),
-            (grid.width, size[1], 0, grid.x_min),
-        )
-    )
-    window = replace(
-        grid,
-        x_min=grid.x_min + left * grid.resolution,
-        x_max=grid.x_min + (left + size[1]) * grid.resolution,
-        y_min=grid.y_min + top * grid.resolution,
-        y_max=grid.y_min + (top + size[0]) * grid.resolution,
-    )
-    points = frame.points[window.cells(frame.points)[2]]
-    return replace(frame, points=points), window
-
-
-def _start(extent: int, length: int, step: int, centre: float | None, rng: np.random.Generator) -> int:
-    """First cell of a window of ``length`` cells of ``extent``, which holds the cell ``centre`` if there is one."""
-    starts = np.arange(0, extent - length + 1, step)
-    if centre is not None:
-        holding = starts[(starts <= centre) & (centre < starts + length)]
-        return int(rng.choice(holding if len(holding) else starts))
-    return int(rng.choice(starts))
 
 
 def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:

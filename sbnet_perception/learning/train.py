@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from sbnet_perception import __version__
@@ -32,11 +33,16 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.augment import augment, crop
+from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss
-from sbnet_perception.learning.scenes import Scenes, augment, crop
+from sbnet_perception.learning.scenes import Scenes
+from sbnet_perception.learning.sweeps import Sweep, read_sweeps, with_simulated_vehicles
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.masks.computation import computation_mask
 
+AVERAGED = 500
+"""Steps over which the weights are averaged."""
 Batch = tuple[Voxels, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -60,6 +66,8 @@ class TrainConfig:
     weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
     seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
     start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
+    real: str = field(default="", metadata={"help": "folder of real sweeps to mix in, see docs/frames.md"})
+    real_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
 
     def __post_init__(self) -> None:
@@ -83,8 +91,8 @@ class TrainConfig:
 class _Batches(Dataset[Batch]):
     """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so training resumes exactly."""
 
-    def __init__(self, scenes: Scenes, config: TrainConfig) -> None:
-        self.scenes, self.config = scenes, config
+    def __init__(self, scenes: Scenes, sweeps: list[Sweep], config: TrainConfig) -> None:
+        self.scenes, self.sweeps, self.config = scenes, sweeps, config
         self.detector, self.network = config.detector, NetworkConfig()
 
     def __len__(self) -> int:
@@ -97,12 +105,9 @@ class _Batches(Dataset[Batch]):
         return Voxels.cat(list(inputs)), mask, label, regression
 
     def _sample(self, number: int) -> Batch:
-        # Each epoch is another permutation of the scenes.
-        epoch, position = divmod(number, len(self.scenes))
-        order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(len(self.scenes))
         rng = np.random.default_rng((self.config.seed, 1, number))
-        scene, size = augment(self.scenes[int(order[position])], rng), (self.config.crop_rows, self.config.crop)
-        frame, grid = crop(scene, self.scenes.grid, size, self.network.alignment, rng)
+        size = self.config.crop_rows, self.config.crop
+        frame, grid = crop(augment(self._frame(number, rng), rng), self.scenes.grid.resolution, size, rng)
         # What the detector will see at this frame: input and mask; what it should say.
         points = torch.from_numpy(frame.points)
         mask = computation_mask(points, grid, frame.road, self.detector.mask).mask
@@ -117,6 +122,17 @@ class _Batches(Dataset[Batch]):
             torch.from_numpy(targets.regression)[None],
         )
 
+    def _frame(self, number: int, rng: np.random.Generator) -> LabelledFrame:
+        if self.sweeps and rng.random() < self.config.real_share:
+            # Sweeps of more points show more.
+            size = np.cumsum([len(sweep.frame.points) for sweep in self.sweeps])
+            chosen = self.sweeps[int(np.searchsorted(size, rng.integers(size[-1]), "right"))]
+            return with_simulated_vehicles(chosen, self.detector.objects, rng)
+        # Each epoch is another permutation of the scenes.
+        epoch, position = divmod(number, len(self.scenes))
+        order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(len(self.scenes))
+        return self.scenes[int(order[position])]
+
 
 class Trainer:
     """Network, optimizer and schedule at one step of the training."""
@@ -127,15 +143,23 @@ class Trainer:
         self.step = 0
         self.network = _begin(config)
         self.network.train()
+        self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
 
+    @property
+    def averaged(self) -> Detector:
+        """The network with its weights averaged over the last `AVERAGED` steps: what is handed out."""
+        module = self.average.module
+        assert isinstance(module, Detector)
+        return module
+
     def train_on(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
         inputs, mask, label, regression = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=_fast_bfloat16()):
             prediction = self.network(inputs, mask)
         loss, parts = detection_loss(prediction, label, regression)
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,6 +167,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimizer.step()
         self.schedule.step()
+        self.average.update_parameters(self.network)
         self.step += 1
         return {name: float(value) for name, value in parts.items()}
 
@@ -152,6 +177,7 @@ class Trainer:
             "made_with": self.made_with,
             "step": self.step,
             "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -176,6 +202,7 @@ class Trainer:
             )
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
@@ -193,6 +220,21 @@ def _begin(config: TrainConfig) -> Detector:
             raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {network.config}")
         network.load_state_dict(given.state_dict())
     return network
+
+
+def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
+    """Exponential moving average over the last `AVERAGED` steps, over fewer at first."""
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, max(1 / AVERAGED, 1 / (int(steps) + 1)))
+        else:
+            average.copy_(value)
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
+    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
+    return bool(supported())
 
 
 def one_cycle(progress: float) -> float:
@@ -220,7 +262,7 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
     detector = config.detector
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects)
-    batches = _Batches(scenes, config)
+    batches = _Batches(scenes, read_sweeps(Path(config.real)) if config.real else [], config)
     trainer = Trainer(config, scenes.folder.name)
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -276,7 +318,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    told = {**asdict(config), "start": Path(config.start).name}
+    told = {**asdict(config), "start": Path(config.start).name, "real": Path(config.real).name}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
 
@@ -292,12 +334,13 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
+    real = f"real sweeps of {Path(config.real).name}" if config.real else "no real data"
     notes = {
         "command": f"sbnet train {arguments.out.name} {_options(config)}",
-        "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; no real data",
+        "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
     detector = config.detector
-    save_weights(arguments.out, trainer.network.eval(), detector.cell_size, detector.objects, notes)
+    save_weights(arguments.out, trainer.averaged.eval(), detector.cell_size, detector.objects, notes)
     print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out}'")
     return 0

@@ -33,7 +33,7 @@ class Drive:
     Equal arguments give equal frames, however often they are iterated.
 
     Args:
-        sensor: hdl64, hdl32 or vlp32c (a pair of them).
+        sensor: hdl64, hdl32, pandar64 or vlp32c (a pair of them).
 
     Raises:
         ValueError: an unknown sensor, or a duration or rate that is not positive.
@@ -120,6 +120,7 @@ class Drive:
         reach = self.sensor.reach
         vehicles = [v for v in self._world.vehicles + moving if np.hypot(v.box[0] - x, v.box[1] - y) < reach]
         boxes = boxes_in_base(np.array([v.box for v in vehicles]), pose, ground)
+        boxes[:, :3] = self.sensor.reported(boxes[:, :3])
         tracks = np.array([v.track_id for v in vehicles], np.int64)
         stamp = round(number * 1e9 / self.rate_hz)
         labels = np.array([v.shape.kind for v in vehicles], np.str_)
@@ -136,4 +137,5 @@ class Drive:
         points = scan(scenes, self.sensor, (*rays_in_map(origins, directions, pose, ground), beams), rng)
         points[:, :2] = pose.inverse().apply(points[:, :2])
         points[:, 2] -= ground
+        points[:, :3] = self.sensor.reported(points[:, :3])
         return points[np.hypot(*(points[:, :2] - self.sensor.mount[:2]).T) > BLIND]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,39 +73,45 @@ def corners(boxes: np.ndarray) -> np.ndarray:
 def overlaps(box: np.ndarray, others: np.ndarray, margin: float = 0.0) -> np.ndarray:
     """Whether the rectangle of `box` [7] comes within about `margin` m of each of `others` [M, 7]
     (separating axes)."""
-    near = (
-        np.hypot(*(others[:, :2] - box[:2]).T)
-        < (np.hypot(box[3], box[4]) + np.hypot(others[:, 3], others[:, 4])) / 2 + margin
-    )
-    result = np.zeros(len(others), bool)
-    if not near.any():
-        return result
-    grown = box.astype(np.float64)
-    grown[3:5] += 2 * margin
-    mine, theirs = corners(grown[None])[0], corners(others[near].astype(np.float64))
-    apart = np.zeros(len(theirs), bool)
-    for yaw in (np.full(len(theirs), box[6]), others[near, 6]):
-        for turn in (0.0, np.pi / 2):
-            axis = np.stack([np.cos(yaw + turn), np.sin(yaw + turn)], 1)
-            a, b = mine @ axis.T, np.einsum("mij,mj->mi", theirs, axis)
-            apart |= (a.max(0) < b.min(1)) | (b.max(1) < a.min(0))
-    result[near] = ~apart
+    dx, dy = others[:, 0] - box[0], others[:, 1] - box[1]
+    length, width = box[3] + 2 * margin, box[4] + 2 * margin
+    turn = others[:, 6] - box[6]
+    c, s = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    result = np.ones(len(others), bool)
+    # Along every side's direction: the distance of the middles against half of what both rectangles cover.
+    for yaw, along, across in (
+        (box[6], length + c * others[:, 3] + s * others[:, 4], width + s * others[:, 3] + c * others[:, 4]),
+        (others[:, 6], others[:, 3] + c * length + s * width, others[:, 4] + s * length + c * width),
+    ):
+        ahead, left = np.cos(yaw), np.sin(yaw)
+        result &= 2 * np.abs(dx * ahead + dy * left) <= along
+        result &= 2 * np.abs(dy * ahead - dx * left) <= across
     return result
+
+
+def inside(points: np.ndarray, boxes: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Which points [P, >= 3] lie inside any of the boxes [M, 7], or at most `margin` metres beside one, bool [P]."""
+    found = np.zeros(len(points), bool)
+    for rows, within in _members(points, boxes, margin):
+        found[rows[within]] = True
+    return found
 
 
 def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Number of points [P, >= 3] inside each box [M, 7], int64 [M]."""
-    counts = np.zeros(len(boxes), np.int64)
+    return np.array([within.sum() for _, within in _members(points, boxes, 0.0)], np.int64)
+
+
+def _members(points: np.ndarray, boxes: np.ndarray, margin: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each box [7] the numbers of some points, those inside among them, and which of these are inside."""
     order = np.argsort(points[:, 0], kind="stable")
     xyz = points[order, :3]
     x_sorted = np.ascontiguousarray(xyz[:, 0])
-    for i, (cx, cy, cz, length, width, height, yaw) in enumerate(boxes.tolist()):
-        radius = np.hypot(length, width) / 2
+    for cx, cy, cz, length, width, height, yaw in boxes.tolist():
+        radius = np.hypot(length, width) / 2 + margin
         low, high = np.searchsorted(x_sorted, np.array((cx - radius - 0.01, cx + radius + 0.01), np.float32))
         x, y, z = xyz[low:high].T - np.array((cx, cy, cz))[:, None]
         c, s = np.cos(yaw), np.sin(yaw)
-        inside = (
-            (np.abs(x * c + y * s) <= length / 2) & (np.abs(y * c - x * s) <= width / 2) & (np.abs(z) <= height / 2)
-        )
-        counts[i] = inside.sum()
-    return counts
+        along, across = np.abs(x * c + y * s), np.abs(y * c - x * s)
+        within = (along <= length / 2 + margin) & (across <= width / 2 + margin) & (np.abs(z) <= height / 2 + margin)
+        yield order[low:high], within

@@ -15,6 +15,9 @@ from .sensors import SensorModel
 
 PASSES = 4  # how many panes or leaves a beam may pass before it counts as lost
 SKIP = 2e-3  # restart of a passing ray behind the surface that it passed [m]
+STEEPEST = 0.003  # a ray that only grazes a surface returns as if it met it at this cosine
+PULSE = 2.0  # returns nearer together than this may merge [m]
+RETROREFLECTIVE = 1.5  # reflectance from which on a surface throws the light back to where it came from
 
 
 @dataclass
@@ -31,6 +34,10 @@ class Hits:
         """Replace the entries at the indices `where` by all of `other`."""
         for name in ("distance", "material", "reflectance", "cosine"):
             getattr(self, name)[where] = getattr(other, name)
+
+    def at(self, rows: np.ndarray) -> Hits:
+        """The entries at the indices `rows`."""
+        return Hits(self.distance[rows], self.material[rows], self.reflectance[rows], self.cosine[rows])
 
 
 class RayScene:
@@ -68,10 +75,7 @@ def cast_nearest(scenes: Sequence[RayScene], origins: np.ndarray, directions: np
     for scene in scenes[1:]:
         other = scene.cast(origins, directions, reach)
         nearer = np.flatnonzero(other.distance < hits.distance)
-        hits.put(
-            nearer,
-            Hits(*(getattr(other, n)[nearer] for n in ("distance", "material", "reflectance", "cosine"))),
-        )
+        hits.put(nearer, other.at(nearer))
     return hits
 
 
@@ -103,10 +107,7 @@ def _let_through(
         hits.distance[stopped] += depth[inside]
         hits.cosine[stopped] = -rng.uniform(0.2, 1.0, len(stopped)).astype(np.float32)
         going = ~inside
-        hits.put(
-            rays[going],
-            Hits(*(getattr(behind, n)[going] for n in ("distance", "material", "reflectance", "cosine"))),
-        )
+        hits.put(rays[going], behind.at(going))
         rays = rays[going & np.isfinite(behind.distance)]
         rays = rays[(PASSING[hits.material[rays]] > 0) | (FREE_PATH[hits.material[rays]] > 0)]
     hits.distance[rays] = np.inf
@@ -123,23 +124,71 @@ def scan(
     hits = cast_nearest(scenes, origins, directions, limit)
     _let_through(scenes, origins, directions, limit, hits, rng)
 
-    # A return survives when its received power, which flickers, exceeds the sensor's threshold.
-    keep = np.flatnonzero(hits.distance < limit)
-    distance, material = hits.distance[keep], hits.material[keep]
-    cosine = np.abs(hits.cosine[keep]).clip(0.003, 1.0)
-    power = hits.reflectance[keep] * cosine / distance**2
-    chance = 1.0 / (1.0 + (sensor.threshold / np.maximum(power, 1e-12)) ** 2.5)
-    lucky = rng.random(len(keep), dtype=np.float32) < (1 - sensor.loss) * chance
-    keep, distance, material, cosine = keep[lucky], distance[lucky], material[lucky], cosine[lucky]
+    kept = _received(hits, limit, sensor, rng)
+    hits = hits.at(kept)
+    origins, directions, beams = origins[kept], directions[kept], beams[kept]
+    intensity = _intensity(hits, beams, sensor, rng)
+    if sensor.mixing:
+        hits.distance = _mixed(hits.distance, directions, beams, sensor, rng)
 
-    noise = rng.standard_normal((2, len(keep)), dtype=np.float32)
-    distance = distance + sensor.range_noise * noise[0]
-    points = np.empty((len(keep), 4), np.float32)
-    points[:, :3] = origins[keep] + distance[:, None] * directions[keep]
-    points[:, 2] += ROUGHNESS[material] * noise[1] * (material <= Material.MARKING)
-
-    gains = sensor.gain * np.exp(sensor.beam_spread * rng.standard_normal(len(sensor.elevations), dtype=np.float32))
-    shine = hits.reflectance[keep] * cosine ** GLOSS[material]
-    speckle = np.exp(SPECKLE[material] * rng.standard_normal(len(keep), dtype=np.float32))
-    points[:, 3] = np.clip(255.0 * gains[beams[keep]] * shine**sensor.gamma * speckle, 0, 255).astype(np.int32)
+    noise = rng.standard_normal((2, len(kept)), dtype=np.float32)
+    bias = sensor.beam_bias * rng.standard_normal(len(sensor.elevations), dtype=np.float32)
+    hits.distance = hits.distance + bias[beams] + sensor.range_noise * noise[0]
+    points = np.empty((len(kept), 4), np.float32)
+    points[:, :3] = origins + hits.distance[:, None] * directions
+    points[:, 2] += ROUGHNESS[hits.material] * noise[1] * (hits.material <= Material.MARKING)
+    points[:, 3] = intensity
+    if sensor.bloom:
+        points = np.concatenate([points, _halo(points, hits, directions, sensor, rng)])
     return points
+
+
+def _received(hits: Hits, limit: np.ndarray, sensor: SensorModel, rng: np.random.Generator) -> np.ndarray:
+    """Which rays return, int64 indices: those whose power, which flickers, exceeds the sensor's threshold."""
+    near = np.flatnonzero(hits.distance < limit)
+    cosine = np.abs(hits.cosine[near]).clip(STEEPEST, 1.0)
+    power = hits.reflectance[near] * cosine / hits.distance[near] ** 2
+    chance = 1.0 / (1.0 + (sensor.threshold / np.maximum(power, 1e-12)) ** 2.5)
+    return near[rng.random(len(near), dtype=np.float32) < (1 - sensor.loss) * chance]
+
+
+def _intensity(hits: Hits, beams: np.ndarray, sensor: SensorModel, rng: np.random.Generator) -> np.ndarray:
+    """Whole numbers 0-255 [N] for the hits by the sensor's curve, which differs between beams."""
+    gains = sensor.gain * np.exp(sensor.beam_spread * rng.standard_normal(len(sensor.elevations), dtype=np.float32))
+    shine = hits.reflectance * np.abs(hits.cosine).clip(STEEPEST, 1.0) ** GLOSS[hits.material]
+    speckle = np.exp(SPECKLE[hits.material] * rng.standard_normal(len(beams), dtype=np.float32))
+    level = 255.0 * gains[beams] * shine**sensor.gamma * speckle
+    if sensor.falloff:
+        level *= (hits.distance / 10.0) ** -sensor.falloff
+    return np.clip(level - sensor.floor, 0, 255).astype(np.int32)
+
+
+def _mixed(
+    distance: np.ndarray, directions: np.ndarray, beams: np.ndarray, sensor: SensorModel, rng: np.random.Generator
+) -> np.ndarray:
+    """Distances [N] after a share of the beams at edges, which meet two things at once, gave a mean of both."""
+    order = np.argsort(beams.astype(np.int16), kind="stable")
+    step = np.diff(distance[order])
+    edge = np.flatnonzero((np.abs(step) > 0.2) & (np.abs(step) < PULSE) & (np.diff(beams[order]) == 0))
+    here, there = order[edge], order[edge + 1]
+    # Of the same beam's next ray only, not of one beyond a gap.
+    between = np.einsum("ij,ij->i", directions[here], directions[there])
+    struck = between > np.cos(np.deg2rad(2.5 * sensor.azimuth_step))
+    struck &= rng.random(len(here), dtype=np.float32) < sensor.mixing
+    mixed = distance.copy()
+    mixed[here[struck]] += rng.random(int(struck.sum()), dtype=np.float32) * step[edge[struck]]
+    return mixed
+
+
+def _halo(
+    points: np.ndarray, hits: Hits, directions: np.ndarray, sensor: SensorModel, rng: np.random.Generator
+) -> np.ndarray:
+    """Points [K, 4] that neighbouring rays, weakly, get from retroreflectors: beside these, as far away."""
+    bright = np.flatnonzero(hits.reflectance > RETROREFLECTIVE)
+    aside = rng.standard_normal((len(bright), 3), dtype=np.float32) * np.float32(np.deg2rad(sensor.bloom))
+    ahead = directions[bright]
+    aside -= ahead * np.einsum("ij,ij->i", aside, ahead)[:, None]
+    ghosts = points[bright]
+    ghosts[:, :3] += aside * hits.distance[bright, None]
+    ghosts[:, 3] = np.floor(0.5 * ghosts[:, 3])
+    return ghosts

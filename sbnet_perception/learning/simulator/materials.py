@@ -32,6 +32,7 @@ class Material(IntEnum):
     PLATE = 14
     INTERIOR = 15
     MESH_FENCE = 16
+    CLIPPED_FOLIAGE = 17
 
 
 class Surface(NamedTuple):
@@ -51,15 +52,16 @@ class Surface(NamedTuple):
 
 
 SURFACES: dict[Material, Surface] = {
-    Material.ASPHALT: Surface(0.12, 0.4, 0.35, 0.008),
-    Material.CONCRETE: Surface(0.25, 0.3, 0.35, 0.008),
+    Material.ASPHALT: Surface(0.12, 0.4, 0.35, 0.003),
+    Material.CONCRETE: Surface(0.25, 0.3, 0.35, 0.004),
     Material.GRASS: Surface(0.35, 0.25, 0.3, 0.04),
-    Material.MARKING: Surface(0.55, 0.25, 0.5, 0.005),
+    Material.MARKING: Surface(0.55, 0.25, 0.5, 0.003),
     Material.FACADE: Surface(0.35, 0.5, 1.0, 0.02),
     Material.METAL: Surface(0.3, 0.5, 1.5),
     Material.SIGN: Surface(3.0, 0.4, 0.5),
     Material.WOOD: Surface(0.25, 0.3, 0.7, 0.01),
     Material.DENSE_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.22),
+    Material.CLIPPED_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.09),
     Material.LOOSE_FOLIAGE: Surface(0.3, 0.3, 0.3, 0.0, 0.0, 1.1),
     Material.CLOTHES: Surface(0.25, 0.7, 0.7, 0.01),
     Material.PAINT: Surface(1.0, 0.0, 1.6, speckle=0.7),

@@ -42,10 +42,12 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
 
 @lru_cache
 def _unit(shape: str) -> np.ndarray:
-    """Triangles of a unit solid: box and cylinder stand on z = 0, the sphere has radius 1 about the
-    origin."""
+    """Triangles of a unit solid: box and cylinder stand on z = 0, the sphere and the lump, an icosahedron, have radius
+    1 about the origin."""
     if shape == "box":
         solid = trimesh.creation.box(bounds=((-0.5, -0.5, 0), (0.5, 0.5, 1)))
+    elif shape == "lump":
+        solid = trimesh.creation.icosahedron()
     elif shape == "cylinder":
         solid = trimesh.creation.cylinder(radius=1.0, height=1.0, sections=8)
         solid.apply_translation((0, 0, 0.5))
@@ -70,14 +72,35 @@ def wheel(radius: float, width: float, material: Material) -> Mesh:
     return mesh(upright[..., [0, 2, 1]][:, ::-1], material)
 
 
-def ellipsoid(radii: ArrayLike, material: Material, z: float, bumps: np.random.Generator | None = None) -> Mesh:
-    """Ellipsoid centred at height `z`; `bumps` displaces its corners by about a fifth of the radius."""
-    ball = _unit("sphere")
+def ellipsoid(radii: ArrayLike, material: Material, z: float, bumps: np.random.Generator | None = None,
+              shape: str = "sphere") -> Mesh:  # fmt: skip
+    """Ellipsoid centred at height `z`; `bumps` displaces its corners by about a fifth of the radius; the shape "lump"
+    has a quarter of the triangles."""
+    ball = _unit(shape)
     if bumps is not None:
         corners, inverse = np.unique(ball.reshape(-1, 3), axis=0, return_inverse=True)
         corners = corners * (1 + 0.22 * bumps.standard_normal((len(corners), 1))).clip(0.6, 1.4)
         ball = corners[inverse.reshape(-1)].reshape(-1, 3, 3)
     return mesh(ball * np.asarray(radii) + (0, 0, z), material)
+
+
+def tube(rings: np.ndarray, material: Material) -> Mesh:
+    """Closed body through `rings` [K, R, 3], one behind the other along x, each counter-clockwise seen from +x: faces
+    between neighbours, and fans over both ends."""
+    after = np.roll(rings, -1, axis=1)
+    corners = (rings[:-1], after[:-1], after[1:], rings[1:])
+    sides = quads(*(part.reshape(-1, 3) for part in corners))
+    ends = [
+        np.stack([np.broadcast_to(ring[0], (len(ring) - 2, 3)), ring[1:-1], ring[2:]], 1)[:, ::flip]
+        for ring, flip in ((rings[0], -1), (rings[-1], 1))
+    ]
+    return mesh(np.concatenate([sides, *ends]), material)
+
+
+def panel(length: float, height: float, material: Material, z: float = 0.0) -> Mesh:
+    """Upright rectangle along x in the plane y = 0, without thickness, centred on the z axis, its bottom at `z`."""
+    sides = np.array([(-1, 0, 0), (1, 0, 0), (1, 0, 1), (-1, 0, 1)]) * (length / 2, 0, height) + (0, 0, z)
+    return mesh(quads(*sides[:, None]), material)
 
 
 def quads(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:

@@ -1,237 +1,229 @@
-"""Furnishing of the roads: kerbside parking, street furniture, people, and what stands behind the
-sidewalk."""
+"""Furnishing of the roads: what kind of place it is, who parks there, and what stands along and behind the sidewalk."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import shapely
 
-from .roads import Road
-from .vehicles import random_shape
+from . import gardens, parking
+from .stretch import Stretch, line, one_of, row, scatter, stretches
 from .world import World
 
-DEPTH = 30.0  # how far from a road's centre line it is furnished [m]
-FRONTAGES = ("buildings", "houses", "wall", "hedge", "park", "lot", "open")
-CITY = (0.4, 0.12, 0.1, 0.05, 0.08, 0.15, 0.1)
-SUBURB = (0.05, 0.35, 0.1, 0.17, 0.18, 0.08, 0.07)
+FRONTAGES = ("buildings", "terrace", "gardens", "wall", "hedge", "park", "lot", "yard", "verge", "open")
+GREEN = ("tree", "bush", "thicket", "brushwood", "hedge_block", "conifer")
+STORED = ("container", "dumpster", "skip", "stack", "stack", "heap", "shed", "hut", "cabinet", "bin_row", "works")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """One side of a road from `start` to `end` (distances along it); side: +1 left, -1 right."""
+class Setting:
+    """share: of the scenes; frontages: shares of `FRONTAGES`; parked: share of the stretches with a row at the kerb;
+    on_walk: share of rows half on the sidewalk where there is no strip; bays: share of stretches with bays."""
 
-    road: Road
-    side: int
-    start: float
-    end: float
+    share: float
+    frontages: tuple[float, ...]
+    parked: float
+    on_walk: float
+    bays: float
 
-    def pose(self, s: float, beyond: float) -> tuple[float, float, float]:
-        """x, y and yaw `beyond` metres behind the kerb; the yaw's left points away from the road."""
-        kerb = self.road.left if self.side > 0 else self.road.right
-        x, y, yaw = self.road.centre.pose(s)
-        out = self.side * (kerb + beyond)
-        return x - out * math.sin(yaw), y + out * math.cos(yaw), yaw + (0.0 if self.side > 0 else np.pi)
 
-    @property
-    def parking(self) -> float:
-        return self.road.parking[0 if self.side > 0 else 1]
+SETTINGS = (
+    # City streets: house fronts at the sidewalk.
+    Setting(0.25, (0.5, 0.12, 0.02, 0.08, 0.02, 0.08, 0.1, 0.04, 0.0, 0.04), 0.9, 0.4, 0.1),
+    # Residential streets: front gardens, walls and hedges.
+    Setting(0.42, (0.05, 0.25, 0.45, 0.03, 0.06, 0.05, 0.04, 0.02, 0.0, 0.05), 0.85, 0.6, 0.06),
+    # Shops, yards and car parks.
+    Setting(0.13, (0.1, 0.0, 0.0, 0.12, 0.06, 0.07, 0.35, 0.25, 0.0, 0.05), 0.6, 0.15, 0.2),
+    # Country roads and motorways.
+    Setting(0.2, (0.0, 0.0, 0.08, 0.05, 0.17, 0.2, 0.03, 0.02, 0.35, 0.1), 0.1, 0.1, 0.0),
+)
 
 
 def furnish(world: World, density: float = 1.0) -> None:
     """Fill both sides of all roads; `density` scales the number of parked vehicles."""
     rng = world.rng
-    mix = np.array(CITY if rng.random() < 0.5 else SUBURB)
+    setting = SETTINGS[int(rng.choice(len(SETTINGS), p=[setting.share for setting in SETTINGS]))]
+    places = [stretch for road in world.network.roads for stretch in stretches(world, road)]
+    fronts = [_Front(world, stretch, setting) for stretch in places]
     # Vehicles first: what is labelled must not lose its place to a bush.
-    stretches = [stretch for road in world.network.roads for stretch in _stretches(world, road)]
-    styles = [str(rng.choice(FRONTAGES, p=mix)) for _ in stretches]
-    for stretch, style in zip(stretches, styles, strict=True):
-        if rng.random() < density:
-            _park_at_kerb(world, stretch, rng.uniform(0.1, 1.0))
-        if style == "lot":
-            _parking_lot(world, stretch)
-        elif style in ("houses", "open", "buildings"):
-            _driveways(world, stretch)
+    for front in fronts:
+        front.park(density)
     clutter = rng.uniform(0.2, 1.0)
-    for stretch, style in zip(stretches, styles, strict=True):
-        _frontage(world, stretch, style)
-        _furniture(world, stretch, clutter)
-        _people(world, stretch, clutter)
+    for front in fronts:
+        front.build()
+        _furniture(world, front.stretch, clutter)
+        _people(world, front.stretch, clutter)
 
 
-def _stretches(world: World, road: Road) -> list[Stretch]:
-    """Both sides of a road cut into pieces that each get one style; pieces far from the world's area are
-    left out."""
+class _Front:
+    """What one stretch looks like."""
+
+    def __init__(self, world: World, stretch: Stretch, setting: Setting) -> None:
+        rng = world.rng
+        self.world, self.setting = world, setting
+        self.style = FRONTAGES[int(rng.choice(len(FRONTAGES), p=setting.frontages))]
+        self.bays = rng.random() < setting.bays and stretch.parking == 0
+        self.stretch = replace(stretch, back=stretch.back + parking.BAY) if self.bays else stretch
+        self.terraced = self.style == "terrace"
+        residential = self.terraced or self.style == "gardens"
+        self.plots = gardens.plots(rng, stretch, self.terraced) if residential else []
+
+    def park(self, density: float) -> None:
+        """The vehicles at the kerb and on the properties."""
+        world, rng, stretch = self.world, self.world.rng, self.stretch
+        if self.bays:
+            turn = np.pi / 2 if rng.random() < 0.6 else rng.uniform(0.8, 1.3)
+            parking.bay_row(world, stretch, rng.uniform(0.0, 0.4), float(turn), density * rng.beta(2.5, 1.0))
+        elif rng.random() < self.setting.parked:
+            parking.kerb_row(world, stretch, density * rng.beta(2.5, 1.0), rng.random() < self.setting.on_walk)
+        if self.style == "lot":
+            parking.car_park(world, stretch)
+        elif self.style in ("yard", "open"):
+            parking.single(world, stretch)
+        for plot in self.plots:
+            gardens.park_in(world, plot, 0.55 * density)
+
+    def build(self) -> None:
+        """Everything behind the sidewalk but the vehicles."""
+        world, rng, stretch = self.world, self.world.rng, self.stretch
+        for plot in self.plots:
+            gardens.build(world, plot, self.terraced)
+        if self.style in _BUILDERS:
+            _BUILDERS[self.style](world, stretch)
+        if self.style not in ("buildings", "terrace") and rng.random() < 0.75:
+            backdrop = (("building",), ("thicket", "tree", "brushwood"), ("wall", "hedge", "tree"), ("hall",))
+            names = backdrop[rng.integers(len(backdrop))]
+            pitch = 12.1 if names == ("hall",) else 6.1
+            turn = rng.normal(0, 0.5) if rng.random() < 0.3 else 0.0
+            row(world, stretch, names, pitch, stretch.back + rng.uniform(10, 20), rng.choice((0.05, 0.4)), turn)
+
+
+def _buildings(world: World, stretch: Stretch) -> None:
+    """Fronts side by side, each a little behind or before its neighbour, with passages, and things before them."""
     rng = world.rng
-    pieces = []
-    for side in (-1, 1):
-        start = 0.0
-        while start < road.centre.length - 5:
-            end = min(start + rng.uniform(20, 60), road.centre.length)
-            line = shapely.LineString(road.centre.line[int(start) : int(end) + 1])
-            if shapely.dwithin(world.area, line, DEPTH):
-                pieces.append(Stretch(road, side, start, end))
-            start = end
-    return pieces
+    setback = stretch.back + rng.uniform(0.3, 3.0)
+    turn = rng.uniform(-0.5, 0.5) if rng.random() < 0.15 else 0.0
+    s = stretch.start
+    while s < stretch.end - 3:
+        length = rng.uniform(4.5, 9.0)
+        if rng.random() > 0.07:
+            x, y, yaw = stretch.pose(s + length / 2, setback + rng.uniform(-0.3, 0.6))
+            scale = (length / 6.02, 1.0, rng.uniform(0.8, 1.3))
+            world.put("building", x, y, yaw + turn, scale, clearance=0.0)
+        s += length
+    before = ("stairs", "planter", "bench", "bicycle_rack", "cafe", "bin_row", "two_wheeler", "topiary", "stall")
+    scatter(world, stretch, before, rng.uniform(5, 20), (setback - 1.2, setback - 0.4), 0.1)
 
 
-def _near_junction(world: World, stretch: Stretch, s: float, gap: float) -> bool:
-    """Whether a place along the road lies within `gap` metres of where another road meets it."""
-    x, y = stretch.road.centre.at(s)
-    for other in world.network.roads:
-        if other is not stretch.road:
-            distance = np.hypot(*(other.centre.line - (x, y)).T).min()
-            if distance < max(other.left, other.right) + gap:
-                return True
-    return False
-
-
-def _park_at_kerb(world: World, stretch: Stretch, occupancy: float) -> None:
-    """A row in the parking strip; without a strip, now and then a vehicle half on the sidewalk."""
+def _wall(world: World, stretch: Stretch) -> None:
+    """One long wall or fence, and what stands before, behind and over it."""
     rng = world.rng
-    if stretch.parking == 0.0:
-        occupancy *= 0.12
-    s = stretch.start + rng.uniform(1, 4)
-    while s < stretch.end - 2:
-        shape = random_shape(rng, only_cars=rng.random() < 0.9)
-        s += shape.size[0] / 2
-        if rng.random() < occupancy and not _near_junction(world, stretch, s, 5.0):
-            inward = shape.size[1] / 2 + rng.uniform(0.1, 0.4)
-            if stretch.parking == 0.0:
-                inward -= rng.uniform(0.5, 1.6)
-            x, y, yaw = stretch.pose(s, -inward)
-            against = rng.random() < (0.15 if stretch.road.backward else 0.5)
-            world.park(shape, x, y, yaw + np.pi * (not against) + rng.normal(0, 0.025), clearance=0.15)
-        s += shape.size[0] / 2 + rng.uniform(0.5, 1.6)
+    kind = one_of(rng, ("wall", "wall", "fence", "slat_fence", "screen", "hedged_wall", "noise_wall"))
+    _pieces(world, stretch, kind, stretch.back + rng.uniform(0.3, 2.0))
+    scatter(world, stretch, (*GREEN, *GREEN, *STORED), 1.5, (stretch.back + 1.5, stretch.back + 12))
 
 
-def _parking_lot(world: World, stretch: Stretch) -> None:
-    """Rows of vehicles square or aslant to the road, behind the sidewalk."""
+def _hedge(world: World, stretch: Stretch) -> None:
+    """Hedges of every length in a row, or blocks with gaps between."""
     rng = world.rng
-    turn = rng.choice((np.pi / 2, np.pi / 2, np.pi / 3, 0.0))
-    pitch = 6.2 if turn == 0.0 else rng.uniform(2.5, 3.0) / np.sin(turn)
-    occupancy = rng.uniform(0.3, 1.0)
-    beyond = stretch.road.pavement + 3.5
-    for _ in range(rng.integers(1, 4)):
-        for s in np.arange(stretch.start + 3, stretch.end - 3, pitch):
-            if rng.random() < occupancy:
-                x, y, yaw = stretch.pose(s, beyond + rng.normal(0, 0.2))
-                flip = np.pi * (rng.random() < 0.5)
-                world.park(random_shape(rng, only_cars=True), x, y, yaw + turn + flip + rng.normal(0, 0.04))
-        beyond += rng.choice((5.3, 10.5)) if turn else rng.choice((2.6, 6.0))
-
-
-def _driveways(world: World, stretch: Stretch) -> None:
-    """Single vehicles beside houses, in any direction now and then."""
-    rng = world.rng
-    s = stretch.start + rng.uniform(2, 12)
-    while s < stretch.end:
-        for place in range(rng.integers(0, 3)):
-            x, y, yaw = stretch.pose(s, stretch.road.pavement + 3 + 5.5 * place + rng.uniform(-0.5, 1.5))
-            turn = np.pi / 2 + np.pi * (rng.random() < 0.5) + rng.normal(0, 0.08)
-            if rng.random() < 0.15:
-                turn = rng.uniform(0, 2 * np.pi)
-            world.park(random_shape(rng, only_cars=True), x, y, yaw + turn)
-        s += rng.uniform(9, 22)
-
-
-def _frontage(world: World, stretch: Stretch, style: str) -> None:
-    """What stands behind the sidewalk."""
-    rng = world.rng
-    back = stretch.road.pavement
-    if style == "buildings":
-        _row(world, stretch, ("building",), 6.25, back + rng.uniform(0.8, 3.0))
-    elif style == "houses":
-        _row(world, stretch, ("house",), rng.uniform(12, 20), back + rng.uniform(3.0, 10.0))
-        _row(world, stretch, ("hedge", "fence", "wall", "bush", "bush"), 6.1, back + 0.7, gaps=0.4)
-        _scatter(world, stretch, ("tree", "bush", "conifer", "thicket"), 5.0, (back + 1, back + 9))
-    elif style == "lot":
-        _row(world, stretch, ("bush", "fence", "guard_rail", "planter"), 6.1, back + 0.5, gaps=0.6)
-        _scatter(world, stretch, ("pole", "tree", "cabinet", "dumpster", "container"), 12.0, (back + 1, back + 16))
-    elif style in ("wall", "hedge"):
-        kind = str(rng.choice(("wall", "fence", "guard_rail"))) if style == "wall" else "hedge"
-        _row(world, stretch, (kind,), 6.02, back + rng.uniform(0.6, 2.0), gaps=0.05)
-        _scatter(world, stretch, ("tree", "bush", "thicket", "dumpster", "container"), 4.0, (back + 2, back + 14))
-    elif style == "park":
-        _row(
-            world,
-            stretch,
-            ("thicket", "bush", "tree"),
-            rng.uniform(2.5, 5.0),
-            back + rng.uniform(1.0, 4.0),
-            gaps=0.2,
-        )
-        _scatter(world, stretch, ("tree", "tree", "bush", "thicket", "conifer"), 2.0, (back + 1, back + 15))
+    beyond = stretch.back + rng.uniform(0.5, 2.5)
+    if rng.random() < 0.4:
+        row(world, stretch, ("hedge_block",), rng.uniform(4.0, 9.0), beyond, 0.2)
     else:
-        _scatter(
-            world,
-            stretch,
-            ("bush", "tree", "dumpster", "cabinet", "kiosk", "stall", "container"),
-            5.0,
-            (back + 1, back + 14),
-        )
-    if style != "buildings" and rng.random() < 0.7:
-        backdrop = (("building",), ("thicket", "tree"), ("wall", "hedge", "tree"))[rng.integers(3)]
-        _row(world, stretch, backdrop, 6.2, back + rng.uniform(11, 20), gaps=rng.choice((0.05, 0.4)))
+        _pieces(world, stretch, "hedge", beyond)
+    scatter(world, stretch, GREEN, 1.5, (beyond + 1.5, beyond + 14))
 
 
-def _row(
-    world: World, stretch: Stretch, names: tuple[str, ...], pitch: float, beyond: float, gaps: float = 0.0
-) -> None:
-    """Props side by side, parallel to the road; with several names each is drawn anew."""
+def _pieces(world: World, stretch: Stretch, kind: str, beyond: float) -> None:
+    """A wall or hedge in pieces of 1 to 12 m, with gates or gaps between."""
     rng = world.rng
-    for s in np.arange(stretch.start + pitch / 2, stretch.end, pitch).tolist():
-        if rng.random() >= gaps:
-            x, y, yaw = stretch.pose(s, beyond)
-            world.put(str(rng.choice(names)), x, y, yaw)
+    s = stretch.start
+    while s < stretch.end - 1:
+        length = min(rng.uniform(1.0, 12.0), stretch.end - s)
+        line(world, stretch, kind, (s, s + length), beyond)
+        s += length + (0.05 if rng.random() < 0.6 else rng.uniform(0.5, 4.0))
 
 
-def _scatter(world: World, stretch: Stretch, names: tuple[str, ...], pitch: float, beyond: tuple[float, float]) -> None:
-    """Props at random places of a strip, one per `pitch` metres on average."""
+def _park(world: World, stretch: Stretch) -> None:
+    """Undergrowth along the sidewalk and trees behind."""
     rng = world.rng
-    for s in rng.uniform(stretch.start, stretch.end, rng.poisson((stretch.end - stretch.start) / pitch)):
-        x, y, yaw = stretch.pose(s, rng.uniform(*beyond))
-        size = rng.uniform(0.75, 1.25)
-        world.put(str(rng.choice(names)), x, y, yaw + rng.normal(0, 0.5), (size, size, size))
+    edge = stretch.back + rng.uniform(0.8, 4.0)
+    row(world, stretch, ("thicket", "bush", "tree", "brushwood"), rng.uniform(2.2, 5.0), edge, 0.2)
+    names = (*GREEN, "tree", "tall_grass", "hedge", "brushwood")
+    scatter(world, stretch, names, rng.uniform(0.4, 1.5), (stretch.back + 1, stretch.back + 16), 1.5)
+
+
+def _lot(world: World, stretch: Stretch) -> None:
+    """What divides and surrounds a car park."""
+    row(world, stretch, ("bush", "fence", "guard_rail", "planter", "hedge"), 6.1, stretch.back + 0.4, 0.6)
+    names = ("pole", "tree", "cabinet", "dumpster", "container", "hedge_block", "skip", "bin_row", "works")
+    scatter(world, stretch, names, 8.0, (stretch.back + 1, stretch.back + 18))
+
+
+def _yard(world: World, stretch: Stretch) -> None:
+    """A fence, stored goods at any angle, and a hall."""
+    rng = world.rng
+    if rng.random() < 0.7:
+        _pieces(world, stretch, one_of(rng, ("fence", "slat_fence", "wall", "screen")), stretch.back + 0.6)
+    beyond = stretch.back + rng.uniform(6, 16)
+    row(world, stretch, ("hall",), 12.1, beyond, 0.2)
+    scatter(world, stretch, STORED, 2.5, (stretch.back + 1.5, beyond), 1.0)
+
+
+def _verge(world: World, stretch: Stretch) -> None:
+    """The side of a country road or motorway: rails or walls, grass and thickets."""
+    rng = world.rng
+    kind = one_of(rng, ("guard_rail", "guard_rail", "concrete_barrier", "noise_wall", "hedge", ""))
+    if kind:
+        row(world, stretch, (kind,), 6.0, rng.uniform(0.4, 1.5))
+    names = (*GREEN, "thicket", "brushwood", "tall_grass", "tall_grass", "pole")
+    scatter(world, stretch, names, rng.uniform(0.5, 2.5), (2.0, stretch.back + 16), 1.0)
+
+
+def _open(world: World, stretch: Stretch) -> None:
+    """Open ground with anything on it, at any angle."""
+    names = (*GREEN, *STORED, "stall", "hedge", "wall", "fence", "house", "garage", "phone_box")
+    scatter(world, stretch, names, 3.0, (stretch.back + 1, stretch.back + 15), 1.5)
+
+
+_BUILDERS = {
+    "buildings": _buildings, "wall": _wall, "hedge": _hedge, "park": _park, "lot": _lot, "yard": _yard,
+    "verge": _verge, "open": _open,
+}  # fmt: skip
 
 
 def _furniture(world: World, stretch: Stretch, clutter: float) -> None:
-    """Along the kerb: trees, lamps, signs, bins and whatever else is left on a sidewalk."""
+    """Along the kerb: trees, lamps, signs, bins and whatever else is left on a sidewalk or at the road's edge."""
     rng = world.rng
     edge = rng.uniform(0.3, 0.7)
     pitch = rng.uniform(7, 14)
-    main = str(rng.choice(("tree", "pole", "bollard", "planter")))
+    main = one_of(rng, ("tree", "tree", "pole", "bollard", "planter"))
     if rng.random() < 0.5 + 0.4 * clutter:
-        _row(world, stretch, (main,), 2.5 if main == "bollard" else pitch, edge, gaps=0.2)
+        row(world, stretch, (main,), 2.5 if main == "bollard" else pitch, edge, 0.2)
     small = (
-        "sign",
-        "pole",
-        "bin",
-        "bin_row",
-        "cabinet",
-        "traffic_light",
-        "bench",
-        "two_wheeler",
-        "stall",
-        "cone",
-        "bush",
-    )
-    _scatter(world, stretch, small, 12.0 / clutter, (edge, edge + 0.3))
-    if rng.random() < 0.15 * clutter:
-        kind = str(rng.choice(("barrier", "cone", "dumpster", "two_wheeler", "guard_rail")))
-        start = rng.uniform(stretch.start, stretch.end)
+        "sign", "pole", "bin", "bin_row", "cabinet", "traffic_light", "bench", "two_wheeler", "stall", "cone", "bush",
+        "phone_box", "bicycle_rack", "topiary",
+    )  # fmt: skip
+    scatter(world, stretch, small, 12.0 / clutter, (edge, edge + 0.3), 0.3)
+    if rng.random() < 0.2 * clutter:
+        kinds = ("barrier", "cone", "dumpster", "two_wheeler", "guard_rail", "skip", "works", "bin_row", "heap")
+        kind, start = one_of(rng, kinds), rng.uniform(stretch.start, stretch.end)
         for s in np.arange(start, min(start + 15, stretch.end), 3.2).tolist():
             x, y, yaw = stretch.pose(s, -rng.uniform(0.5, 1.2))
+            world.put(kind, x, y, yaw, on_road=True)
+    if stretch.side > 0 and stretch.road.backward and rng.random() < 0.15:
+        # In the middle of the road.
+        kind, s = one_of(rng, ("island", "concrete_barrier", "guard_rail")), rng.uniform(stretch.start, stretch.end)
+        for place in np.arange(s, stretch.end, 6.0)[: 1 if kind == "island" else 10].tolist():
+            x, y, yaw = stretch.pose(place, -stretch.road.left)
             world.put(kind, x, y, yaw, on_road=True)
 
 
 def _people(world: World, stretch: Stretch, clutter: float) -> None:
     """Pedestrians on the sidewalk, some on the road, and cyclists at its edge."""
     rng = world.rng
-    _scatter(world, stretch, ("person", "person", "group"), 14.0 / clutter, (0.4, stretch.road.pavement))
-    for s in rng.uniform(stretch.start, stretch.end, rng.poisson(0.35 * clutter)):
+    scatter(world, stretch, ("person", "person", "group", "cyclist"), 14.0 / clutter, (0.4, stretch.back), 1.5)
+    for s in rng.uniform(stretch.start, stretch.end, rng.poisson(0.6 * clutter)):
         x, y, yaw = stretch.pose(s, -rng.uniform(0.6, 6.0))
-        name = str(rng.choice(("person", "cyclist", "two_wheeler")))
+        name = one_of(rng, ("person", "cyclist", "cyclist", "two_wheeler", "group"))
         world.put(name, x, y, yaw + np.pi + rng.normal(0, 0.15), on_road=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import shapely
 
@@ -14,8 +16,8 @@ from .roads import Lane, road_network
 from .roadside import furnish
 from .sensors import SensorModel, randomised_sensor
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
+from .vehicles import ARTICULATED, articulated, random_shape, template
 from .vehicles import VARIANTS as TEMPLATES
-from .vehicles import random_shape, template
 from .world import World
 
 MARGIN = 1.0  # what is seen this far beyond the region belongs to the scene [m]
@@ -29,7 +31,9 @@ GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 Bounds = tuple[float, float, float, float]
 
 
-def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
+def sample_scene(
+    seed: int, region: Bounds, sensor_of: Callable[[np.random.Generator], SensorModel] = randomised_sensor
+) -> tuple[SimulatedFrame, RoadMap]:
     """A random scene, equal for equal arguments: only points and vehicles within `MARGIN` of the region (x_min,
     x_max, y_min, y_max in metres) around base_link.
 
@@ -50,7 +54,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     quiet = rng.random() < QUIET
     _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
     furnish(world, 0.05 if quiet else rng.uniform(0.3, 1.0))
-    sensor = randomised_sensor(rng)
+    sensor = sensor_of(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)
     scene = world.build()
@@ -60,6 +64,7 @@ def sample_scene(seed: int, region: Bounds) -> tuple[SimulatedFrame, RoadMap]:
     boxes = boxes_in_base(np.array([v.box for v in world.vehicles]), pose, ground)
     x, y = boxes[:, 0], boxes[:, 1]
     tracks = np.flatnonzero((x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)).astype(np.int64)
+    boxes[:, :3] = sensor.reported(boxes[:, :3])
     boxes, labels = boxes[tracks], np.array([world.vehicles[track].shape.kind for track in tracks], np.str_)
     frame = SimulatedFrame(0, points, boxes, tracks, count_inside(points, boxes), labels, pose)
     near = shapely.transform(base.buffer(10.0, join_style="mitre"), pose.apply)
@@ -91,11 +96,14 @@ def _traffic(world: World, density: float) -> None:
     for lane in world.network.lanes:
         s = rng.uniform(0, 20)
         while s < lane.path.length:
-            shape = random_shape(rng)
-            s += shape.size[0] / 2
-            x, y, yaw = lane.path.pose(s)
-            world.park(shape, x, y, yaw + rng.normal(0, 0.04), clearance=0.5)
-            s += shape.size[0] / 2 + 1.5 + rng.exponential(14.0 / density)
+            train = articulated(rng)[::-1] if rng.random() < ARTICULATED else (random_shape(rng),)
+            turn = rng.normal(0, 0.04)
+            for number, shape in enumerate(train):
+                s += shape.size[0] / 2
+                x, y, yaw = lane.path.pose(s)
+                world.park(shape, x, y, yaw + turn / len(train), clearance=0.1 if number else 0.5)
+                s += shape.size[0] / 2 + 0.3
+            s += 1.2 + rng.exponential(14.0 / density)
     for junction in world.network.junctions:
         for _ in range(rng.poisson(1.5 * density)):
             x, y = world.network.roads[0].centre.at(junction.s) + rng.uniform(-6, 6, 2)
@@ -126,4 +134,6 @@ def _scan_within(
     points = scan([scene], sensor, (*rays, beams[inside]), rng, reach[inside])
     points[:, :2] = pose.inverse().apply(points[:, :2])
     points[:, 2] -= ground
-    return points
+    points[:, :3] = sensor.reported(points[:, :3])
+    x, y = points[:, 0], points[:, 1]
+    return points[(x > bounds[0]) & (x < bounds[1]) & (y > bounds[2]) & (y < bounds[3])]

@@ -2,164 +2,33 @@
 underneath.
 
 Every template fills the unit box exactly: x in [-0.5, 0.5] (front at +0.5), y in [-0.5, 0.5], z in [0, 1]; an
-instance is a template scaled to its length, width and height, so that its label is tight by construction.
+instance is a template warped within that box and scaled to its length, width and height, so that its label is tight
+by construction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
+from .bodies import CARS, KINDS, LARGE, Kind, Profile
 from .materials import Material
-from .mesh import Mesh, box, join, mesh, quads, wheel
+from .mesh import Mesh, box, ellipsoid, join, mesh, quads, wheel
 
-VARIANTS = 6
+VARIANTS = 12
+ARTICULATED = 0.012  # share of tractors with trailers among what drives
+Warp = tuple[float, float, float, float]
 
-# One row per station from rear to front: x (0 rear .. 1 front), top height, half width at the top relative
-# to the
-# body's, side and top of the piece up to the next station: g glass, m metal, o open. Heights in units of the
-# vehicle's.
-Profile = tuple[tuple[float, float, float, str, str], ...]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """length, width, height: ranges in metres; profile: see above; belt: height below which the body is
-    closed; sill: height of the underside; wheel: radius in metres; axles, seats: positions along x (0 rear ..
-    1 front); bulkhead: top of the wall behind the seats, 0 for none."""
-
-    length: tuple[float, float]
-    width: tuple[float, float]
-    height: tuple[float, float]
-    profile: Profile
-    belt: float
-    sill: float
-    wheel: float
-    axles: tuple[float, float]
-    seats: tuple[float, float] = (0.26, 0.58)
-    bulkhead: float = 0.0
+_NAMES = (*CARS, *LARGE)
+# Cumulated shares: of all vehicles, and with `only_cars` of all but trucks and buses.
+_BOUNDS = (np.cumsum([*CARS.values(), *LARGE.values()]), np.cumsum([*CARS.values()]))
 
 
-SEDAN: Profile = (
-    (0.00, 0.56, 0.90, "m", "m"),
-    (0.03, 0.66, 0.88, "m", "m"),
-    (0.15, 0.67, 0.88, "m", "g"),
-    (0.30, 0.95, 0.68, "g", "m"),
-    (0.44, 1.00, 0.70, "m", "m"),
-    (0.47, 1.00, 0.70, "g", "m"),
-    (0.59, 0.97, 0.70, "g", "g"),
-    (0.75, 0.66, 0.84, "m", "m"),
-    (0.95, 0.54, 0.86, "m", "m"),
-    (1.00, 0.44, 0.80, "m", "m"),
-)
-HATCHBACK: Profile = (
-    (0.00, 0.60, 0.90, "m", "g"),
-    (0.07, 0.93, 0.72, "m", "m"),
-    (0.13, 0.97, 0.72, "g", "m"),
-    (0.30, 1.00, 0.74, "m", "m"),
-    (0.33, 1.00, 0.74, "g", "m"),
-    (0.54, 0.97, 0.72, "g", "g"),
-    (0.74, 0.64, 0.86, "m", "m"),
-    (0.95, 0.54, 0.86, "m", "m"),
-    (1.00, 0.42, 0.80, "m", "m"),
-)
-SUV: Profile = (
-    (0.00, 0.62, 0.94, "m", "g"),
-    (0.05, 0.94, 0.78, "m", "m"),
-    (0.10, 0.97, 0.78, "g", "m"),
-    (0.30, 1.00, 0.80, "m", "m"),
-    (0.33, 1.00, 0.80, "g", "m"),
-    (0.56, 0.97, 0.78, "g", "g"),
-    (0.71, 0.66, 0.90, "m", "m"),
-    (0.95, 0.60, 0.90, "m", "m"),
-    (1.00, 0.50, 0.86, "m", "m"),
-)
-VAN: Profile = (
-    (0.00, 0.96, 0.88, "m", "m"),
-    (0.02, 1.00, 0.88, "m", "m"),
-    (0.62, 1.00, 0.88, "m", "m"),
-    (0.66, 0.99, 0.86, "g", "m"),
-    (0.76, 0.94, 0.82, "g", "g"),
-    (0.90, 0.58, 0.90, "m", "m"),
-    (1.00, 0.44, 0.86, "m", "m"),
-)
-MINIVAN: Profile = (
-    (0.00, 0.58, 0.92, "m", "g"),
-    (0.04, 0.95, 0.78, "m", "m"),
-    (0.07, 1.00, 0.78, "g", "m"),
-    (0.35, 1.00, 0.80, "m", "m"),
-    (0.38, 1.00, 0.80, "g", "m"),
-    (0.62, 0.97, 0.76, "g", "g"),
-    (0.83, 0.60, 0.88, "m", "m"),
-    (1.00, 0.45, 0.84, "m", "m"),
-)
-PICKUP: Profile = (
-    (0.00, 0.58, 0.96, "m", "m"),
-    (0.01, 0.58, 0.96, "m", "o"),
-    (0.38, 0.60, 0.94, "m", "m"),
-    (0.39, 0.60, 0.94, "m", "g"),
-    (0.42, 0.96, 0.78, "g", "m"),
-    (0.56, 1.00, 0.80, "m", "m"),
-    (0.58, 1.00, 0.80, "g", "m"),
-    (0.66, 0.96, 0.78, "g", "g"),
-    (0.78, 0.64, 0.90, "m", "m"),
-    (0.96, 0.58, 0.90, "m", "m"),
-    (1.00, 0.48, 0.86, "m", "m"),
-)
-BOX_TRUCK: Profile = (
-    (0.00, 1.00, 1.00, "m", "m"),
-    (0.70, 1.00, 1.00, "m", "m"),
-    (0.702, 0.40, 0.90, "m", "m"),
-    (0.725, 0.40, 0.90, "m", "m"),
-    (0.73, 0.74, 0.88, "m", "m"),
-    (0.78, 0.76, 0.86, "g", "m"),
-    (0.88, 0.74, 0.84, "g", "g"),
-    (0.96, 0.44, 0.92, "m", "m"),
-    (1.00, 0.34, 0.90, "m", "m"),
-)
-BUS: Profile = (
-    (0.00, 0.97, 0.94, "m", "m"),
-    (0.01, 1.00, 0.94, "m", "m"),
-    (0.05, 1.00, 0.94, "g", "m"),
-    (0.25, 1.00, 0.94, "m", "m"),
-    (0.27, 1.00, 0.94, "g", "m"),
-    (0.50, 1.00, 0.94, "m", "m"),
-    (0.52, 1.00, 0.94, "g", "m"),
-    (0.74, 1.00, 0.94, "m", "m"),
-    (0.76, 1.00, 0.94, "g", "m"),
-    (0.96, 0.98, 0.94, "m", "m"),
-    (0.97, 0.97, 0.94, "m", "g"),
-    (1.00, 0.42, 0.96, "m", "m"),
-)
-
-KINDS: dict[str, Kind] = {
-    "sedan": Kind((4.3, 5.0), (1.72, 1.95), (1.38, 1.55), SEDAN, 0.62, 0.15, 0.32, (0.20, 0.81)),
-    "hatchback": Kind((3.2, 4.4), (1.45, 1.85), (1.40, 1.60), HATCHBACK, 0.60, 0.15, 0.31, (0.16, 0.81)),
-    "suv": Kind((4.2, 5.2), (1.80, 2.05), (1.60, 1.95), SUV, 0.60, 0.16, 0.37, (0.18, 0.80)),
-    "minivan": Kind((4.3, 5.2), (1.75, 2.05), (1.60, 1.95), MINIVAN, 0.56, 0.13, 0.34, (0.18, 0.81)),
-    "van": Kind((4.8, 6.5), (1.90, 2.20), (1.95, 2.75), VAN, 0.52, 0.12, 0.36, (0.20, 0.84), (0.62, 0.78), 0.9),
-    "pickup": Kind((5.0, 6.2), (1.85, 2.10), (1.75, 2.00), PICKUP, 0.60, 0.20, 0.40, (0.20, 0.80), (0.44, 0.66)),
-    "box_truck": Kind((6.0, 12.5), (2.10, 2.80), (2.70, 3.70), BOX_TRUCK, 0.46, 0.16, 0.45, (0.20, 0.84), (0.76, 0.88)),
-    "bus": Kind((9.5, 12.5), (2.45, 2.90), (2.90, 3.50), BUS, 0.42, 0.10, 0.48, (0.25, 0.78), (0.08, 0.94)),
-}
-SHARES = {
-    "sedan": 0.27,
-    "hatchback": 0.2,
-    "suv": 0.24,
-    "minivan": 0.08,
-    "van": 0.09,
-    "pickup": 0.05,
-    "box_truck": 0.04,
-    "bus": 0.03,
-}
-
-
-def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
+def _loft(kind: Kind, profile: Profile, jitter: np.random.Generator) -> Mesh:
     """The closed body: a ring of eight points per station, quadrilaterals between rings and fans at both
     ends."""
-    profile = list(kind.profile)
     x = np.array([row[0] for row in profile])
     inner = slice(1, -1)
     x[inner] += jitter.normal(0, 0.006, len(x) - 2)
@@ -168,10 +37,10 @@ def _loft(kind: Kind, jitter: np.random.Generator) -> Mesh:
     belt = np.minimum(top - 0.01, kind.belt + jitter.normal(0, 0.015))
     # The plan view bulges in the middle and narrows towards both bumpers, and so does the underside.
     end = np.minimum(x, 1 - x)
-    bulge = jitter.uniform(0.01, 0.05) * (2 * x - 1) ** 2
-    body = 0.5 * (1 - bulge - jitter.uniform(0.10, 0.26) * np.exp(-end / 0.03))
+    bulge = kind.taper * jitter.uniform(0.01, 0.05) * (2 * x - 1) ** 2
+    body = 0.5 * (1 - bulge - kind.taper * jitter.uniform(0.10, 0.26) * np.exp(-end / 0.03))
     roof = body * np.array([row[2] for row in profile])
-    under = kind.sill * (1 + 0.7 * np.exp(-end / 0.05))
+    under = kind.sill * (1 + 0.7 * kind.taper * np.exp(-end / 0.05))
     shoulder = np.minimum(under + 0.55 * (belt - under), belt)
     half = np.stack([jitter.uniform(0.84, 0.92) * body, body, jitter.uniform(0.93, 0.98) * body, roof], 1)
     height = np.stack([under, shoulder, belt, top], 1)
@@ -220,26 +89,49 @@ def _details(kind: Kind, size: np.ndarray) -> Mesh:
     return join(parts)
 
 
-@lru_cache
+def _cargo(kind: Kind, size: np.ndarray, jitter: np.random.Generator) -> list[Mesh]:
+    """What some vehicles carry on the roof or on an open bed, in units of the vehicle."""
+    parts = []
+    if jitter.random() < kind.roof:
+        long, wide, tall = jitter.uniform((1.0, 0.5, 0.12), (2.2, 1.0, 0.45)) / size
+        bars = [box((0.03, 0.6, 0.05 / size[2]), Material.METAL, 0.98).moved(x - 0.08) for x in (-0.1, 0.1)]
+        rails = [box((0.35, 0.03, 0.04 / size[2]), Material.METAL, 0.985).moved(-0.08, y) for y in (-0.3, 0.3)]
+        chest = box((long, min(wide, 0.6), tall), Material.PAINT, 1.0).moved(-0.08, jitter.uniform(-0.1, 0.1))
+        parts += [*bars, chest] if jitter.random() < 0.4 else rails
+    start, end = kind.bed
+    if end > start and jitter.random() < 0.4:
+        load = jitter.uniform((0.3 * (end - start), 0.3, 0.1), (0.9 * (end - start), 0.8, 0.4))
+        material = Material(jitter.choice((Material.WOOD, Material.METAL, Material.CONCRETE, Material.CLOTHES)))
+        goods = box(load, material, 0.35) if jitter.random() < 0.6 else ellipsoid(load / 2, material, 0.45)
+        parts.append(goods.moved((start + end) / 2 - 0.5))
+    return parts
+
+
+@cache
 def template(name: str, variant: int) -> tuple[Mesh, np.ndarray]:
     """Variant 0 .. VARIANTS - 1 of a kind: the mesh in the unit box, and its size in metres float32 [3]."""
     kind = KINDS[name]
     jitter = np.random.default_rng([variant, *name.encode()])
-    size = np.array([jitter.uniform(*limits) for limits in (kind.length, kind.width, kind.height)], np.float32)
-    body = join([_loft(kind, jitter), _details(kind, size)])
+    # Long vehicles are wide and tall, more or less.
+    low, high = np.array([kind.length, kind.width, kind.height]).T
+    size = low + (high - low) * np.clip(jitter.uniform(0, 1) + jitter.normal(0, 0.2, 3), 0, 1)
+    profile = kind.profiles[variant % len(kind.profiles)]
+    body = join([_loft(kind, profile, jitter), _details(kind, size), *_cargo(kind, size, jitter)])
     corners = body.triangles.reshape(-1, 3)
-    low, high = corners.min(0), corners.max(0)
-    unit = (body.triangles - low) / (high - low) - np.array((0.5, 0.5, 0.0))
-    return Mesh(unit.astype(np.float32), body.material), size
+    start, end = corners.min(0), corners.max(0)
+    unit = (body.triangles - start) / (end - start) - np.array((0.5, 0.5, 0.0))
+    return Mesh(unit.astype(np.float32), body.material), (size * (end - start)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A vehicle to be placed: its template and its size (length, width, height) in metres."""
+    """A vehicle to be placed: its template, its size (length, width, height) in metres, and what moves the template's
+    corners within the unit box: the cabin forward, the roof forward, everything up, and the flanks outward."""
 
     kind: str
     variant: int
     size: tuple[float, float, float]
+    warp: Warp = (0.0, 0.0, 0.0, 0.0)
 
     def box(self, x: float, y: float, yaw: float) -> np.ndarray:
         """Box float64 [7] of the vehicle standing on z = 0."""
@@ -247,15 +139,30 @@ class Shape:
 
     @property
     def mesh(self) -> Mesh:
-        return template(self.kind, self.variant)[0]
+        """The template, warped; it still fills the unit box."""
+        built = template(self.kind, self.variant)[0]
+        cabin, roof, lift, flank = self.warp
+        x, y, z = np.moveaxis(built.triangles, -1, 0)
+        ahead = (cabin + roof * (z - 0.5)) * (0.25 - x * x)
+        corners = (x + ahead, y * (1 + flank * (0.25 - y * y)), z * (1 + lift * (1 - z)))
+        return Mesh(np.stack(corners, -1).astype(np.float32), built.material)
+
+
+def _shape(rng: np.random.Generator, kind: str) -> Shape:
+    variant = int(rng.integers(VARIANTS))
+    size = template(kind, variant)[1] * rng.uniform(0.96, 1.04, 3)
+    warp = np.clip(rng.normal(0, (0.1, 0.12, 0.1, 0.3)), -0.3, 0.3)
+    length, width, height = size.tolist()
+    cabin, roof, lift, flank = warp.tolist()
+    return Shape(kind, variant, (length, width, height), (cabin, roof, lift, flank))
 
 
 def random_shape(rng: np.random.Generator, only_cars: bool = False) -> Shape:
     """A shape by its share in traffic, with a few per cent of its own in every dimension."""
-    names = list(SHARES)
-    shares = np.array(list(SHARES.values()))
-    if only_cars:
-        shares[-2:] = 0.0
-    kind, variant = str(rng.choice(names, p=shares / shares.sum())), int(rng.integers(VARIANTS))
-    size = template(kind, variant)[1] * rng.uniform(0.96, 1.04, 3)
-    return Shape(kind, variant, (float(size[0]), float(size[1]), float(size[2])))
+    bounds = _BOUNDS[only_cars]
+    return _shape(rng, _NAMES[int(np.searchsorted(bounds, rng.random() * bounds[-1], "right"))])
+
+
+def articulated(rng: np.random.Generator) -> tuple[Shape, Shape]:
+    """A tractor and its trailer, which are labelled one by one."""
+    return _shape(rng, "tractor"), _shape(rng, "trailer")

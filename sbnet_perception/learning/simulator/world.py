@@ -11,7 +11,7 @@ from .geometry import corners, overlaps
 from .lidar import RayScene
 from .materials import Material, sample_reflectances
 from .mesh import Mesh
-from .props import VARIANTS, prop
+from .props import SOFT, VARIANTS, prop
 from .roads import RoadNetwork
 from .terrain import Ground, Terrain
 from .vehicles import Shape
@@ -71,18 +71,22 @@ class World:
         self._props: list[tuple[Mesh, float, float, float, tuple[float, float, float]]] = []
         self._bounds = np.array(area.bounds)
         self._taken: np.ndarray = np.zeros((256, 7))
+        self._soft: np.ndarray = np.zeros(256, bool)
         self._count = 0
         shapely.prepare(area)
 
-    def is_free(self, box: np.ndarray, clearance: float = CLEARANCE) -> bool:
-        """Whether nothing stands within about `clearance` metres of the ground rectangle of `box` [7]."""
-        return not overlaps(box, self._taken[: self._count], clearance).any()
+    def is_free(self, box: np.ndarray, clearance: float = CLEARANCE, soft: bool = False) -> bool:
+        """Whether nothing stands within about `clearance` metres of the ground rectangle of `box` [7]; something `soft`
+        may stand in what is soft too."""
+        taken = self._taken[: self._count]
+        return not overlaps(box, taken[~self._soft[: self._count]] if soft else taken, clearance).any()
 
-    def take(self, box: np.ndarray) -> None:
+    def take(self, box: np.ndarray, soft: bool = False) -> None:
         """Reserve the ground rectangle of `box` [7]."""
         if self._count == len(self._taken):
             self._taken = np.concatenate([self._taken, np.zeros_like(self._taken)])
-        self._taken[self._count] = box
+            self._soft = np.concatenate([self._soft, np.zeros_like(self._soft)])
+        self._taken[self._count], self._soft[self._count] = box, soft
         self._count += 1
 
     def sees(self, x: float, y: float) -> bool:
@@ -101,20 +105,21 @@ class World:
         return True
 
     def put(self, name: str, x: float, y: float, yaw: float, scale: tuple[float, float, float] = (1, 1, 1),
-            on_road: bool = False) -> bool:  # fmt: skip
-        """Put a prop there unless it would stand in something's way, on the road, or out of the area."""
+            on_road: bool = False, variant: int | None = None, clearance: float = CLEARANCE) -> bool:  # fmt: skip
+        """Put a prop there, a random variant or this one, unless it would stand in something's way, on the road, or out
+        of the area."""
         if not self.sees(x, y):
             return False
-        mesh, (x0, y0, x1, y1) = prop(name, int(self.rng.integers(VARIANTS)))
+        mesh, (x0, y0, x1, y1) = prop(name, int(self.rng.integers(VARIANTS)) if variant is None else variant)
         c, s = np.cos(yaw), np.sin(yaw)
         cx, cy = (x0 + x1) / 2 * scale[0], (y0 + y1) / 2 * scale[1]
         centre = (x + c * cx - s * cy, y + s * cx + c * cy)
         box = np.array((*centre, 0, (x1 - x0) * scale[0], (y1 - y0) * scale[1], 0, yaw))
-        if not self.is_free(box):
+        if not self.is_free(box, clearance, name in SOFT):
             return False
         if not on_road and shapely.intersects(self.network.surface, shapely.Polygon(corners(box[None])[0])):
             return False
-        self.take(box)
+        self.take(box, name in SOFT)
         self.add(mesh, x, y, yaw, scale)
         return True
 

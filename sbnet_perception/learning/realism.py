@@ -1,0 +1,190 @@
+"""`sbnet compare`: real clouds beside simulated ones of the same sensor, in figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
+from sbnet_perception.learning.simulator import sample_scene
+from sbnet_perception.learning.simulator.sensors import SENSORS, SensorModel, randomised_sensor
+from sbnet_perception.learning.statistics import Estimate, Quantity, estimates
+
+SENSOR_OF = {"kitti": "hdl64", "vod": "hdl64", "pandaset": "pandar64", "nuscenes": "hdl32", "av2": "vlp32c"}
+"""The sensor of a source, where it is known."""
+RANDOM = "random"
+"""Instead of a sensor: one of those of training in every scene."""
+FIRST_SEED = 7_000_001
+"""Scenes that neither training nor evaluation uses."""
+FACTOR, STEP, ERRORS = 1.5, 0.2, 3.0
+"""Marked are ratios beyond the factor, or differences in metres beyond the step, and beyond this many standard
+errors."""
+LARGEST = 8
+"""How many of a source's differences are named below its table."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of real clouds beside that of simulated ones.
+
+    Attributes:
+        quantity: what the figure is.
+        real, simulated: means over the frames, in the quantity's unit.
+        size: 0 for no difference: the logarithm of real to simulated in terms of that of `FACTOR`, or their difference
+            in terms of `STEP`; positive where the real one is larger. Infinite where one of them alone is 0.
+        marked: it is larger than 1 and than chance.
+    """
+
+    quantity: Quantity
+    real: float
+    simulated: float
+    size: float
+    marked: bool
+
+
+def differences(
+    real: Mapping[Quantity, Estimate], simulated: Mapping[Quantity, Estimate]
+) -> list[Difference]:
+    """The figures that both have, in their order."""
+    return [_difference(quantity, real[quantity], simulated[quantity]) for quantity in real if quantity in simulated]
+
+
+def _difference(quantity: Quantity, real: Estimate, simulated: Estimate) -> Difference:
+    if not quantity.by_ratio:
+        size = (real.mean - simulated.mean) / STEP
+    elif real.mean > 0 and simulated.mean > 0:
+        size = math.log(real.mean / simulated.mean) / math.log(FACTOR)
+    else:
+        size = 0.0 if real.mean == simulated.mean else math.copysign(math.inf, real.mean - simulated.mean)
+    beyond_chance = abs(real.mean - simulated.mean) > ERRORS * math.hypot(real.error, simulated.error)
+    return Difference(quantity, real.mean, simulated.mean, size, abs(size) > 1 and beyond_chance)
+
+
+def simulated_frames(
+    sensor: SensorModel | None, count: int, grid: Grid, first_seed: int = FIRST_SEED
+) -> Iterator[LabelledFrame]:
+    """`count` independent scenes seen by a sensor, or, where it is None, each by a random one."""
+    sensor_of: Callable[[np.random.Generator], SensorModel] = randomised_sensor if sensor is None else lambda _: sensor
+    for seed in range(first_seed, first_seed + count):
+        yield simulated_frame(*sample_scene(seed, grid.bounds, sensor_of), f"scene {seed}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A source beside its simulation: the sensor's name, the numbers of frames and scenes, and the figures."""
+
+    source: str
+    sensor: str
+    frames: int
+    scenes: int
+    differences: list[Difference]
+
+    @property
+    def largest(self) -> list[Difference]:
+        """The marked differences, largest first."""
+        return sorted((d for d in self.differences if d.marked), key=lambda d: -abs(d.size))
+
+
+def compare(source: str, frames: Sequence[LabelledFrame], sensor: str, scenes: int, grid: Grid) -> Comparison:
+    """Simulate `scenes` scenes with a sensor of `SENSORS`, or `RANDOM`, labelled in the view in which the frames are;
+    progress bar."""
+    model = None if sensor == RANDOM else SENSORS[sensor]
+    made = track(
+        simulated_frames(model, scenes, grid),
+        f"scenes for {source}", total=scenes, console=Console(stderr=True),
+    )  # fmt: skip
+    view = frames[0].half_view
+    simulated = estimates((replace(frame, half_view=view) for frame in made), grid)
+    return Comparison(source, sensor, len(frames), scenes, differences(estimates(frames, grid), simulated))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="labelled real frames, *.npz (docs/frames.md)")
+    known = ", ".join(f"{source} {sensor}" for source, sensor in SENSOR_OF.items())
+    parser.add_argument(
+        "--sensor",
+        choices=(*sorted(SENSORS), RANDOM),
+        help=f"simulate this sensor (default: the source's: {known}; for others, {RANDOM}: those of training)",
+    )
+    parser.add_argument("--scenes", type=int, default=40, help="simulated scenes a source (default 40)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.scenes < 2:
+        raise UserError(f"--scenes is {arguments.scenes}; chance needs at least 2 to be told from a difference")
+    grid = Grid.named("compact")
+    console = Console()
+    comparisons = []
+    for source, frames in _by_source(real_frames(arguments.folder)):
+        sensor = arguments.sensor or SENSOR_OF.get(source, RANDOM)
+        comparisons.append(compare(source, frames, sensor, arguments.scenes, grid))
+        console.print(_table(comparisons[-1]))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([_plain(c) for c in comparisons], indent=1, allow_nan=False))
+    return 0
+
+
+def _by_source(frames: Iterable[LabelledFrame]) -> Iterator[tuple[str, list[LabelledFrame]]]:
+    """Frames of one source, the first word of their names, after another."""
+    ordered = sorted(frames, key=lambda frame: frame.name.split("_")[0])
+    for source, group in groupby(ordered, key=lambda frame: frame.name.split("_")[0]):
+        yield source, list(group)
+
+
+def _plain(comparison: Comparison) -> dict[str, object]:
+    """What `--json` writes: a size that is infinite as null."""
+    plain = asdict(comparison)
+    for difference in plain["differences"]:
+        difference["size"] = difference["size"] if math.isfinite(difference["size"]) else None
+    return plain
+
+
+def _table(comparison: Comparison) -> Table:
+    """Real beside simulated figures; `!` marks a difference, and the largest are named below."""
+    c = comparison
+    frames = "1 frame" if c.frames == 1 else f"{c.frames} frames"
+    table = Table(title=f"{c.source}: {frames}, beside {c.scenes} simulated scenes of the sensor {c.sensor}")
+    for column in ("", "figure", "real", "simulated", "real / simulated", ""):
+        table.add_column(column, justify="left" if column in ("", "figure") else "right")
+    group = ""
+    for d in c.differences:
+        if d.quantity.group != group:
+            table.add_section()
+        title, group = ("" if d.quantity.group == group else d.quantity.group), d.quantity.group
+        unit = f" ({d.quantity.unit})" if d.quantity.unit else ""
+        style = "bold" if d.marked else None
+        table.add_row(title, d.quantity.name + unit, _number(d.real), _number(d.simulated), _against(d),
+                      "!" if d.marked else "", style=style)  # fmt: skip
+    names = [f"{d.quantity.group} {d.quantity.name} {_against(d)}" for d in c.largest[:LARGEST]]
+    few = " With one frame no difference can be told from chance." if c.frames == 1 else ""
+    table.caption = f"Largest differences: {', '.join(names) if names else 'none beyond chance'}.{few}"
+    return table
+
+
+def _against(difference: Difference) -> str:
+    """The ratio of real to simulated, or what the real one is more."""
+    d = difference
+    if not d.quantity.by_ratio:
+        return f"{d.real - d.simulated:+.2f}"
+    if d.simulated == 0:
+        return "-" if d.real == 0 else "only real"
+    return f"x {d.real / d.simulated:.2f}"
+
+
+def _number(value: float) -> str:
+    """Three digits at least, none of them idle."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
