@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.sensor.firing import UNKNOWN_THRESHOLD, Firing, firing_of, rows_of
 from sbnet_perception.learning.sensor.ground import Plane, ground_plane
-from sbnet_perception.learning.sensor.intensity import intensity_curve, with_intensity
 from sbnet_perception.learning.sensor.known import KnownSensor
+from sbnet_perception.learning.sensor.matching import intensity_curve, matched
 from sbnet_perception.learning.sensor.rings import Beams, find_beams
 from sbnet_perception.learning.sensor.stand import HEIGHTS, Stand, find_stands
 from sbnet_perception.learning.simulator.sensors import SensorModel
@@ -43,7 +43,7 @@ class SensorEstimate:
         firing: azimuth step, loss, threshold and range noise.
         field_of_view: azimuths between which there are points, degrees.
         reach: distance that hardly any point exceeds [m].
-        curve: percentiles of the intensity (`intensity.LEVELS`), 0-1.
+        curve: percentiles of the intensity (`matching.LEVELS`), 0-1.
     """
 
     clouds: int
@@ -62,8 +62,15 @@ class SensorEstimate:
     reach: float
     curve: NDArray[np.float64]
 
+    @property
+    def stand(self) -> Stand:
+        """Where the sensor stands in the clouds' frame."""
+        (roll, pitch), (frame_roll, frame_pitch) = np.sin(np.deg2rad((self.tilt, self.frame_tilt)))
+        x, y = pitch + frame_pitch, -roll - frame_roll
+        return Stand(np.array(self.origin), np.array((x, y, np.sqrt(1 - x**2 - y**2))))
+
     def known(self) -> KnownSensor:
-        """The sensor for the simulator, its intensity curve fitted to simulated scenes."""
+        """The sensor for the simulator, what its returns depend on fitted to simulated scenes."""
         model = SensorModel(
             "own",
             self.elevations,
@@ -81,7 +88,7 @@ class SensorEstimate:
             tilt=self.tilt,
             tilt_error=self.frame_tilt,
         )
-        return KnownSensor(with_intensity(model, self.curve), self.rings)
+        return KnownSensor(matched(model, self.firing if self.rings else None, self.curve), self.rings)
 
 
 def estimate_sensor(clouds: Sequence[NDArray[np.float32]]) -> SensorEstimate:
@@ -113,7 +120,13 @@ def estimate_sensor(clouds: Sequence[NDArray[np.float32]]) -> SensorEstimate:
 
 
 def _estimate(
-    clouds: list[NDArray[np.float32]], ground: Plane, stand: Stand, rings: bool, beams: Beams, firing: Firing, drift: float
+    clouds: list[NDArray[np.float32]],
+    ground: Plane,
+    stand: Stand,
+    rings: bool,
+    beams: Beams,
+    firing: Firing,
+    drift: float,
 ) -> SensorEstimate:
     own, level = stand.axis, ground.normal
     distances = np.concatenate([np.linalg.norm(cloud[:, :3] - stand.origin, axis=1) for cloud in clouds])

@@ -68,8 +68,8 @@ def firing_of(rows: Rows, height: float) -> Firing:
     near = np.minimum(rows.distance[1:], rows.distance[:-1])
     # Two neighbours on one surface, or both on the ground: what is between them should have returned.
     level = np.abs(np.diff(rows.distance)) < LEVEL * near
-    loss = _missing(steps[level & (near < 20)])
     ground = level & (np.maximum(np.abs(rows.height[1:]), np.abs(rows.height[:-1])) < ON_GROUND)
+    loss = _missing(steps[ground & (near < 20)])
     return Firing(step, loss, _threshold(steps[ground], near[ground], loss, height), _noise(rows, steps))
 
 

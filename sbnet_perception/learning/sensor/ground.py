@@ -46,8 +46,8 @@ def ground_plane(clouds: Sequence[NDArray[np.float32]]) -> Plane:
     planes = [plane for cloud in clouds if (plane := _plane_of(cloud)) is not None]
     if not planes:
         raise UserError(
-            f"no cloud shows the ground within {FAR:.0f} m of the origin of its frame; give clouds of a LiDAR on a road "
-            "vehicle, x forward and z up"
+            f"no cloud shows the ground within {FAR:.0f} m of the origin of its frame; give clouds of a LiDAR on a "
+            "road vehicle, x forward and z up"
         )
     a, b, offset = np.median([(*plane.slope, plane.offset) for plane in planes], axis=0)
     return Plane((float(a), float(b)), float(offset))

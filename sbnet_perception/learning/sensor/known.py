@@ -33,12 +33,13 @@ class KnownSensor:
         elevations = model.elevations + rng.normal(0, 0.03, beams)
         if not self.rings:
             elevations = np.sort(np.interp(rng.random(beams), np.linspace(0, 1, beams), model.elevations))
+        x, y, z = np.array(model.mount) + rng.normal(0, (0.2, 0.05, 0.05))
         roll, pitch = np.array(model.tilt) + rng.normal(0, 0.3, 2)
         error_roll, error_pitch = np.array(model.tilt_error) + rng.normal(0, 0.3, 2)
         return replace(
             model,
             elevations=elevations,
-            mount=(model.mount[0] + rng.normal(0, 0.2), model.mount[1] + rng.normal(0, 0.05), model.mount[2] + rng.normal(0, 0.05)),
+            mount=(float(x), float(y), float(z)),
             tilt=(float(roll), float(pitch)),
             tilt_error=(float(error_roll), float(error_pitch)),
             range_noise=model.range_noise * rng.uniform(0.7, 1.5),
@@ -46,7 +47,7 @@ class KnownSensor:
             gain=model.gain * float(np.exp(rng.normal(0, 0.15))),
             gamma=model.gamma * rng.uniform(0.85, 1.15),
             loss=min(model.loss * rng.uniform(0.5, 2.0), 0.9),
-        )  # fmt: skip
+        )
 
     def write(self, path: Path) -> None:
         """As JSON; `read_sensor` reads it back."""

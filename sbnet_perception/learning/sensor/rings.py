@@ -36,7 +36,7 @@ class Beams:
         nearest, off = _nearest(self.elevations, np.rad2deg(np.arctan2(height - offsets, distance)))
         gaps = np.diff(self.elevations)
         spacing = np.minimum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0]))[nearest]
-        return np.where(off < np.minimum(0.3 * spacing, 0.15), nearest, -1)
+        return np.where(off < np.minimum(0.45 * spacing, 0.3), nearest, -1)
 
 
 def find_beams(seen: Sequence[tuple[NDArray[np.float32], Stand]]) -> Beams:

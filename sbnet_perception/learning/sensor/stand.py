@@ -14,7 +14,7 @@ from sbnet_perception.learning.sensor.ground import Plane
 
 SAMPLE = 24_000  # points that a stand is judged by
 RANGES = (6.0, 60.0)  # nearer ones feel the lasers' own places, farther ones say little of the stand [m]
-COARSE, FINE = 0.1, 0.03  # width of the bins of elevation [degrees]
+COARSE, FINE = 0.06, 0.03  # width of the bins of elevation [degrees]
 LOW, HIGH = -40.0, 40.0  # elevations [degrees]
 AROUND = 0.6  # sigma of what a bin is compared with [degrees]
 HEIGHTS = (0.8, 4.0)  # of the LiDAR over the ground [m]
@@ -122,7 +122,7 @@ def _find(sample: NDArray[np.float32], ground: Plane, drifting: bool = False) ->
     if max(value for value, _ in results) < CLEAR:
         search = differential_evolution(
             lambda at: -contrast([sample], [_stand(at, ground)], COARSE),
-            limits, popsize=14, maxiter=50, seed=1, polish=False, tol=1e-4,
+            limits, popsize=18, maxiter=50, seed=1, polish=False, tol=1e-4,
         )  # fmt: skip
         results.append(polished(search.x))
     return _stand(max(results, key=lambda result: result[0])[1], ground)
