@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE
 from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import find_frames, read_frame
+from sbnet_perception.learning.datasets import find_frames
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
@@ -39,9 +40,8 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
         UserError: there is no such source, no cloud in it, or it cannot be read.
     """
     files = find_frames(source) if source.is_dir() else []
-    if files:
-        return [_sensor_frame(files[number]) for number in _evenly(len(files), count)]
-    clouds = _of_bag(source, count, topic)
+    clouds = [_of_frame(files[number]) for number in _evenly(len(files), count)] if files else []
+    clouds = clouds or _of_bag(source, count, topic)
     highest = max(float(cloud[:, 3].max(initial=0)) for cloud in clouds)
     scale = next((scale for scale in FULL_SCALES if highest <= 1.001 * scale), highest)
     for cloud in clouds:
@@ -49,12 +49,17 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
     return clouds
 
 
-def _sensor_frame(file: Path) -> npt.NDArray[np.float32]:
+def _of_frame(file: Path) -> npt.NDArray[np.float32]:
     """The points of a frame as its sensor delivered them: not shifted to the ground."""
-    frame = read_frame(file)
-    points = frame.points.copy()
-    points[:, 2] -= frame.origin_height
-    return points
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            if "points" in data:
+                return data["points"][:, :4].astype(np.float32)
+            xyz, intensity = data["xyz_cm"] / np.float32(100), data["intensity"]
+            xyz[:, 2] -= np.float32(data["origin_height"]) if "origin_height" in data else 0
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} holds no cloud ({error}); docs/frames.md tells what it must hold") from None
+    return np.column_stack([xyz, intensity]).astype(np.float32)
 
 
 def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.float32]]:

@@ -110,7 +110,7 @@ def estimate_sensor(clouds: Sequence[NDArray[np.float32]]) -> SensorEstimate:
     chosen = [whole[number] for number in np.unique(np.linspace(0, len(whole) - 1, CLOUDS).round().astype(int))]
     ground = ground_plane(chosen)
     seen = find_stands(chosen, ground, np.random.default_rng(0))
-    beams = find_beams(seen) if seen else None
+    beams = find_beams(seen, ground) if seen else None
     if beams is None or len(beams.elevations) < FEWEST_BEAMS or beams.share < LEAST_SHARE:
         return _without_rings(chosen, ground)
     stand = seen[0][1]

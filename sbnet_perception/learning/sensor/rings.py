@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 from scipy.signal import find_peaks
 
-from sbnet_perception.learning.sensor.stand import GAIN, LOW, RANGES, Stand, contrast_of, histogram
+from sbnet_perception.learning.sensor.ground import Plane
+from sbnet_perception.learning.sensor.stand import GAIN, LOW, Stand, above_ground, contrast_of, histogram
 
+RANGES = (5.0, 60.0)  # where beams are told apart [m]
+NEAREST = 2.5  # returns nearer are the vehicle's own [m]
 WINDOW, STEP = 3.0, 1.0  # elevations that share one height of their lasers, and from one such window to the next
 ENOUGH = 2000  # points that tell this height
+CLEARER = 1.2  # than the median of the heights, in contrast
 LASER_HEIGHTS = np.arange(-0.16, 0.161, 0.01)  # above the common origin [m]
 WIDTH = 0.01  # of a bin of elevation; the peaks are smoothed by three of them [degrees]
 CLOSEST = 0.08  # two beams [degrees]
@@ -39,16 +43,18 @@ class Beams:
         return np.where(off < np.minimum(0.45 * spacing, 0.3), nearest, -1)
 
 
-def find_beams(seen: Sequence[tuple[NDArray[np.float32], Stand]]) -> Beams:
+def find_beams(seen: Sequence[tuple[NDArray[np.float32], Stand]], ground: Plane) -> Beams:
     """The beams of clouds with rings, each window of elevations seen from the height of its own lasers."""
-    parts = [stand.seen(cloud)[1:] for cloud, stand in seen]
-    distance, height = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    used = (distance > RANGES[0]) & (distance < RANGES[1])
-    distance, height = distance[used], height[used]
+    parts = [(*stand.seen(cloud)[1:], above_ground(cloud, ground)) for cloud, stand in seen]
+    distance, height, above = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     elevation = np.rad2deg(np.arctan2(height, distance))
-    centres, offsets = _laser_heights(elevation, distance, height)
+    near = elevation[(distance > NEAREST) & (distance < RANGES[0])]
+    used = (distance > RANGES[0]) & (distance < RANGES[1])
+    distance, height, above, elevation = distance[used], height[used], above[used], elevation[used]
+    centres, offsets = _laser_heights(elevation[above], distance[above], height[above])
     true = np.rad2deg(np.arctan2(height - np.interp(elevation, centres, offsets), distance))
     elevations = _peaks(true)
+    elevations = _with_steep(elevations, near)
     share = float((_nearest(elevations, true)[1] < 0.06).mean()) if len(elevations) > 1 else 0.0
     return Beams(elevations, np.interp(elevations, centres, offsets), share)
 
@@ -61,9 +67,9 @@ def _nearest(beams: NDArray, elevation: NDArray) -> tuple[NDArray[np.int64], NDA
 
 
 def _laser_heights(elevation: NDArray, distance: NDArray, height: NDArray) -> tuple[NDArray, NDArray]:
-    """Elevations [W] degrees and the height of the lasers there [W] m; 0 where another is not clearly sharper."""
+    """Elevations [W] degrees and the height of the lasers there [W] m, where one is clearly sharper than others."""
     centres, offsets = [], []
-    for centre in np.arange(elevation.min() + WINDOW / 2, elevation.max() + WINDOW / 2, STEP):
+    for centre in np.arange(elevation.min(initial=0) + WINDOW / 2, elevation.max(initial=0) + WINDOW / 2, STEP):
         within = np.flatnonzero(np.abs(elevation - centre) < WINDOW / 2)
         within = within[:: len(within) // 40_000 + 1]
         if len(within) < ENOUGH:
@@ -72,8 +78,9 @@ def _laser_heights(elevation: NDArray, distance: NDArray, height: NDArray) -> tu
             contrast_of(np.rad2deg(np.arctan2(height[within] - laser, distance[within]))) for laser in LASER_HEIGHTS
         ]
         best = int(np.argmax(values))
-        centres.append(centre)
-        offsets.append(LASER_HEIGHTS[best] if values[best] > GAIN * values[len(values) // 2] else 0.0)
+        if values[best] > CLEARER * np.median(values):
+            centres.append(centre)
+            offsets.append(LASER_HEIGHTS[best] if values[best] > GAIN * values[len(values) // 2] else 0.0)
     return (np.array(centres), np.array(offsets)) if centres else (np.zeros(1), np.zeros(1))
 
 
@@ -89,3 +96,12 @@ def _peaks(elevation: NDArray) -> NDArray[np.float64]:
         and counts[max(peak - depth, 0) : peak].min() < BETWEEN * counts[peak] > counts[peak : peak + depth].min()
     ]
     return LOW + (np.array(beams, np.float64) + 0.5) * WIDTH
+
+
+def _with_steep(elevations: NDArray, near: NDArray) -> NDArray[np.float64]:
+    """Beams, and as far down as there are points near by (their elevations), others as close as the lowest of these:
+    near by the elevations are too coarse to tell them apart."""
+    if len(elevations) < 5 or not len(near):
+        return elevations
+    gap = float(np.median(np.diff(elevations[:5])))
+    return np.concatenate([np.arange(elevations[0] - gap, np.percentile(near, 2), -gap)[::-1], elevations])

@@ -12,11 +12,12 @@ from scipy.optimize import differential_evolution, minimize
 
 from sbnet_perception.learning.sensor.ground import Plane
 
-SAMPLE = 24_000  # points that a stand is judged by
+SAMPLE = 24_000  # points that a stand is judged by; a third of them in the search
 RANGES = (6.0, 60.0)  # nearer ones feel the lasers' own places, farther ones say little of the stand [m]
 COARSE, FINE = 0.06, 0.03  # width of the bins of elevation [degrees]
 LOW, HIGH = -40.0, 40.0  # elevations [degrees]
 AROUND = 0.6  # sigma of what a bin is compared with [degrees]
+ABOVE = 0.3  # what is higher stands on the ground [m]
 HEIGHTS = (0.8, 4.0)  # of the LiDAR over the ground [m]
 LIMITS = ((-3.5, 3.5), (-1.2, 1.2), HEIGHTS, (-4.0, 4.0), (-4.0, 4.0))  # x, y, height [m], two tilts [degrees]
 SIMPLEX = (0.1, 0.05, 0.03, 0.1, 0.1)  # first steps of the polish, likewise
@@ -58,7 +59,7 @@ def find_stands(
     One stand is looked for that fits all clouds. Where there is none, as in clouds of a frame that the LiDAR is not
     fixed in, it is that of one cloud alone, the sharpest of a few.
     """
-    samples = [_sample(cloud, -(-SAMPLE // len(clouds)), rng) for cloud in clouds]
+    samples = [_sample(cloud, ground, -(-SAMPLE // len(clouds)), rng) for cloud in clouds]
     stand = _find(np.concatenate(samples), ground)
     stands = [replace(stand, drift=_drift(stand, sample)) for sample in samples]
     still, moving = contrast(samples, [stand] * len(clouds)), contrast(samples, stands)
@@ -66,7 +67,7 @@ def find_stands(
         return list(zip(clouds, stands if moving > GAIN * still else [stand] * len(clouds), strict=True))
     alone = []
     for number in np.linspace(0, len(clouds) - 1, min(ALONE, len(clouds))).round().astype(int):
-        sample = _sample(clouds[number], SAMPLE, rng)
+        sample = _sample(clouds[number], ground, SAMPLE, rng)
         stand = _find(sample, ground, drifting=True)
         alone.append((contrast([sample], [stand]), clouds[number], stand))
     sharpness, cloud, stand = max(alone, key=lambda result: result[0])
@@ -93,9 +94,14 @@ def histogram(elevation: NDArray, width: float) -> NDArray[np.float64]:
     return np.bincount(bins[(bins >= 0) & (bins < size)], minlength=size).astype(np.float64)
 
 
-def _sample(cloud: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def above_ground(cloud: NDArray[np.float32], ground: Plane) -> NDArray[np.bool_]:
+    """Points [P] that tell of the LiDAR's height: rings on level ground look sharp from every height."""
+    return np.asarray(ground.height(cloud) > ABOVE)
+
+
+def _sample(cloud: NDArray[np.float32], ground: Plane, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     distance = np.hypot(cloud[:, 0], cloud[:, 1])
-    useful = np.flatnonzero((distance > RANGES[0]) & (distance < RANGES[1]))
+    useful = np.flatnonzero((distance > RANGES[0]) & (distance < RANGES[1]) & above_ground(cloud, ground))
     return cloud[rng.permutation(useful)[:count], :3]
 
 
@@ -121,7 +127,7 @@ def _find(sample: NDArray[np.float32], ground: Plane, drifting: bool = False) ->
             results.append(polished(np.array([0.0, 0.0, height, *own, *([0.0] if drifting else [])])))
     if max(value for value, _ in results) < CLEAR:
         search = differential_evolution(
-            lambda at: -contrast([sample], [_stand(at, ground)], COARSE),
+            lambda at: -contrast([sample[::3]], [_stand(at, ground)], COARSE),
             limits, popsize=18, maxiter=50, seed=1, polish=False, tol=1e-4,
         )  # fmt: skip
         results.append(polished(search.x))
