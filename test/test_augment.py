@@ -183,5 +183,5 @@ def test_points_of_the_class_of_a_vehicle_are_no_background(tmp_path):
 
 
 def test_a_folder_without_sweeps_is_named(tmp_path):
-    with pytest.raises(UserError, match="--real is .* no .npz"):
+    with pytest.raises(UserError, match=r"--real is .* no \.npz"):
         sweeps.read_sweeps(Path(tmp_path))

@@ -26,7 +26,6 @@ from sbnet_perception.learning.losses import detection_loss, hellinger_distance,
 from sbnet_perception.learning.metrics import average_precision, match
 from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.simulator import sample_scene
-from sbnet_perception.learning.simulator.geometry import count_inside
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.learning.train import TrainConfig, Trainer, train
 from sbnet_perception.masks.road import RoadView

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.cli import main
@@ -149,16 +150,38 @@ def test_false_positives_are_counted_where_four_fifths_of_the_well_seen_are_foun
     assert (figures.false_positives_at_recall, figures.false_positives, figures.recall) == (2.0, 2.0, 0.8)
 
 
-def test_the_shipped_weights_reach_their_figures_on_two_real_sources(real_data: Path, tmp_path: Path, capsys):
-    folder = tmp_path / "some"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def evaluated(real_data: Path, tmp_path_factory):
+    """`sbnet evaluate` on a few frames: the folder of what it wrote."""
+    folder = tmp_path_factory.mktemp("evaluated")
     for file in (real_data / "real").glob("*.npz"):
-        if file.name.startswith(("sustech", "pandaset_w")):
+        if file.name.startswith(("sustech", "pandaset_w", "kitti_000008", "kitti_000010")):
             (folder / file.name).symlink_to(file)
-    assert main(["evaluate", "--real", str(folder), "--json", str(tmp_path / "out.json")]) == 0
-    assert "3 real frames: 1 pandaset, 2 sustech" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "out.json").read_text())
+    (folder / "kitti_labels").symlink_to(real_data / "real" / "kitti_labels")
+    written = [("--json", "out.json"), ("--worst", "worst"), ("--curves", "curves.png")]
+    options = [part for option, name in written for part in (option, str(folder / name))]
+    assert main(["evaluate", "--real", str(folder), *options]) == 0
+    return folder
+
+
+def test_the_shipped_weights_reach_their_figures_on_real_frames(evaluated: Path):
+    figures = json.loads((evaluated / "out.json").read_text())
     assert "simulated" not in figures
-    by_name = {part["name"]: part["figures"] for part in figures["real"]["vehicle"]["parts"]}
-    assert by_name["all"]["objects"] == by_name["sustech"]["objects"] + by_name["pandaset"]["objects"] == 9 + 9
-    assert by_name["all"]["ap50"] > 0.6
+    vehicle = figures["real"]["vehicle"]
+    by_name = {part["name"]: part["figures"] for part in vehicle["parts"]}
+    assert {name: by_name[name]["objects"] for name in ("sustech", "pandaset", "kitti")} == {
+        "sustech": 9,
+        "pandaset": 9,
+        "kitti": 14,
+    }
+    assert by_name["all"]["ap50"] > 0.5
+    assert vehicle["kitti"]["frames"] == 2 and vehicle["kitti"]["cars"]["hard"] > 5
+    false, missed = (len(vehicle[name]) for name in ("false_positives", "misses"))
+    assert false == pytest.approx(by_name["all"]["false_positives"] * 5)
+    assert missed == by_name["all"]["objects"] - by_name["all"]["found"]
+
+
+def test_the_worst_errors_and_the_curves_are_drawn(evaluated: Path):
+    for name in ("curves.png", "worst/false_positives_1.png", "worst/misses_1.png"):
+        picture = np.asarray(Image.open(evaluated / name).convert("L"))
+        assert picture.shape[0] > 500 and picture.std() > 10, name

@@ -11,11 +11,12 @@ import shapely
 
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame, sample_scene
+from sbnet_perception.learning.simulator.bodies import KINDS
 from sbnet_perception.learning.simulator.lidar import RayScene, scan
 from sbnet_perception.learning.simulator.materials import Material
 from sbnet_perception.learning.simulator.mesh import Mesh, box, ellipsoid, join
 from sbnet_perception.learning.simulator.sensors import HDL64, SENSORS, VLP32C_PAIR, SensorModel, randomised_sensor
-from sbnet_perception.learning.simulator.vehicles import KINDS, VARIANTS, Shape, template
+from sbnet_perception.learning.simulator.vehicles import VARIANTS, Shape, template
 
 FAULTS: tuple[tuple[str, float], ...] = (("mixing", 0.0), ("mixing", 1.0), ("bloom", 1.0), ("floor", 60.0))
 REGION = (0.0, 70.4, -20.0, 20.0)
@@ -312,7 +313,8 @@ def test_the_ground_lies_near_zero_under_the_vehicle(
     for frame in [*drive[1], *scenes]:
         distance = np.hypot(frame.points[:, 0], frame.points[:, 1])
         near = frame.points[(distance < 8) & (distance > 3)]
-        assert abs(np.percentile(near[:, 2], 20)) < 0.4
+        # The lowest points are the ground's; vehicles and walls stand close by.
+        assert abs(np.percentile(near[:, 2], 5)) < 0.4
 
 
 def test_a_drive_rejects_what_it_cannot_simulate() -> None:

@@ -19,8 +19,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from sbnet_perception.errors import UserError
-
 Row = dict[str, float | str | None]
 Samples = NDArray[np.float64]
 
@@ -139,12 +137,6 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     if busy > BUSY:
         found.append(f"WARNING: other programs used {100 * busy:.0f} % of the cores; stop them and measure again")
     return found
-
-
-def check_writable(option: str, path: Path | None) -> None:
-    """Raises UserError, before anything is measured, where ``path`` cannot be written."""
-    if path is not None and not path.resolve().parent.is_dir():
-        raise UserError(f"{option} is {path}, but there is no folder {path.parent}; create it first")
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

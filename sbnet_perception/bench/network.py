@@ -15,12 +15,13 @@ from torch import Tensor
 from sbnet_perception.bench import current
 from sbnet_perception.bench.cases import top_left
 from sbnet_perception.bench.inputs import Input, Scene, read_inputs
-from sbnet_perception.bench.measure import Row, check_writable, machine, with_steady_memory, write_rows
-from sbnet_perception.bench.plots import check_plot, plot_network
+from sbnet_perception.bench.measure import Row, machine, with_steady_memory, write_rows
+from sbnet_perception.bench.plots import plot_network
 from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import Clock, DenseSide, Laps, Recorder
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks import Tiles
+from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.detector.boxes import corners_bev
 from sbnet_perception.detector.network import STRIDES
 from sbnet_perception.detector.pipeline import Pipeline
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = dtypes(arguments)
     at_least_one(arguments, "frames")
     check_writable("--json", arguments.json)
-    check_plot(arguments.plot)
+    check_plot("--plot", arguments.plot)
     inputs = read_inputs(arguments.input)
     with_steady_memory()
     if arguments.threads:

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from sbnet_perception.bench import current, steady
 from sbnet_perception.bench.inputs import Input, read_inputs
-from sbnet_perception.bench.measure import Row, Samples, check_writable, with_steady_memory, write_rows
+from sbnet_perception.bench.measure import Row, Samples, with_steady_memory, write_rows
 from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Sparse, by_frame
+from sbnet_perception.desk.outputs import check_writable
 
 STAGES = ("decode", "mask", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.

@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from sbnet_perception.bench.measure import Row, check_writable
-from sbnet_perception.errors import UserError
+from sbnet_perception.bench.measure import Row
 
-SUFFIXES = (".png", ".svg", ".pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """One per line, told apart by readers of any colour vision."""
 BIN, LEAST = 5.0, 3
@@ -23,13 +21,6 @@ BIN, LEAST = 5.0, 3
 SYNTHETIC = "top left"
 """Begins the names of masks that are rectangles."""
 Floats = NDArray[np.float64]
-
-
-def check_plot(path: Path | None) -> None:
-    """Raises UserError, before anything is measured, where no picture can be written to ``path``."""
-    if path is not None and path.suffix not in SUFFIXES:
-        raise UserError(f"--plot is {path}; its name must end in one of {', '.join(SUFFIXES)}")
-    check_writable("--plot", path)
 
 
 def plot_sweep(rows: Sequence[Row], machine: Row, path: Path) -> None:

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from sbnet_perception.bench.cases import CONVOLUTIONS, DTYPES, MASKS, SPARSITIES, UNITS, Case, Pair, top_left
 from sbnet_perception.bench.contest import ALL_TILES, Contest
-from sbnet_perception.bench.measure import Row, check_writable, machine, warnings, with_steady_memory, write_rows
-from sbnet_perception.bench.plots import check_plot, plot_sweep
+from sbnet_perception.bench.measure import Row, machine, warnings, with_steady_memory, write_rows
+from sbnet_perception.bench.plots import plot_sweep
+from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.errors import UserError
 
 RATIOS = ("ratio", "lone_ratio")
@@ -120,7 +121,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--mask is {arguments.mask!r}, but --sweep has masks of its own; leave one of the two out")
     if arguments.plot and not arguments.sweep:
         raise UserError("--plot draws a sweep; add --sweep")
-    check_plot(arguments.plot)
+    check_plot("--plot", arguments.plot)
     check_writable("--json", arguments.json)
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:

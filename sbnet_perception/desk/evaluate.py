@@ -10,10 +10,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.desk.evaluation_tables import parts_table, simulated_table
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.desk.curves import plot_curves
+from sbnet_perception.desk.evaluation_tables import (
+    KittiFigures,
+    deviations_table,
+    errors_table,
+    kitti_table,
+    parts_table,
+    simulated_table,
+    traits_table,
+)
+from sbnet_perception.desk.outputs import check_plot, check_writable
+from sbnet_perception.desk.worst import draw_worst
+from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets import frame_files, read_frame
@@ -28,7 +42,19 @@ from sbnet_perception.learning.evaluate import (
     pipeline_under,
     pipelines,
 )
-from sbnet_perception.learning.real import Judged, Tally, judge, parts
+from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
+from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, average_precisions, numbers_asked
+from sbnet_perception.learning.mistakes import (
+    FALSE_KINDS,
+    MISS_KINDS,
+    FalsePositive,
+    Miss,
+    deviations,
+    false_positives,
+    misses,
+    traits,
+)
+from sbnet_perception.learning.real import Judged, Tally, curves, judge, parts
 
 REAL_MASK = "occupancy"
 """Real frames are measured without a map: most have none."""
@@ -52,6 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure on the simulated drives that chose the score threshold, not the held-out",
     )
+    worst = "with --real, draw the worst false positives and misses into FOLDER"
+    parser.add_argument("--worst", type=Path, metavar="FOLDER", help=worst)
+    curve = "with --real, draw precision over recall to FILE (.png, .svg, .pdf)"
+    parser.add_argument("--curves", type=Path, metavar="FILE", help=curve)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
 
 
@@ -66,15 +96,21 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    for option in ("simulated", "worst", "curves"):
+        if getattr(arguments, option) and not arguments.real:
+            raise UserError(f"--{option} is for real frames: name their folder with --real")
+    check_writable("--json", arguments.json)
+    check_plot("--curves", arguments.curves)
+    check_writable("--worst", arguments.worst)
     console = Console()
     figures: dict[str, Any] = {}
     files = frame_files(arguments.real) if arguments.real else []
     if files:
-        figures["real"] = _measure_real(files, config, console)
+        figures["real"] = _measure_real(files, config, arguments, console)
     if arguments.simulated or arguments.validation or not files:
         figures["simulated"] = [asdict(result) for result in _measure_simulated(arguments.validation, config, console)]
     if arguments.json:
-        arguments.json.write_text(json.dumps(_without_nan(figures), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(_plain(figures), indent=1) + "\n")
     return 0
 
 
@@ -89,30 +125,99 @@ def _measure_simulated(validation: bool, config: DetectorConfig, console: Consol
     return simulated
 
 
-def _measure_real(files: list[Path], config: DetectorConfig, console: Console) -> dict[str, Any]:
+def _measure_real(
+    files: list[Path], config: DetectorConfig, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
     """Figures by class."""
     pipeline = pipeline_under(config, REAL_MASK)
     judged: list[list[Judged]] = [[] for _ in config.classes]
-    sources: Counter[str] = Counter()
     for file in track(files, "real frames", console=Console(stderr=True)):
         frame = read_frame(file, config.objects)
-        sources[frame.source] += 1
         found = pipeline(frame.points).detections
         for number, of_class in enumerate(judged):
             of_class.append(judge(found, frame, pipeline.grid, number))
+    sources = Counter(one.frame.source for one in judged[0])
     console.print(f"{len(files)} real frames: {', '.join(f'{n} {source}' for source, n in sorted(sources.items()))}")
     results = {}
-    for name, threshold, of_class in zip(config.classes, config.thresholds, judged, strict=True):
-        measured = parts(of_class, Tally(of_class, threshold))
-        console.print(parts_table(measured, name, threshold))
-        results[name] = {"threshold": threshold, "parts": [asdict(part) for part in measured]}
+    for entry, threshold, of_class in zip(config.objects, config.thresholds, judged, strict=True):
+        tally = Tally(of_class, threshold)
+        measured, lines = parts(of_class, tally), curves(of_class, tally)
+        labelled = [kitti_frame(one.detections, one.frame) for one in of_class]
+        console.print(parts_table(measured, entry.name, threshold))
+        results[entry.name] = {
+            "threshold": threshold,
+            "parts": [asdict(part) for part in measured],
+            "curves": [asdict(line) for line in lines],
+            **_kitti([frame for frame in labelled if frame is not None], entry, console),
+            **_mistakes(
+                of_class, labelled, threshold, pipeline.grid, _for_class(arguments.worst, entry, config), console
+            ),
+        }
+        if picture := _for_class(arguments.curves, entry, config):
+            plot_curves(lines, entry.name, picture)
     return results
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that does not exist is null there."""
+def _for_class(path: Path | None, entry: ObjectClass, config: DetectorConfig) -> Path | None:
+    """The path itself where there is one class, else with the class's name."""
+    return path if path is None or len(config.classes) == 1 else path.with_stem(f"{path.stem}_{entry.name}")
+
+
+def _kitti(frames: list[KittiFrame], entry: ObjectClass, console: Console) -> dict[str, Any]:
+    """KITTI's own metric, where frames have KITTI's own labels and the class has its cars."""
+    if not frames or "Car" not in entry.labels.get("kitti", ()):
+        return {}
+    figures = KittiFigures(
+        frames=len(frames),
+        cars=numbers_asked(frames),
+        official=average_precisions(frames),
+        all_vehicles=average_precisions(frames, ALL_VEHICLES),
+    )
+    console.print(kitti_table(figures))
+    return {"kitti": figures}
+
+
+def _mistakes(
+    judged: list[Judged],
+    labelled: list[KittiFrame | None],
+    threshold: float,
+    grid: Grid,
+    worst: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """The errors by their kind, and pictures of the worst in the folder ``worst``."""
+    pairs = zip(judged, labelled, strict=True)
+    false = [one for frame, with_labels in pairs for one in false_positives(frame, threshold, with_labels)]
+    missed = [one for frame in judged for one in misses(frame, threshold)]
+    frames = Counter(one.frame.source for one in judged)
+    console.print(errors_table("false positives", FALSE_KINDS, false, frames))
+    console.print(errors_table("misses", MISS_KINDS, missed, frames))
+    found_traits, found_deviations = traits(judged, threshold, grid), deviations(judged, threshold)
+    console.print(traits_table(found_traits))
+    console.print(deviations_table(found_deviations))
+    if worst:
+        drawn = draw_worst(false, missed, threshold, worst)
+        console.print(f"{len(drawn)} sheets of the worst errors in {worst}")
+    return {
+        "false_positives": [_error(one) for one in false],
+        "misses": [_error(one) for one in missed],
+        "traits": [asdict(trait) for trait in found_traits],
+        "deviations": [asdict(deviation) for deviation in found_deviations],
+    }
+
+
+def _error(error: FalsePositive | Miss) -> dict[str, Any]:
+    """For the JSON file: what it is and where."""
+    place = [round(float(value), 2) for value in error.box]
+    return {"frame": error.judged.frame.name, "kind": error.kind, "score": error.score, "box": place}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: no arrays, and null for a figure that does not exist."""
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return [round(float(one), 4) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

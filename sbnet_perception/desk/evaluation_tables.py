@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from typing import TypedDict
 
 from rich.table import Table
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.learning.evaluate import SimulatedResult
+from sbnet_perception.learning.kitti_metric import RECALLS
 from sbnet_perception.learning.metrics import SEEN_POINTS
+from sbnet_perception.learning.mistakes import Deviations, FalsePositive, Miss, Trait
 from sbnet_perception.learning.real import LEAST_POINTS, RECALL, Part
+
+
+class KittiFigures(TypedDict):
+    """Frames, cars asked for by difficulty, and AP by kind and difficulty under both rules."""
+
+    frames: int
+    cars: dict[str, int]
+    official: dict[str, dict[str, float]]
+    all_vehicles: dict[str, dict[str, float]]
 
 
 def simulated_table(results: Sequence[SimulatedResult], config: DetectorConfig, kind: str) -> Table:
@@ -51,6 +64,59 @@ def parts_table(measured: Sequence[Part], name: str, threshold: float) -> Table:
         averages = (shown(one, ".3f") for one in (f.ap50, f.ap70, f.recall))
         false = shown(f.false_positives, ".2f")
         table.add_row(label, str(f.frames), str(f.objects), *averages, false, at_recall, shown(f.turned, ".1%"))
+    return table
+
+
+def kitti_table(figures: KittiFigures) -> Table:
+    """KITTI's metric, by its rules and where trucks and DontCare regions are not held against a detector."""
+    table = Table(title=f"KITTI's metric, cars, IoU 0.7, AP R{RECALLS}; {figures['frames']} frames")
+    for column in ("", *(f"{level}: {number} cars" for level, number in figures["cars"].items())):
+        table.add_column(column)
+    lenient = ", trucks and DontCare regions left out"
+    for rules, name in ((figures["official"], ""), (figures["all_vehicles"], lenient)):
+        for kind, title in (("bev", "bird's-eye view"), ("3d", "3D")):
+            table.add_row(title + name, *(shown(value, ".1f") for value in rules[kind].values()))
+    most = {level: 100 * min(RECALLS, number - 1) / RECALLS for level, number in figures["cars"].items() if number}
+    if any(value < 100 for value in most.values()):
+        table.add_row("most that so few cars allow", *(f"{value:.1f}" for value in most.values()))
+    return table
+
+
+def errors_table(
+    title: str, kinds: Sequence[str], errors: Sequence[FalsePositive | Miss], frames: Counter[str]
+) -> Table:
+    """How many errors of each kind, of all and of each source; ``frames`` counts those of a source."""
+    number = sum(frames.values())
+    table = Table("", "all", "a frame", *sorted(frames), title=f"{title} at the threshold, {number} frames")
+    counts = Counter((error.kind, error.judged.frame.source) for error in errors)
+    for kind in kinds:
+        of_kind = [counts[kind, source] for source in sorted(frames)]
+        table.add_row(kind, str(sum(of_kind)), f"{sum(of_kind) / number:.2f}", *map(str, of_kind))
+    table.add_section()
+    of_source = [sum(error.judged.frame.source == source for error in errors) for source in sorted(frames)]
+    table.add_row("all", str(len(errors)), f"{len(errors) / number:.2f}", *map(str, of_source))
+    return table
+
+
+def traits_table(traits: Sequence[Trait]) -> Table:
+    """Which objects are missed."""
+    table = Table("", "", "objects", "missed", "share", title="which objects are missed")
+    for before, trait in zip([None, *traits], traits, strict=False):
+        if before is not None and before.group != trait.group:
+            table.add_section()
+        share = f"{trait.missed / trait.objects:.0%}" if trait.objects else "-"
+        group = trait.group if before is None or before.group != trait.group else ""
+        table.add_row(group, trait.name, str(trait.objects), str(trait.missed), share)
+    return table
+
+
+def deviations_table(deviations: Sequence[Deviations]) -> Table:
+    """How far hits are off."""
+    title = "how far hits are off: metres; degrees, front and rear the same"
+    table = Table("detection less label", "median", "median, absolute", "90 % are within", title=title)
+    for one in deviations:
+        figures = (one.median, one.absolute, one.absolute_90)
+        table.add_row(one.name, *(shown(figure, ".2f") for figure in figures))
     return table
 
 

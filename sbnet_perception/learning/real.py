@@ -128,6 +128,27 @@ class Figures:
     turned: float
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Precision over recall of a part, and both at the threshold.
+
+    Attributes:
+        name: of the part.
+        iou: of which on a detection is a hit.
+        objects: that are asked for.
+        recall: float64 [M], at each score, best first.
+        precision: float64 [M].
+        at_threshold: recall and precision.
+    """
+
+    name: str
+    iou: float
+    objects: int
+    recall: Floats
+    precision: Floats
+    at_threshold: tuple[float, float]
+
+
 class Tally:
     """All frames' detections of one class and their objects in flat arrays, of which any part gives figures."""
 
@@ -169,11 +190,15 @@ class Tally:
             float((errors > np.pi / 2).mean()) if len(errors) else float("nan"),
         )
 
-    def curve(self, objects: Bools, detections: Bools, iou: float) -> tuple[Floats, Floats]:
-        """Recall and precision at each score, best first."""
+    def curve(self, name: str, objects: Bools, detections: Bools, iou: float) -> Curve:
+        """Of the same parts as `figures`."""
         scores, hits = self._part(objects, detections, iou)
-        true = np.cumsum(hits[np.argsort(-scores, kind="stable")])
-        return true / max(int(objects.sum()), 1), true / np.arange(1, len(true) + 1)
+        order = np.argsort(-scores, kind="stable")
+        true, number = np.cumsum(hits[order]), int(objects.sum())
+        recall, precision = true / max(number, 1), true / np.arange(1, len(true) + 1)
+        last = int((scores > self.threshold).sum()) - 1
+        at_threshold = (float(recall[last]), float(precision[last])) if last >= 0 else (0.0, 1.0)
+        return Curve(name, iou, number, recall, precision, at_threshold)
 
     def _hits_of(self, objects: Bools, iou: float) -> Bools:
         """Which detections found one of the objects."""
@@ -231,6 +256,17 @@ def parts(judged: Sequence[Judged], tally: Tally) -> list[Part]:
         name = f"{least}-{below - 1}" if number < len(POINTS) - 1 else f"{least}+"
         found.append(Part("points", name, tally.figures(asked, false, frames)))
     return found
+
+
+def curves(judged: Sequence[Judged], tally: Tally) -> list[Curve]:
+    """Of all frames and of each source, for each of `IOUS`."""
+    sources = np.array([one.frame.source for one in judged])
+    chosen = {"all": np.ones(len(judged), bool), **{name: sources == name for name in sorted(set(sources.tolist()))}}
+    return [
+        tally.curve(name, here[tally.object_frames], here[tally.frames], iou)
+        for iou in IOUS
+        for name, here in chosen.items()
+    ]
 
 
 def heading_errors(judged: Judged) -> Floats:

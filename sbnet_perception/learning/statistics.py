@@ -129,7 +129,8 @@ def _quantiles(
         return {}
     found = np.percentile(values, percents)
     return {
-        Quantity(group, f"{percent} %", unit, by_ratio): float(one) for percent, one in zip(percents, found, strict=True)
+        Quantity(group, f"{percent} %", unit, by_ratio): float(one)
+        for percent, one in zip(percents, found, strict=True)
     }
 
 

@@ -146,7 +146,7 @@ class Trainer:
         self.network.train()
         self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
 

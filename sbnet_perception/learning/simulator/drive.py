@@ -51,7 +51,7 @@ class Drive:
         area = shapely.LineString(self.network.roads[0].centre.line).buffer(80.0)
         self._world = World(rng, self.network, area)
         self._keep_lanes_clear()
-        furnish(self._world, rng.uniform(0.5, 1.0))
+        furnish(self._world, rng.uniform(0.5, 1.3))
         self._static = self._world.build()
         lanes = sum(lane.path.length for lane in self.network.lanes)
         self._count = int(lanes / rng.uniform(40, 90))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .materials import Material
 from .mesh import Mesh, box, cylinder, ellipsoid, join, tube
-from .vegetation import hedge_body
+from .vegetation import low_hedge
 
 
 def pole(rng: np.random.Generator) -> Mesh:
@@ -83,7 +83,7 @@ def bench(rng: np.random.Generator) -> Mesh:
 def planter(rng: np.random.Generator) -> Mesh:
     length, height = rng.uniform(0.8, 3.2), rng.uniform(0.35, 0.9)
     if rng.random() < 0.3:
-        plants = hedge_body(rng, length - 0.1, 0.7, rng.uniform(0.4, 1.0))
+        plants = low_hedge(rng, length - 0.1)
     else:
         plants = ellipsoid((length / 2, 0.5, 0.5), Material.DENSE_FOLIAGE, 0.0, rng)
     return join([box((length, 1.0, height), Material.CONCRETE), plants.moved(z=height)])

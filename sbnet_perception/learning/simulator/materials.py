@@ -33,6 +33,7 @@ class Material(IntEnum):
     INTERIOR = 15
     MESH_FENCE = 16
     CLIPPED_FOLIAGE = 17
+    SPARSE_FOLIAGE = 18
 
 
 class Surface(NamedTuple):
@@ -63,6 +64,7 @@ SURFACES: dict[Material, Surface] = {
     Material.DENSE_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.22),
     Material.CLIPPED_FOLIAGE: Surface(0.35, 0.3, 0.3, 0.0, 0.0, 0.09),
     Material.LOOSE_FOLIAGE: Surface(0.3, 0.3, 0.3, 0.0, 0.0, 1.1),
+    Material.SPARSE_FOLIAGE: Surface(0.25, 0.3, 0.3, 0.0, 0.0, 3.5),
     Material.CLOTHES: Surface(0.25, 0.7, 0.7, 0.01),
     Material.PAINT: Surface(1.0, 0.0, 1.6, speckle=0.7),
     Material.GLASS: Surface(0.12, 0.6, 3.0, passing=0.3, swallowing=0.6),

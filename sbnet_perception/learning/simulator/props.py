@@ -21,7 +21,7 @@ MAKERS: dict[str, _Maker] = {
     "tree": vegetation.tree, "conifer": vegetation.conifer, "bush": vegetation.bush, "topiary": vegetation.topiary,
     "thicket": vegetation.thicket, "brushwood": vegetation.brushwood, "tall_grass": vegetation.tall_grass,
     "hedge": vegetation.hedge, "long_hedge": vegetation.long_hedge, "hedge_block": vegetation.hedge_block,
-    "hedged_wall": vegetation.hedged_wall,
+    "hedged_wall": vegetation.hedged_wall, "overgrowth": vegetation.overgrowth, "copse": vegetation.copse,
     "wall": walls.wall, "gate": walls.gate, "fence": walls.fence, "slat_fence": walls.slat_fence,
     "screen": walls.screen, "guard_rail": walls.guard_rail, "barrier": walls.barrier,
     "concrete_barrier": walls.concrete_barrier, "noise_wall": walls.noise_wall,
@@ -38,7 +38,9 @@ MAKERS: dict[str, _Maker] = {
 }  # fmt: skip
 
 
-SOFT = frozenset(("tree", "conifer", "bush", "thicket", "brushwood", "tall_grass", "hedge_block"))
+SOFT = frozenset(
+    ("tree", "conifer", "bush", "thicket", "brushwood", "tall_grass", "hedge_block", "overgrowth", "copse")
+)
 """Plants that may grow into each other."""
 
 

@@ -124,19 +124,22 @@ def _winding_line(rng: np.random.Generator, length: float) -> np.ndarray:
     return np.concatenate([[(0.0, 0.0)], np.cumsum(np.stack([np.cos(yaw), np.sin(yaw)], 1), axis=0)])
 
 
-def _road(rng: np.random.Generator, line: np.ndarray, busy: float) -> Road:
+def _road(rng: np.random.Generator, line: np.ndarray, busy: float, narrowest: float) -> Road:
     """A road of random cross-section along `line`; `busy` in 0-1 widens it."""
     lanes = int(rng.choice((1, 2, 3), p=(1 - 0.6 * busy, 0.45 * busy, 0.15 * busy)))
     one_way = rng.random() < 0.12
     parking = tuple(float(rng.uniform(2.1, 2.7)) if rng.random() < 0.5 else 0.0 for _ in range(2))
-    lane = rng.uniform(2.8, 3.7)
-    return Road(Path(line), lanes, 0 if one_way else lanes, lane, (parking[0], parking[1]), rng.uniform(1.2, 4.5))
+    lane = rng.uniform(narrowest, 3.7)
+    return Road(Path(line), lanes, 0 if one_way else lanes, lane, (parking[0], parking[1]), rng.uniform(0.5, 4.5))
 
 
-def road_network(rng: np.random.Generator, length: float, spacing: tuple[float, float] = (50.0, 160.0)) -> RoadNetwork:
-    """A main road of `length` metres with junctions every `spacing` metres."""
+def road_network(
+    rng: np.random.Generator, length: float, spacing: tuple[float, float] = (50.0, 160.0), narrowest: float = 2.8
+) -> RoadNetwork:
+    """A main road of `length` metres with junctions every `spacing` metres; its lanes are `narrowest` m wide or more:
+    in less than 2.8 m the widest vehicles cannot pass each other."""
     busy = rng.random()
-    roads = [_road(rng, _winding_line(rng, length), busy)]
+    roads = [_road(rng, _winding_line(rng, length), busy, narrowest)]
     main = roads[0].centre
     junctions: list[Junction] = []
     s = rng.uniform(15, spacing[1])
@@ -145,7 +148,7 @@ def road_network(rng: np.random.Generator, length: float, spacing: tuple[float, 
         side = rng.choice((-1, 0, 1), p=(0.2, 0.6, 0.2))
         reach = np.arange(-80.0 * (side <= 0), 80.0 * (side >= 0) + 1.0)
         line = at + reach[:, None] * np.array([np.cos(yaw), np.sin(yaw)])
-        roads.append(_road(rng, line, 0.6 * busy))
+        roads.append(_road(rng, line, 0.6 * busy, narrowest))
         junctions.append(Junction(float(s), len(roads) - 1))
         s += rng.uniform(*spacing)
     return RoadNetwork(roads, junctions)

@@ -31,7 +31,7 @@ SETTINGS = (
     # City streets: house fronts at the sidewalk.
     Setting(0.25, (0.5, 0.12, 0.02, 0.08, 0.02, 0.08, 0.1, 0.04, 0.0, 0.04), 0.9, 0.4, 0.1),
     # Residential streets: front gardens, walls and hedges.
-    Setting(0.42, (0.05, 0.25, 0.45, 0.03, 0.06, 0.05, 0.04, 0.02, 0.0, 0.05), 0.85, 0.6, 0.06),
+    Setting(0.42, (0.05, 0.23, 0.42, 0.03, 0.12, 0.06, 0.03, 0.01, 0.0, 0.05), 0.85, 0.6, 0.06),
     # Shops, yards and car parks.
     Setting(0.13, (0.1, 0.0, 0.0, 0.12, 0.06, 0.07, 0.35, 0.25, 0.0, 0.05), 0.6, 0.15, 0.2),
     # Country roads and motorways.
@@ -91,7 +91,7 @@ class _Front:
         if self.style in _BUILDERS:
             _BUILDERS[self.style](world, stretch)
         if self.style not in ("buildings", "terrace") and rng.random() < 0.75:
-            backdrop = (("building",), ("thicket", "tree", "brushwood"), ("wall", "hedge", "tree"), ("hall",))
+            backdrop = (("building",), ("copse",), ("overgrowth", "tree"), ("wall", "hedge", "tree"), ("hall",))
             names = backdrop[rng.integers(len(backdrop))]
             pitch = 12.1 if names == ("hall",) else 6.1
             turn = rng.normal(0, 0.5) if rng.random() < 0.3 else 0.0
@@ -101,7 +101,7 @@ class _Front:
 def _buildings(world: World, stretch: Stretch) -> None:
     """Fronts side by side, each a little behind or before its neighbour, with passages, and things before them."""
     rng = world.rng
-    setback = stretch.back + rng.uniform(0.3, 3.0)
+    setback = stretch.back + rng.uniform(0.0, 2.5)
     turn = rng.uniform(-0.5, 0.5) if rng.random() < 0.15 else 0.0
     s = stretch.start
     while s < stretch.end - 3:
@@ -127,11 +127,20 @@ def _hedge(world: World, stretch: Stretch) -> None:
     """Hedges of every length in a row, or blocks with gaps between."""
     rng = world.rng
     beyond = stretch.back + rng.uniform(0.5, 2.5)
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         row(world, stretch, ("hedge_block",), rng.uniform(4.0, 9.0), beyond, 0.2)
     else:
-        _pieces(world, stretch, "hedge", beyond)
-    scatter(world, stretch, GREEN, 1.5, (beyond + 1.5, beyond + 14))
+        _pieces(world, stretch, one_of(rng, ("hedge", "overgrowth")), beyond)
+    if rng.random() < 0.4:
+        _wood(world, stretch, beyond + 3.5)
+    else:
+        scatter(world, stretch, GREEN, 1.5, (beyond + 1.5, beyond + 14))
+
+
+def _wood(world: World, stretch: Stretch, beyond: float) -> None:
+    """Two rows of woodland from `beyond` metres behind the kerb on."""
+    for depth in (beyond, beyond + 5.0):
+        row(world, stretch, ("copse", "copse", "copse", "thicket"), 5.5, depth, 0.1)
 
 
 def _pieces(world: World, stretch: Stretch, kind: str, beyond: float) -> None:
@@ -149,6 +158,9 @@ def _park(world: World, stretch: Stretch) -> None:
     rng = world.rng
     edge = stretch.back + rng.uniform(0.8, 4.0)
     row(world, stretch, ("thicket", "bush", "tree", "brushwood"), rng.uniform(2.2, 5.0), edge, 0.2)
+    if rng.random() < 0.4:
+        _wood(world, stretch, edge + 3.5)
+        return
     names = (*GREEN, "tree", "tall_grass", "hedge", "brushwood")
     scatter(world, stretch, names, rng.uniform(0.4, 1.5), (stretch.back + 1, stretch.back + 16), 1.5)
 
@@ -173,9 +185,11 @@ def _yard(world: World, stretch: Stretch) -> None:
 def _verge(world: World, stretch: Stretch) -> None:
     """The side of a country road or motorway: rails or walls, grass and thickets."""
     rng = world.rng
-    kind = one_of(rng, ("guard_rail", "guard_rail", "concrete_barrier", "noise_wall", "hedge", ""))
+    kind = one_of(rng, ("guard_rail", "guard_rail", "concrete_barrier", "noise_wall", "hedge", "overgrowth", ""))
     if kind:
-        row(world, stretch, (kind,), 6.0, rng.uniform(0.4, 1.5))
+        row(world, stretch, (kind,), 6.0 if kind != "overgrowth" else 5.0, rng.uniform(0.6, 2.5))
+    if rng.random() < 0.3:
+        _wood(world, stretch, stretch.back + rng.uniform(3.0, 6.0))
     names = (*GREEN, "thicket", "brushwood", "tall_grass", "tall_grass", "pole")
     scatter(world, stretch, names, rng.uniform(0.5, 2.5), (2.0, stretch.back + 16), 1.0)
 

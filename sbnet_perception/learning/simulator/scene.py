@@ -46,7 +46,7 @@ def sample_scene(
     x_min, x_max, y_min, y_max = (b + d for b, d in zip(region, (-MARGIN, MARGIN, -MARGIN, MARGIN), strict=True))
     # The road goes on beyond both ends of the region.
     ahead, behind = max(region[1], 20.0) + 9.6, max(-region[0], 0.0)
-    network = road_network(rng, 110.0 + ahead + behind, (40.0, 120.0))
+    network = road_network(rng, 110.0 + ahead + behind, (40.0, 120.0), narrowest=2.4)
     lane = network.lanes[int(rng.integers(len(network.lanes)))]
     pose = _stand(rng, lane, ahead, behind)
     base = shapely.box(x_min, y_min, x_max, y_max)
@@ -55,7 +55,7 @@ def sample_scene(
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     quiet = rng.random() < QUIET
     _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
-    furnish(world, 0.05 if quiet else rng.uniform(0.3, 1.0))
+    furnish(world, 0.05 if quiet else rng.uniform(0.5, 1.3))
     sensor = sensor_of(rng)
     if rng.random() < EGO_SEEN:
         _add_carrier(world, sensor, pose)

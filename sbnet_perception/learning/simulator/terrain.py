@@ -7,46 +7,87 @@ import numpy as np
 import shapely
 from scipy.spatial import cKDTree
 
+from .geometry import corners
 from .materials import Material
 from .mesh import Mesh, join, mesh, quads
 from .roads import RoadNetwork
 
-CELL = 4.0  # side of the squares that the ground is made of [m]
-KERB = 0.15
+CELL = 3.0  # side of the squares that the ground is made of [m]
 DASH, STRIPE = 3, 0.15  # length and width of a road marking [m]
 PROUD = 0.015  # markings float this high, because the ground's squares are flat [m]
+STEEPEST = 0.05  # slope of the whole terrain
+LEVEL = 0.1  # steepest ground that vehicles stand on
+FADE = 8.0  # banks and bumps begin this gradually beside a road that runs through them [m]
+
+
+def _bank(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Profile beside the main road: distances beyond the sidewalk and heights there [m]."""
+    start, wide = rng.uniform(0.3, 4.0), rng.uniform(2.0, 6.0)
+    style = rng.choice(4, p=(0.35, 0.43, 0.13, 0.09))
+    if style == 0:
+        return np.array((0.0, 25.0)), np.zeros(2)
+    if style == 1:
+        return np.array((0.0, 25.0)), np.array((0.0, 25.0 * rng.normal(0, 0.035)))
+    if style == 2:
+        # An embankment, or a drop.
+        rise = rng.choice((-1, 1), p=(0.3, 0.7)) * rng.uniform(0.15, 0.6) * wide
+        return np.array((0.0, start, start + wide, 25.0)), np.array((0.0, 0.0, rise, rise * 1.1))
+    ditch = -rng.uniform(0.2, 0.9)
+    return np.array((0.0, start, start + 1.0, start + 1.6, start + 3.0, 25.0)), np.array(
+        (0.0, 0.0, ditch, ditch, rng.uniform(-0.2, 0.5), rng.normal(0, 0.6))
+    )
 
 
 class Terrain:
-    """Height of the ground [m] as a function of the plane, without kerbs."""
+    """Height of the ground [m] as a function of the plane, without kerbs; kerb: their height [m]."""
 
     def __init__(self, rng: np.random.Generator, network: RoadNetwork) -> None:
-        waves = 5
-        length = rng.uniform(25, 120, waves)
-        direction = rng.uniform(0, 2 * np.pi, waves)
-        self._wave = 2 * np.pi / length * np.stack([np.cos(direction), np.sin(direction)])
-        self._phase = rng.uniform(0, 2 * np.pi, waves)
-        self._amplitude = rng.uniform(0, 0.0016, waves) * length
-        self._slope = rng.normal(0, 0.006, 2)
+        self.kerb = float(rng.uniform(0.0, 0.05) if rng.random() < 0.15 else rng.uniform(0.06, 0.2))
+        self._swell = _waves(rng, 5, (25.0, 120.0), 0.0016)
+        self._bumps = _waves(rng, 6, (6.0, 15.0), 0.004 * rng.random())
+        tilt = rng.normal(0, 0.03 if rng.random() < 0.2 else 0.008, 2)
+        self._slope = tilt * min(1.0, STEEPEST / np.hypot(*tilt))
         self._crown = rng.uniform(0.0, 0.025)
-        self._banks = rng.normal(0, 0.035, 2) * (rng.random(2) < 0.6)
-        main = network.roads[0]
+        self._banks = (_bank(rng), _bank(rng))
+        main, *others = network.roads
         self._edges = (main.left + main.pavement, main.right + main.pavement)
         self._line = main.centre.line[::2]
         self._tangent = np.gradient(self._line, axis=0)
         self._tree = cKDTree(self._line)
+        # How far the other roads are from a place, to the edge of their sidewalks: by their widest one.
+        self._reach = max((max(road.left, road.right) + road.pavement for road in others), default=0.0)
+        self._others = cKDTree(np.concatenate([road.centre.line[::2] for road in others])) if others else None
 
     def height(self, xy: np.ndarray) -> np.ndarray:
         """z [N] at points [N, 2]."""
         xy = np.asarray(xy, np.float64)
-        z = np.sin(xy @ self._wave + self._phase) @ self._amplitude + xy @ self._slope
         distance, nearest = self._tree.query(xy)
         offset = xy - self._line[nearest]
         t = self._tangent[nearest]
         left = t[:, 0] * offset[:, 1] - t[:, 1] * offset[:, 0] > 0
-        edge, bank = np.where(left, *self._edges), np.where(left, *self._banks)
+        edge = np.where(left, *self._edges)
         beyond = np.clip(distance - edge, 0, 25)
-        return z - self._crown * np.minimum(distance, edge) + bank * beyond
+        wild = np.where(left, *(np.interp(beyond, *bank) for bank in self._banks))
+        wild += np.clip(beyond / FADE, 0, 1) * _sum(self._bumps, xy)
+        if self._others is not None:
+            wild *= np.clip((self._others.query(xy)[0] - self._reach) / FADE, 0, 1)
+        return _sum(self._swell, xy) + xy @ self._slope - self._crown * np.minimum(distance, edge) + wild
+
+
+Waves = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _waves(rng: np.random.Generator, count: int, length: tuple[float, float], steepness: float) -> Waves:
+    """Wave vectors [2, count], phases and amplitudes of plane waves; steepness: largest amplitude per length."""
+    lengths, direction = rng.uniform(*length, count), rng.uniform(0, 2 * np.pi, count)
+    vectors = 2 * np.pi / lengths * np.stack([np.cos(direction), np.sin(direction)])
+    return vectors, rng.uniform(0, 2 * np.pi, count), rng.uniform(0, steepness, count) * lengths
+
+
+def _sum(waves: Waves, xy: np.ndarray) -> np.ndarray:
+    """Height of the waves [N] at points [N, 2]."""
+    vectors, phases, amplitudes = waves
+    return np.sin(xy @ vectors + phases) @ amplitudes
 
 
 class Ground:
@@ -60,12 +101,17 @@ class Ground:
 
     def lift(self, xy: np.ndarray) -> np.ndarray:
         """Height of the surface above the road's level [N]: a kerb's height off the road."""
-        return np.where(shapely.contains_xy(self._network.surface, xy[:, 0], xy[:, 1]), 0.0, KERB)
+        return np.where(shapely.contains_xy(self._network.surface, xy[:, 0], xy[:, 1]), 0.0, self.terrain.kerb)
 
     def height(self, xy: np.ndarray) -> np.ndarray:
         """z [N] of the surface at points [N, 2], kerbs included."""
         xy = np.atleast_2d(np.asarray(xy, np.float64))
         return self.terrain.height(xy) + self.lift(xy)
+
+    def is_steep(self, box: np.ndarray) -> bool:
+        """Whether no vehicle would stand there: the ground under the corners of `box` [7] is far from level."""
+        z = self.terrain.height(corners(box[None])[0])
+        return float(z.max() - z.min()) > LEVEL * float(np.hypot(box[3], box[4]))
 
     def mesh(self, area: shapely.Polygon) -> Mesh:
         """Triangles of the ground within `area`, split along the kerbs, and the kerbs' faces."""
@@ -73,8 +119,8 @@ class Ground:
         cells = _cells(area)
         parts = [
             self._sheet(cells, surface, Material.ASPHALT, 0.0),
-            self._sheet(cells, paved.difference(surface), Material.CONCRETE, KERB),
-            self._sheet(cells, area.buffer(CELL).difference(paved), self._wild, KERB),
+            self._sheet(cells, paved.difference(surface), Material.CONCRETE, self.terrain.kerb),
+            self._sheet(cells, area.buffer(CELL).difference(paved), self._wild, self.terrain.kerb),
             self._kerbs(shapely.boundary(surface).intersection(area)),
             self._markings(area),
         ]
@@ -106,7 +152,8 @@ class Ground:
             return mesh(np.zeros((0, 3, 3)), Material.CONCRETE)
         a, b = (np.concatenate([line[cut] for line in lines]) for cut in (slice(None, -1), slice(1, None)))
         za, zb = self.terrain.height(a)[:, None], self.terrain.height(b)[:, None]
-        faces = quads(np.hstack([a, za]), np.hstack([b, zb]), np.hstack([b, zb + KERB]), np.hstack([a, za + KERB]))
+        kerb = self.terrain.kerb
+        faces = quads(np.hstack([a, za]), np.hstack([b, zb]), np.hstack([b, zb + kerb]), np.hstack([a, za + kerb]))
         return mesh(faces, Material.CONCRETE)
 
     def _markings(self, area: shapely.Polygon) -> Mesh:

@@ -83,18 +83,46 @@ def brushwood(rng: np.random.Generator) -> Mesh:
     return join(parts)
 
 
+def copse(rng: np.random.Generator) -> Mesh:
+    """6 m by 5 m of a wood: trunks, tufts at all heights, and twigs too fine to draw, that stop some of the beams."""
+    height = rng.uniform(2.0, 5.0)
+    parts = [ellipsoid((3.4, 2.9, 0.6 * height), Material.SPARSE_FOLIAGE, 0.55 * height, rng)]
+    leaves = _leaves(rng, 0.5)
+    for x, y, z in rng.uniform((-3.0, -2.5, 0.1), (3.0, 2.5, height), (int(rng.integers(10, 22)), 3)).tolist():
+        tuft = ellipsoid(rng.uniform(0.2, 0.9, 3), leaves, z, rng, "lump")
+        parts.append(tuft.moved(x, y))
+    for x, y in rng.uniform((-3.0, -2.5), (3.0, 2.5), (int(rng.integers(2, 7)), 2)).tolist():
+        parts.append(cylinder(rng.uniform(0.04, 0.2), 6.0, Material.WOOD, -SUNK).moved(x, y))
+    return join(parts)
+
+
+def overgrowth(rng: np.random.Generator) -> Mesh:
+    """6 m of a dense band of shrubs and young trees, uncut, from knee-high to out of sight."""
+    leaves, rough = _leaves(rng, 0.4), rng.uniform(0.15, 0.4)
+    band = hedge_body(rng, (6.0, rng.uniform(1.0, 2.8), rng.uniform(1.0, 5.0)), rough, leaves)
+    tufts = [
+        ellipsoid(rng.uniform(0.2, 0.7, 3), leaves, rng.uniform(0.2, 2.5), rng, "lump").moved(x, rng.normal(0, 0.9))
+        for x in rng.uniform(-2.8, 2.8, int(rng.integers(3, 9))).tolist()
+    ]
+    return join([band, *tufts])
+
+
 def tall_grass(rng: np.random.Generator) -> Mesh:
     """A patch of grass and weeds, knee-high."""
     radii = rng.uniform((0.8, 0.4, 0.15), (2.5, 1.2, 0.5))
     return ellipsoid(radii, Material.LOOSE_FOLIAGE, 0.1, rng)
 
 
-def hedge_body(rng: np.random.Generator, length: float, width: float, height: float) -> Mesh:
-    """A hedge along x, `length` by `width` by `height` metres: from clipped and flat to overgrown and ragged."""
+def _hedge(rng: np.random.Generator, length: float, width: float, height: float) -> Mesh:
+    """A hedge from clipped and flat to overgrown and ragged."""
     rough = float(rng.choice((0.02, 0.05, 0.1, 0.16)))
-    leaves = (
-        Material.CLIPPED_FOLIAGE if rough < 0.08 and rng.random() < 0.7 else _leaves(rng, 0.12 if rough < 0.08 else 0.3)
-    )
+    clipped = rough < 0.08 and rng.random() < 0.7
+    return hedge_body(rng, (length, width, height), rough, Material.CLIPPED_FOLIAGE if clipped else _leaves(rng, 0.2))
+
+
+def hedge_body(rng: np.random.Generator, size: tuple[float, float, float], rough: float, leaves: Material) -> Mesh:
+    """A closed band along x of `size` (length, width, height), its corners displaced by about `rough` metres."""
+    length, width, height = size
     rounding, slant = rng.uniform(0.75, 0.97), rng.uniform(0.7, 1.0)
     # The cross-section, from the bottom left to the bottom right seen from the front, over the top.
     y = np.array((1.0, 1.02, slant, slant * 0.8, 0.0)) * width / 2
@@ -115,15 +143,15 @@ def hedge(rng: np.random.Generator) -> Mesh:
     """6 m of hedge; in some a plant is missing or has lost its lower leaves."""
     width, height = rng.uniform(0.4, 1.3), rng.uniform(0.5, 2.3)
     if rng.random() < 0.75:
-        return hedge_body(rng, 6.0, width, height)
+        return _hedge(rng, 6.0, width, height)
     gap, at = rng.uniform(0.4, 1.0), rng.uniform(-1.5, 1.5)
     left, right = at - gap / 2 + 3.0, 3.0 - at - gap / 2
     places = np.arange(at - gap / 2, at + gap / 2, 0.3).tolist()
     stems = [cylinder(0.03, 0.7 * height, Material.WOOD).moved(x) for x in places]
     return join(
         [
-            hedge_body(rng, left, width, height).moved(left / 2 - 3.0),
-            hedge_body(rng, right, width, height).moved(3.0 - right / 2),
+            _hedge(rng, left, width, height).moved(left / 2 - 3.0),
+            _hedge(rng, right, width, height).moved(3.0 - right / 2),
             *stems,
         ]
     )
@@ -131,16 +159,21 @@ def hedge(rng: np.random.Generator) -> Mesh:
 
 def long_hedge(rng: np.random.Generator) -> Mesh:
     """12 m of hedge."""
-    return hedge_body(rng, 12.0, rng.uniform(0.5, 1.5), rng.uniform(0.6, 2.5))
+    return _hedge(rng, 12.0, rng.uniform(0.5, 1.5), rng.uniform(0.6, 2.5))
 
 
 def hedge_block(rng: np.random.Generator) -> Mesh:
     """A hedge or a group of shrubs as large as a vehicle."""
-    return hedge_body(rng, *rng.uniform((1.5, 0.9, 0.8), (5.5, 2.4, 2.1)))
+    return _hedge(rng, *rng.uniform((1.5, 0.9, 0.8), (5.5, 2.4, 2.1)))
 
 
 def hedged_wall(rng: np.random.Generator) -> Mesh:
     """6 m of low wall with a hedge behind and over it."""
     wall_height, height = rng.uniform(0.3, 1.0), rng.uniform(0.9, 2.0)
     wall = box((6.0, 0.25, wall_height + SUNK), rng.choice((Material.FACADE, Material.CONCRETE)), -SUNK)
-    return join([wall, hedge_body(rng, 5.9, rng.uniform(0.5, 1.2), height).moved(y=rng.uniform(0.3, 0.6))])
+    return join([wall, _hedge(rng, 5.9, rng.uniform(0.5, 1.2), height).moved(y=rng.uniform(0.3, 0.6))])
+
+
+def low_hedge(rng: np.random.Generator, length: float) -> Mesh:
+    """The low hedge in a planter of that length."""
+    return _hedge(rng, length, 0.7, rng.uniform(0.4, 1.0))

@@ -65,7 +65,7 @@ def _loft(kind: Kind, profile: Profile, jitter: np.random.Generator) -> Mesh:
     return join(parts)
 
 
-def _details(kind: Kind, size: np.ndarray) -> Mesh:
+def _details(name: str, kind: Kind, size: np.ndarray) -> Mesh:
     """Wheels, seats, licence plates and lamps, in units of the vehicle."""
     start, end = kind.seats
     wall = [box((0.01, 0.84, kind.bulkhead - 0.2), Material.INTERIOR, z=0.2).moved(x=start - 0.5)]
@@ -76,7 +76,8 @@ def _details(kind: Kind, size: np.ndarray) -> Mesh:
         for side in (-1, 1):
             tyre = wheel(radius, tread, Material.RUBBER).moved(z=radius)
             parts.append(tyre.moved(axle - 0.5, side * (0.49 - tread / 2 / size[1]), 0, scale=1 / size))
-    for end in (-1, 1):
+    ends = {"tractor": (1,), "trailer": (-1,)}.get(name, (-1, 1))
+    for end in ends:
         # A licence plate and two lamps, just proud of the body.
         for y, z, width, height in (
             (0.0, 0.30, 0.5, 0.12),
@@ -116,7 +117,7 @@ def template(name: str, variant: int) -> tuple[Mesh, np.ndarray]:
     low, high = np.array([kind.length, kind.width, kind.height]).T
     size = low + (high - low) * np.clip(jitter.uniform(0, 1) + jitter.normal(0, 0.2, 3), 0, 1)
     profile = kind.profiles[variant % len(kind.profiles)]
-    body = join([_loft(kind, profile, jitter), _details(kind, size), *_cargo(kind, size, jitter)])
+    body = join([_loft(kind, profile, jitter), _details(name, kind, size), *_cargo(kind, size, jitter)])
     corners = body.triangles.reshape(-1, 3)
     start, end = corners.min(0), corners.max(0)
     unit = (body.triangles - start) / (end - start) - np.array((0.5, 0.5, 0.0))

@@ -94,11 +94,11 @@ class World:
         return x0 < x < x1 and y0 < y < y1 and bool(shapely.contains_xy(self.area, x, y))
 
     def park(self, shape: Shape, x: float, y: float, yaw: float, clearance: float = CLEARANCE) -> bool:
-        """Put a vehicle there unless something is in its way or it is out of the area."""
+        """Put a vehicle there unless something is in its way, the ground is steep, or it is out of the area."""
         if not self.sees(x, y):
             return False
         box = shape.box(x, y, yaw)
-        if not self.is_free(box, clearance):
+        if not self.is_free(box, clearance) or self.ground.is_steep(box):
             return False
         self.take(box)
         self.vehicles.append(Vehicle(shape, box, sample_reflectances(self.rng), len(self.vehicles)))
