@@ -144,7 +144,7 @@ def _unpacked(bits: NDArray[np.uint8], place: NDArray[np.float64]) -> RoadView:
     return RoadView(RoadMap(torch.from_numpy(cells), resolution, SE2(*poses[:3])), SE2(*poses[3:]))
 
 
-def _version(grid: Grid, sensor: Path | None) -> str:
+def _version(grid: Grid, sensor: Path | None = None) -> str:
     """Changes whenever grid, sensor or a source that has a part in the scenes do, so that stale ones are never used."""
     digest = hashlib.sha256(repr(grid).encode())
     for maker in _MAKERS:

@@ -24,7 +24,7 @@ FEWEST_BEAMS, LEAST_SHARE = 4, 0.6  # what the rings must make of the points to 
 USUAL_HEIGHT = 1.8  # of a LiDAR on a roof, where the frame's origin is not one [m]
 PATTERN = 256  # elevations that stand for a pattern without rings
 BLIND = 2.5  # returns nearer to the origin are the vehicle's own [m]
-SECTOR, EMPTY, NARROW = 5.0, 0.02, 45.0  # azimuth bins, what counts as empty of the median, gap that limits the view
+SECTOR, EMPTY, NARROW = 5.0, 0.1, 45.0  # azimuth bins, what counts as empty of the median, gap that limits the view
 
 
 @dataclass(frozen=True)

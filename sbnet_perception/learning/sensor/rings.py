@@ -21,7 +21,8 @@ CLEARER = 1.2  # than the median of the heights, in contrast
 LASER_HEIGHTS = np.arange(-0.16, 0.161, 0.01)  # above the common origin [m]
 WIDTH = 0.01  # of a bin of elevation; the peaks are smoothed by three of them [degrees]
 CLOSEST = 0.08  # two beams [degrees]
-FAINTEST = 0.12  # of the highest peak nearby
+FAINTEST, FAINTEST_OF_ALL = 0.2, 0.003  # of the highest peak nearby, and of all
+LONELY = 8.0  # a peak this far from any other is no beam [degrees]
 BETWEEN = 0.7  # of a peak's height, the most that may be left on both sides of it
 
 
@@ -91,11 +92,13 @@ def _peaks(elevation: NDArray) -> NDArray[np.float64]:
     depth = round(0.6 / WIDTH)
     beams = [
         peak
-        for peak in find_peaks(counts, height=2.0, distance=round(CLOSEST / WIDTH))[0]
+        for peak in find_peaks(counts, height=FAINTEST_OF_ALL * counts.max(), distance=round(CLOSEST / WIDTH))[0]
         if counts[peak] > FAINTEST * nearby[peak]
         and counts[max(peak - depth, 0) : peak].min() < BETWEEN * counts[peak] > counts[peak : peak + depth].min()
     ]
-    return LOW + (np.array(beams, np.float64) + 0.5) * WIDTH
+    elevations = LOW + (np.array(beams, np.float64) + 0.5) * WIDTH
+    gaps = np.diff(elevations, prepend=-np.inf, append=np.inf)
+    return elevations[np.minimum(gaps[:-1], gaps[1:]) < LONELY]
 
 
 def _with_steep(elevations: NDArray, near: NDArray) -> NDArray[np.float64]:

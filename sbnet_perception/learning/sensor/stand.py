@@ -20,7 +20,7 @@ AROUND = 0.6  # sigma of what a bin is compared with [degrees]
 ABOVE = 0.3  # what is higher stands on the ground [m]
 HEIGHTS = (0.8, 4.0)  # of the LiDAR over the ground [m]
 LIMITS = ((-3.5, 3.5), (-1.2, 1.2), HEIGHTS, (-4.0, 4.0), (-4.0, 4.0))  # x, y, height [m], two tilts [degrees]
-SIMPLEX = (0.1, 0.05, 0.03, 0.1, 0.1)  # first steps of the polish, likewise
+SIMPLEX = (0.1, 0.05, 0.03, 0.1, 0.1, 0.05)  # first steps of the polish, likewise, and of the drift
 CLEAR, SHARP = 1.8, 1.4  # contrast that ends the search, and that means rings; an even spread has 1
 DRIFTS = np.linspace(-0.5, 0.5, 41)  # metres a radian that the origin moves in a cloud corrected for motion
 GAIN = 1.1  # what the motion must add to the contrast to be believed
@@ -59,17 +59,21 @@ def find_stands(
     One stand is looked for that fits all clouds. Where there is none, as in clouds of a frame that the LiDAR is not
     fixed in, it is that of one cloud alone, the sharpest of a few.
     """
-    samples = [_sample(cloud, ground, -(-SAMPLE // len(clouds)), rng) for cloud in clouds]
-    stand = _find(np.concatenate(samples), ground)
+    count = -(-SAMPLE // len(clouds))
+    samples = [_sample(cloud, count, rng) for cloud in clouds]
+    stand = _find(np.concatenate([_sample(_standing(cloud, ground), count, rng) for cloud in clouds]), ground)
+    stand = _nearby(stand, np.concatenate(samples), ground)
     stands = [replace(stand, drift=_drift(stand, sample)) for sample in samples]
     still, moving = contrast(samples, [stand] * len(clouds)), contrast(samples, stands)
     if max(still, moving) > SHARP:
         return list(zip(clouds, stands if moving > GAIN * still else [stand] * len(clouds), strict=True))
     alone = []
     for number in np.linspace(0, len(clouds) - 1, min(ALONE, len(clouds))).round().astype(int):
-        sample = _sample(clouds[number], ground, SAMPLE, rng)
-        stand = _find(sample, ground, drifting=True)
-        alone.append((contrast([sample], [stand]), clouds[number], stand))
+        cloud = clouds[number]
+        sample = _sample(cloud, SAMPLE, rng)
+        stand = _find(_sample(_standing(cloud, ground), SAMPLE, rng), ground, drifting=True)
+        stand = _nearby(stand, sample, ground)
+        alone.append((contrast([sample], [stand]), cloud, stand))
     sharpness, cloud, stand = max(alone, key=lambda result: result[0])
     return [(cloud, stand)] if sharpness > SHARP else []
 
@@ -99,39 +103,63 @@ def above_ground(cloud: NDArray[np.float32], ground: Plane) -> NDArray[np.bool_]
     return np.asarray(ground.height(cloud) > ABOVE)
 
 
-def _sample(cloud: NDArray[np.float32], ground: Plane, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _standing(cloud: NDArray[np.float32], ground: Plane) -> NDArray[np.float32]:
+    return cloud[above_ground(cloud, ground)]
+
+
+def _sample(cloud: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     distance = np.hypot(cloud[:, 0], cloud[:, 1])
-    useful = np.flatnonzero((distance > RANGES[0]) & (distance < RANGES[1]) & above_ground(cloud, ground))
+    useful = np.flatnonzero((distance > RANGES[0]) & (distance < RANGES[1]))
     return cloud[rng.permutation(useful)[:count], :3]
 
 
 def _find(sample: NDArray[np.float32], ground: Plane, drifting: bool = False) -> Stand:
     """The sharpest stand: near the frame's own origin if it is clear there, or else anywhere within the limits."""
-    limits, steps = [*LIMITS], [*SIMPLEX]
-    if drifting:
-        limits.append((DRIFTS[0], DRIFTS[-1]))
-        steps.append(0.05)
-
-    def polished(start: NDArray) -> tuple[float, NDArray]:
-        found = minimize(
-            lambda at: -contrast([sample], [_stand(at, ground)]), start, method="Nelder-Mead", bounds=limits,
-            options={"initial_simplex": start + np.vstack([np.zeros(len(start)), np.diag(steps)]), "fatol": 1e-3},
-        )  # fmt: skip
-        return -float(found.fun), found.x
-
-    results = [(0.0, np.array([0.0, 0.0, 1.8, *steps[3:]]))]
+    limits = [*LIMITS, *([(float(DRIFTS[0]), float(DRIFTS[-1]))] if drifting else [])]
+    results = [(0.0, np.array([0.0, 0.0, 1.8, 0.0, 0.0]))]
     # Most clouds come in the LiDAR's own frame: its axis, and its origin or one not far above.
     own = np.rad2deg(np.arcsin(-ground.normal[:2]))
     for height in -ground.offset * ground.normal[2] + np.array((0.0, 0.1, 0.2)):
         if HEIGHTS[0] < height < HEIGHTS[1] and np.abs(own).max() < LIMITS[3][1]:
-            results.append(polished(np.array([0.0, 0.0, height, *own, *([0.0] if drifting else [])])))
+            start = np.array([0.0, 0.0, height, *own, *([0.0] if drifting else [])])
+            results.append(_polished(start, sample, ground, limits))
     if max(value for value, _ in results) < CLEAR:
         search = differential_evolution(
             lambda at: -contrast([sample[::3]], [_stand(at, ground)], COARSE),
             limits, popsize=18, maxiter=50, seed=1, polish=False, tol=1e-4,
         )  # fmt: skip
-        results.append(polished(search.x))
+        results.append(_polished(search.x, sample, ground, limits))
     return _stand(max(results, key=lambda result: result[0])[1], ground)
+
+
+def _nearby(stand: Stand, sample: NDArray[np.float32], ground: Plane) -> Stand:
+    """The sharpest stand for a sample with the ground, which tells more of place and tilt, at nearly this height."""
+    values = _values(stand, ground)
+    spans = (0.4, 0.3, 0.03, 0.5, 0.5, 0.1)[: len(values)]
+    limits = [(value - span, value + span) for value, span in zip(values, spans, strict=True)]
+    return _stand(_polished(values, sample, ground, limits)[1], ground)
+
+
+def _polished(
+    start: NDArray, sample: NDArray[np.float32], ground: Plane, limits: Sequence[tuple[float, float]]
+) -> tuple[float, NDArray]:
+    """The contrast of the sharpest stand near by, and its values."""
+    simplex = start + np.vstack([np.zeros(len(start)), np.diag(SIMPLEX[: len(start)])])
+    low, high = np.array(limits).T
+    found = minimize(
+        lambda at: -contrast([sample], [_stand(at, ground)]), start, method="Nelder-Mead", bounds=limits,
+        options={"initial_simplex": simplex.clip(low, high), "fatol": 1e-3},
+    )  # fmt: skip
+    return -float(found.fun), found.x
+
+
+def _values(stand: Stand, ground: Plane) -> NDArray[np.float64]:
+    """What `_stand` makes the stand of."""
+    x, y, _ = stand.origin
+    axis = stand.axis * ground.normal[2] / stand.axis[2]
+    tilts = np.rad2deg(np.arcsin((axis - ground.normal)[:2]))
+    drift = [stand.drift] if stand.drift else []
+    return np.array([x, y, float(ground.height(stand.origin[None])[0]), *tilts, *drift])
 
 
 def _stand(values: NDArray, ground: Plane) -> Stand:
