@@ -58,7 +58,7 @@ def test_frames_are_read_without_labels_as_the_sensor_delivered_them(tmp_path):
 def test_the_time_is_shared_between_scenes_and_steps_and_never_exceeded():
     plan = planned(3600, scene_seconds=0.5, step_seconds=1.0)
     assert plan.scenes * 0.5 + plan.steps * 1.0 <= 3600
-    assert plan.scenes % scenes.SHARD == 0 and plan.steps > 1500
+    assert plan.scenes % scenes.SHARD == 0 and plan.steps > 2500
     with pytest.raises(UserError, match="--minutes"):
         planned(30, scene_seconds=0.5, step_seconds=1.0)
 

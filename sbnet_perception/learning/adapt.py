@@ -28,8 +28,8 @@ MASK = "occupancy"
 """What is measured under: a user's bag has a map or not."""
 PROBE = 12
 """Steps that tell how long one takes."""
-SIMULATING = 0.35
-"""Share of the time for simulating scenes; the rest is for training on them."""
+SIMULATING = 0.15
+"""Share of the time for simulating scenes; the rest is for training on them, each about four times."""
 MOST_SCENES = 4000
 LEARNING_RATE = 5e-4
 """Peak; a quarter of what a training from nothing begins with."""
