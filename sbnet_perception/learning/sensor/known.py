@@ -47,6 +47,10 @@ class KnownSensor:
             gain=model.gain * float(np.exp(rng.normal(0, 0.15))),
             gamma=model.gamma * rng.uniform(0.85, 1.15),
             loss=min(model.loss * rng.uniform(0.5, 2.0), 0.9),
+            # What the clouds do not tell.
+            beam_bias=rng.uniform(0.0, 0.015),
+            mixing=rng.uniform(0.0, 0.3),
+            drift=rng.uniform(-1.0, 1.0) * float(rng.random() < 0.4),
         )
 
     def write(self, path: Path) -> None:
