@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ RANDOM = "random"
 FIRST_SEED = 7_000_001
 """Scenes that neither training nor evaluation uses."""
 FACTOR, STEP, ERRORS = 1.5, 0.2, 3.0
-"""Marked are ratios beyond the factor, or differences in metres beyond the step, and beyond this many standard
-errors."""
+"""Marked are ratios beyond the factor, or differences in metres beyond the step, that are also larger than this many
+standard errors. Frames of one drive are alike: their error is larger than their number tells."""
 LARGEST = 8
 """How many of a source's differences are named below its table."""
 
@@ -42,7 +42,7 @@ class Difference:
 
     Attributes:
         quantity: what the figure is.
-        real, simulated: means over the frames, in the quantity's unit.
+        real, simulated: means over the frames, in its unit.
         size: 0 for no difference: the logarithm of real to simulated in terms of that of `FACTOR`, or their difference
             in terms of `STEP`; positive where the real one is larger. Infinite where one of them alone is 0.
         marked: it is larger than 1 and than chance.
@@ -55,11 +55,10 @@ class Difference:
     marked: bool
 
 
-def differences(
-    real: Mapping[Quantity, Estimate], simulated: Mapping[Quantity, Estimate]
-) -> list[Difference]:
+def differences(real: Mapping[Quantity, Estimate], simulated: Mapping[Quantity, Estimate]) -> list[Difference]:
     """The figures that both have, in their order."""
-    return [_difference(quantity, real[quantity], simulated[quantity]) for quantity in real if quantity in simulated]
+    pairs = [(quantity, real[quantity], simulated[quantity]) for quantity in real]
+    return [_difference(quantity, a, b) for quantity, a, b in pairs if a.frames and b.frames]
 
 
 def _difference(quantity: Quantity, real: Estimate, simulated: Estimate) -> Difference:
@@ -69,7 +68,10 @@ def _difference(quantity: Quantity, real: Estimate, simulated: Estimate) -> Diff
         size = math.log(real.mean / simulated.mean) / math.log(FACTOR)
     else:
         size = 0.0 if real.mean == simulated.mean else math.copysign(math.inf, real.mean - simulated.mean)
-    beyond_chance = abs(real.mean - simulated.mean) > ERRORS * math.hypot(real.error, simulated.error)
+    # A few frames do not tell how much frames differ: where there are too few, the others say it.
+    spread = float(np.fmax(real.spread, simulated.spread))
+    chance = spread * math.sqrt(1 / real.frames + 1 / simulated.frames)
+    beyond_chance = abs(real.mean - simulated.mean) > ERRORS * chance
     return Difference(quantity, real.mean, simulated.mean, size, abs(size) > 1 and beyond_chance)
 
 
@@ -157,21 +159,17 @@ def _table(comparison: Comparison) -> Table:
     """Real beside simulated figures; `!` marks a difference, and the largest are named below."""
     c = comparison
     frames = "1 frame" if c.frames == 1 else f"{c.frames} frames"
-    table = Table(title=f"{c.source}: {frames}, beside {c.scenes} simulated scenes of the sensor {c.sensor}")
-    for column in ("", "figure", "real", "simulated", "real / simulated", ""):
-        table.add_column(column, justify="left" if column in ("", "figure") else "right")
-    group = ""
-    for d in c.differences:
-        if d.quantity.group != group:
-            table.add_section()
-        title, group = ("" if d.quantity.group == group else d.quantity.group), d.quantity.group
-        unit = f" ({d.quantity.unit})" if d.quantity.unit else ""
-        style = "bold" if d.marked else None
-        table.add_row(title, d.quantity.name + unit, _number(d.real), _number(d.simulated), _against(d),
-                      "!" if d.marked else "", style=style)  # fmt: skip
+    table = Table(title=f"{c.source}: {frames} beside {c.scenes} simulated scenes, sensor {c.sensor}")
+    table.add_column("figure", no_wrap=True)
+    for column in ("", "real", "simulated", "real to simulated", ""):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for group, members in groupby(c.differences, key=lambda d: d.quantity.group):
+        table.add_section()
+        for title, d in zip(chain((group,), repeat("")), members, strict=False):
+            cells = (d.quantity.name, _number(d.real), _number(d.simulated), _against(d), "!" if d.marked else "")
+            table.add_row(title, *cells, style="bold" if d.marked else None)
     names = [f"{d.quantity.group} {d.quantity.name} {_against(d)}" for d in c.largest[:LARGEST]]
-    few = " With one frame no difference can be told from chance." if c.frames == 1 else ""
-    table.caption = f"Largest differences: {', '.join(names) if names else 'none beyond chance'}.{few}"
+    table.caption = f"Largest differences: {'; '.join(names) or 'none beyond chance'}."
     return table
 
 

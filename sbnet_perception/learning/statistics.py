@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import convolve
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import height_above_ground
@@ -39,48 +40,40 @@ class Quantity:
     """One figure of a cloud.
 
     Attributes:
-        group: what it is about.
+        group: what it is about, with the unit.
         name: which one of the group.
-        unit: of its value; empty for a share.
         by_ratio: two values are compared by their ratio, otherwise by their difference.
     """
 
     group: str
     name: str
-    unit: str = ""
     by_ratio: bool = True
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of a figure over frames, its standard error (infinite for one frame), and the number of frames that
-    have it."""
+    """Mean of a figure over the frames that have it (NaN if none has), its standard deviation between them (NaN for
+    fewer than two), and their number."""
 
     mean: float
-    error: float
+    spread: float
     frames: int
 
 
 def estimates(frames: Iterable[LabelledFrame], grid: Grid) -> dict[Quantity, Estimate]:
-    """The figures of many frames; only what lies in the grid counts."""
+    """The figures of one or more frames, in a fixed order; only what lies in the grid counts."""
     of_frames = [cloud_figures(frame, grid) for frame in frames]
-    return {quantity: _estimate([f[quantity] for f in of_frames if quantity in f]) for quantity in _names(of_frames)}
-
-
-def _names(of_frames: Iterable[Mapping[Quantity, float]]) -> dict[Quantity, None]:
-    """Every quantity that a frame has, once, in the order of their groups."""
-    names = dict.fromkeys(quantity for figures in of_frames for quantity in figures)
-    groups = list(dict.fromkeys(quantity.group for quantity in names))
-    return dict.fromkeys(sorted(names, key=lambda quantity: groups.index(quantity.group)))
+    return {quantity: _estimate([figures[quantity] for figures in of_frames]) for quantity in of_frames[0]}
 
 
 def _estimate(values: list[float]) -> Estimate:
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Estimate(float(np.mean(values)), error, len(values))
+    known = np.array(values)[np.isfinite(values)]
+    mean = float(np.mean(known)) if len(known) else math.nan
+    return Estimate(mean, float(np.std(known, ddof=1)) if len(known) > 1 else math.nan, len(known))
 
 
 def cloud_figures(frame: LabelledFrame, grid: Grid) -> dict[Quantity, float]:
-    """The figures of one frame. One that it cannot tell, as of vehicles where there are none, is left out."""
+    """The figures of one frame; NaN for one that it cannot tell, as of vehicles where there are none."""
     points = frame.points[grid.cells(frame.points)[2]]
     height = height_above_ground(torch.from_numpy(points)).numpy()
     shown = in_grid(frame.boxes, grid) & (np.abs(np.arctan2(frame.boxes[:, 1], frame.boxes[:, 0])) < frame.half_view)
@@ -88,26 +81,26 @@ def cloud_figures(frame: LabelledFrame, grid: Grid) -> dict[Quantity, float]:
     ground = points[height < GROUND]
     on_vehicles = points[inside(points, boxes)] if len(boxes) else points[:0]
     return {
-        **_by_range("points", points, {"frame": len(points)}),
-        **_by_range("ground points", ground),
+        Quantity("points a frame", "all"): float(len(points)),
+        **_by_range("points a frame", points),
+        **_by_range("ground points a frame", ground),
         **_vehicle_points(boxes, frame.point_counts[shown]),
-        **_quantiles("height", points[:, 2], "m", (1, 5, 25, 50, 75, 95, 99)),
+        **_quantiles("height, m", points[:, 2], (1, 5, 25, 50, 75, 95, 99), by_ratio=False),
         **_intensities("ground", ground[:, 3]),
         **_intensities("vehicles", on_vehicles[:, 3]),
         **_intensities("all", points[:, 3]),
-        **_roughness(ground),
+        **_quantiles("ground roughness, cm", 100 * ground_roughness(ground), (25, 50, 75)),
         **_structure(points, height),
     }
 
 
-def _by_range(group: str, points: NDArray, first: Mapping[str, float] | None = None) -> dict[Quantity, float]:
-    counts = np.histogram(np.hypot(points[:, 0], points[:, 1]), RANGES)[0]
-    named = {**(first or {}), **{_span(low, high): n for (low, high), n in zip(pairwise(RANGES), counts, strict=True)}}
-    return {Quantity(group, name, "a frame"): float(count) for name, count in named.items()}
+def _spans() -> list[tuple[str, int, int]]:
+    return [(f"{low} to {high} m", low, high) for low, high in pairwise(RANGES)]
 
 
-def _span(low: int, high: int) -> str:
-    return f"{low} to {high} m"
+def _by_range(group: str, points: NDArray) -> dict[Quantity, float]:
+    distance = np.hypot(points[:, 0], points[:, 1])
+    return {Quantity(group, name): float(((distance >= low) & (distance < high)).sum()) for name, low, high in _spans()}
 
 
 def _vehicle_points(boxes: NDArray, counts: NDArray) -> dict[Quantity, float]:
@@ -115,42 +108,32 @@ def _vehicle_points(boxes: NDArray, counts: NDArray) -> dict[Quantity, float]:
     distance = np.hypot(boxes[:, 0], boxes[:, 1])
     cars = (boxes[:, 3] > CAR_LENGTHS[0]) & (boxes[:, 3] < CAR_LENGTHS[1]) & (counts >= FEWEST)
     figures = {}
-    for low, high in pairwise(RANGES):
+    for name, low, high in _spans():
         there = counts[cars & (distance >= low) & (distance < high)]
-        if len(there):
-            figures[Quantity("points on a car", _span(low, high), "points")] = float(np.median(there))
+        figures[Quantity("points on a car", name)] = float(np.median(there)) if len(there) else math.nan
     return figures
 
 
-def _quantiles(
-    group: str, values: NDArray, unit: str, percents: tuple[int, ...], by_ratio: bool = False
-) -> dict[Quantity, float]:
-    if len(values) == 0:
-        return {}
-    found = np.percentile(values, percents)
-    return {
-        Quantity(group, f"{percent} %", unit, by_ratio): float(one)
-        for percent, one in zip(percents, found, strict=True)
-    }
+def _quantiles(group: str, values: NDArray, percents: tuple[int, ...], by_ratio: bool = True) -> dict[Quantity, float]:
+    found = np.percentile(values, percents) if len(values) else np.full(len(percents), math.nan)
+    return {Quantity(group, f"{percent} %", by_ratio): float(one) for percent, one in zip(percents, found, strict=True)}
 
 
 def _intensities(where: str, intensity: NDArray) -> dict[Quantity, float]:
     """Quantiles of intensities 0-1 on the usual scale to 255, and the share of those that are 0 on it."""
-    if len(intensity) == 0:
-        return {}
-    group, level = f"intensity, {where}", intensity * FULL_REFLECTANCE
-    figures = _quantiles(group, level, "of 255", (5, 25, 50, 75, 95), by_ratio=True)
-    return {**figures, Quantity(group, "share of zeros"): float((level < 0.5).mean())}
+    level = intensity * FULL_REFLECTANCE
+    figures = _quantiles(f"intensity, {where}", level, (5, 25, 50, 75, 95))
+    zeros = float((level < 0.5).mean()) if len(level) else math.nan
+    return {**figures, Quantity(f"intensity, {where}", "share of 0"): zeros}
 
 
-def _roughness(ground: NDArray) -> dict[Quantity, float]:
-    """Quartiles of the standard deviation of the ground points of a cell about the plane that fits them best."""
+def ground_roughness(ground: NDArray) -> Floats:
+    """Standard deviation of z about the plane that fits best, metres [C], of the points [P, >= 3] in each cell that has
+    enough of them."""
     cell = np.floor(ground[:, :2] / FLAT_CELL).astype(np.int64)
     _, index, count = np.unique(cell, axis=0, return_inverse=True, return_counts=True)
     index = index.reshape(-1)
     enough = count >= PLANE_POINTS
-    if not enough.any():
-        return {}
     # Normal equations of z = a u + b v + c with u, v about the middle of the cell, and z about its mean.
     uv = ground[:, :2].astype(np.float64) - (cell + 0.5) * FLAT_CELL
     z = ground[:, 2].astype(np.float64)
@@ -159,31 +142,31 @@ def _roughness(ground: NDArray) -> dict[Quantity, float]:
     left = np.stack([np.bincount(index, a * b) for a in columns.T for b in columns.T], -1).reshape(-1, 3, 3)[enough]
     right = np.stack([np.bincount(index, a * z) for a in columns.T], -1)[enough]
     # A cell may hold one line of points only, through which many planes go: the flattest is taken.
-    plane = np.linalg.solve(left + 1e-4 * np.eye(3), right[..., None])[..., 0]
+    plane = np.linalg.solve(left + 1e-6 * np.eye(3), right[..., None])[..., 0]
     squares = np.bincount(index, z**2)[enough] - np.einsum("ci,ci->c", plane, right)
-    deviation = 100 * np.sqrt(np.maximum(squares, 0) / count[enough])
-    return _quantiles("roughness of the ground", deviation, "cm", (25, 50, 75), by_ratio=True)
+    return np.sqrt(np.maximum(squares, 0) / count[enough])
 
 
 def _structure(points: NDArray, height: NDArray) -> dict[Quantity, float]:
-    """Shares of the seen cells by the height of their highest point; of the tall ones, how many tall neighbours they
-    have: poles are alone, walls lines, vegetation and roofs areas."""
-    if len(points) == 0:
-        return {}
+    """Shares of the seen cells by the height of their highest point; of the tall ones, by how many tall neighbours they
+    have: poles are alone, walls are lines, vegetation and roofs areas."""
     cell = np.floor(points[:, :2] / STRUCTURE_CELL).astype(np.int64)
-    cell -= cell.min(0) - 1
-    top = np.full(cell.max(0) + 2, -np.inf)
-    np.maximum.at(top, (cell[:, 0], cell[:, 1]), height)
+    corner = cell.min(0, initial=0)
+    top = np.full(cell.max(0, initial=0) - corner + 3, -np.inf)
+    np.maximum.at(top, tuple((cell - corner + 1).T), height)
     seen = np.isfinite(top)
     kind = np.digitize(top, TOPS)
-    figures = {
-        Quantity("cells", name): float((kind[seen] == number).mean())
-        for number, name in enumerate(("ground", "low", "as high as cars", "tall"))
-    }
     tall = seen & (kind == len(TOPS))
-    if tall.any():
-        around = sum(np.roll(tall, (i, j), (0, 1)).astype(int) for i in (-1, 0, 1) for j in (-1, 0, 1)) - tall
-        beside = np.digitize(np.asarray(around)[tall], (2, 6))
-        for number, name in enumerate(("alone (pole)", "in a line (wall)", "in an area (vegetation)")):
-            figures[Quantity("tall cells", name)] = float((beside == number).mean())
-    return figures
+    around = convolve(tall.astype(np.int64), np.ones((3, 3), np.int64)) - 1
+    return {
+        **_shares("share of cells", kind[seen], ("ground", "low", "as high as cars", "tall")),
+        **_shares(
+            "share of tall cells", np.digitize(around[tall], (2, 6)), ("pole (alone)", "wall (line)", "tree (area)")
+        ),
+    }
+
+
+def _shares(group: str, kinds: NDArray, names: tuple[str, ...]) -> dict[Quantity, float]:
+    """How many of the numbers [N] are each name's."""
+    total = len(kinds) or math.nan
+    return {Quantity(group, name): float((kinds == number).sum()) / total for number, name in enumerate(names)}

@@ -13,14 +13,14 @@ from .world import World
 BOUNDARIES = (
     "hedge", "hedge", "hedge", "wall", "wall", "fence", "slat_fence", "hedged_wall", "hedged_wall", "screen",
 )  # fmt: skip
-GREEN = ("bush", "bush", "tree", "topiary", "conifer", "hedge_block", "brushwood", "thicket", "tall_grass")
+GREEN = ("bush", "bush", "tree", "grove", "topiary", "conifer", "hedge_block", "brushwood", "thicket", "tall_grass")
 THINGS = ("bin_row", "bin", "planter", "bench", "two_wheeler", "stack", "shed", "cafe", "heap", "person", "hedge_block")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A property from `start` to `end` along its stretch; setback: from the boundary to the house [m]; drive: place of
-    the driveway along the road; on_left: whether it lies at the plot's start."""
+    """A property from `start` to `end` along its stretch; setback: from the boundary to the house [m]; drive: where
+    along the road the driveway begins and ends, None for none."""
 
     stretch: Stretch
     start: float
@@ -80,7 +80,7 @@ def build(world: World, plot: Plot, terraced: bool) -> None:
         end = house + (rng.uniform(-1.5, 0.5) if terraced or rng.random() < 0.5 else rng.uniform(2, 9))
         if end > back + 1.0:
             across(world, stretch, one_of(rng, BOUNDARIES), plot.start, (back + rng.uniform(0.4, 0.8), end))
-    for names, count in ((GREEN, rng.poisson(0.6 + 0.25 * plot.setback)), (THINGS, rng.poisson(0.7))):
+    for names, count in ((GREEN, rng.poisson(1.0 + 0.6 * plot.setback)), (THINGS, rng.poisson(1.0))):
         for _ in range(count):
             x, y, yaw = stretch.pose(rng.uniform(plot.start, plot.end), rng.uniform(back + 0.8, house + 1.0))
             size = rng.uniform(0.6, 1.2)

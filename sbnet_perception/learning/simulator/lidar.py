@@ -146,8 +146,8 @@ def scan(
 def _received(hits: Hits, limit: np.ndarray, sensor: SensorModel, rng: np.random.Generator) -> np.ndarray:
     """Which rays return, int64 indices: those whose power, which flickers, exceeds the sensor's threshold."""
     near = np.flatnonzero(hits.distance < limit)
-    cosine = np.abs(hits.cosine[near]).clip(STEEPEST, 1.0)
-    power = hits.reflectance[near] * cosine / hits.distance[near] ** 2
+    returned = hits.reflectance[near] * np.abs(hits.cosine[near]).clip(STEEPEST, 1.0) ** GLOSS[hits.material[near]]
+    power = returned / hits.distance[near] ** 2
     chance = 1.0 / (1.0 + (sensor.threshold / np.maximum(power, 1e-12)) ** 2.5)
     return near[rng.random(len(near), dtype=np.float32) < (1 - sensor.loss) * chance]
 

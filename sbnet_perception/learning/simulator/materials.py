@@ -1,7 +1,7 @@
 """Surface materials of the simulated world: how much they reflect and what passes through them.
 
 Reflectances are diffuse reflectances near 905 nm (asphalt 0.1-0.2, concrete 0.3, foliage 0.4, car paint
-0.03-0.7).
+0.01-0.8).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ SURFACES: dict[Material, Surface] = {
     Material.LOOSE_FOLIAGE: Surface(0.3, 0.3, 0.3, 0.0, 0.0, 1.1),
     Material.SPARSE_FOLIAGE: Surface(0.25, 0.3, 0.3, 0.0, 0.0, 3.5),
     Material.CLOTHES: Surface(0.25, 0.7, 0.7, 0.01),
-    Material.PAINT: Surface(1.0, 0.0, 1.6, speckle=0.7),
+    Material.PAINT: Surface(1.0, 0.0, 2.2, speckle=0.7),
     Material.GLASS: Surface(0.12, 0.6, 3.0, passing=0.3, swallowing=0.6),
     Material.RUBBER: Surface(0.07, 0.4, 1.0, 0.005),
     Material.PLATE: Surface(2.0, 0.6, 0.3),
@@ -88,6 +88,6 @@ def sample_reflectances(rng: np.random.Generator) -> np.ndarray:
     """Reflectance of every material on one object, float32 [materials]: dark, coloured or light car paint
     included."""
     table = REFLECTANCE * np.exp(SPREAD * rng.standard_normal(len(SPREAD), dtype=np.float32))
-    low, high = ((0.02, 0.08), (0.08, 0.35), (0.35, 0.8))[rng.choice(3, p=(0.3, 0.35, 0.35))]
+    low, high = ((0.01, 0.06), (0.06, 0.3), (0.3, 0.8))[rng.choice(3, p=(0.35, 0.35, 0.3))]
     table[Material.PAINT] = rng.uniform(low, high)
     return table

@@ -22,6 +22,7 @@ MAKERS: dict[str, _Maker] = {
     "thicket": vegetation.thicket, "brushwood": vegetation.brushwood, "tall_grass": vegetation.tall_grass,
     "hedge": vegetation.hedge, "long_hedge": vegetation.long_hedge, "hedge_block": vegetation.hedge_block,
     "hedged_wall": vegetation.hedged_wall, "overgrowth": vegetation.overgrowth, "copse": vegetation.copse,
+    "grove": vegetation.grove,
     "wall": walls.wall, "gate": walls.gate, "fence": walls.fence, "slat_fence": walls.slat_fence,
     "screen": walls.screen, "guard_rail": walls.guard_rail, "barrier": walls.barrier,
     "concrete_barrier": walls.concrete_barrier, "noise_wall": walls.noise_wall,
@@ -39,7 +40,7 @@ MAKERS: dict[str, _Maker] = {
 
 
 SOFT = frozenset(
-    ("tree", "conifer", "bush", "thicket", "brushwood", "tall_grass", "hedge_block", "overgrowth", "copse")
+    ("tree", "conifer", "bush", "thicket", "brushwood", "tall_grass", "hedge_block", "overgrowth", "copse", "grove")
 )
 """Plants that may grow into each other."""
 

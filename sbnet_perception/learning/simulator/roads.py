@@ -127,10 +127,11 @@ def _winding_line(rng: np.random.Generator, length: float) -> np.ndarray:
 def _road(rng: np.random.Generator, line: np.ndarray, busy: float, narrowest: float) -> Road:
     """A road of random cross-section along `line`; `busy` in 0-1 widens it."""
     lanes = int(rng.choice((1, 2, 3), p=(1 - 0.6 * busy, 0.45 * busy, 0.15 * busy)))
-    one_way = rng.random() < 0.12
+    one_way = rng.random() < 0.2
     parking = tuple(float(rng.uniform(2.1, 2.7)) if rng.random() < 0.5 else 0.0 for _ in range(2))
     lane = rng.uniform(narrowest, 3.7)
-    return Road(Path(line), lanes, 0 if one_way else lanes, lane, (parking[0], parking[1]), rng.uniform(0.5, 4.5))
+    pavement = 0.5 + 4.0 * rng.beta(1.3, 2.5)
+    return Road(Path(line), lanes, 0 if one_way else lanes, lane, (parking[0], parking[1]), pavement)
 
 
 def road_network(
@@ -138,7 +139,7 @@ def road_network(
 ) -> RoadNetwork:
     """A main road of `length` metres with junctions every `spacing` metres; its lanes are `narrowest` m wide or more:
     in less than 2.8 m the widest vehicles cannot pass each other."""
-    busy = rng.random()
+    busy = rng.random() ** 1.7
     roads = [_road(rng, _winding_line(rng, length), busy, narrowest)]
     main = roads[0].centre
     junctions: list[Junction] = []

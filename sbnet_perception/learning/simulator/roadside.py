@@ -14,6 +14,11 @@ FRONTAGES = ("buildings", "terrace", "gardens", "wall", "hedge", "park", "lot", 
 GREEN = ("tree", "bush", "thicket", "brushwood", "hedge_block", "conifer")
 STORED = ("container", "dumpster", "skip", "stack", "stack", "heap", "shed", "hut", "cabinet", "bin_row", "works")
 
+BACKDROPS = (
+    ("building",), ("copse",), ("grove",), ("overgrowth", "grove"), ("wall", "hedge", "tree"), ("hall",),
+)  # fmt: skip
+"""What stands far behind the sidewalk."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -91,8 +96,7 @@ class _Front:
         if self.style in _BUILDERS:
             _BUILDERS[self.style](world, stretch)
         if self.style not in ("buildings", "terrace") and rng.random() < 0.75:
-            backdrop = (("building",), ("copse",), ("overgrowth", "tree"), ("wall", "hedge", "tree"), ("hall",))
-            names = backdrop[rng.integers(len(backdrop))]
+            names = BACKDROPS[rng.integers(len(BACKDROPS))]
             pitch = 12.1 if names == ("hall",) else 6.1
             turn = rng.normal(0, 0.5) if rng.random() < 0.3 else 0.0
             row(world, stretch, names, pitch, stretch.back + rng.uniform(10, 20), rng.choice((0.05, 0.4)), turn)
@@ -138,9 +142,11 @@ def _hedge(world: World, stretch: Stretch) -> None:
 
 
 def _wood(world: World, stretch: Stretch, beyond: float) -> None:
-    """Two rows of woodland from `beyond` metres behind the kerb on."""
-    for depth in (beyond, beyond + 5.0):
-        row(world, stretch, ("copse", "copse", "copse", "thicket"), 5.5, depth, 0.1)
+    """Rows of woodland from `beyond` metres behind the kerb on, dense or light."""
+    rng = world.rng
+    names = ("copse", "copse", "grove", "thicket") if rng.random() < 0.4 else ("grove", "grove", "grove", "tree")
+    for depth in np.arange(beyond, beyond + rng.uniform(5, 22), 4.5).tolist():
+        row(world, stretch, names, 5.5, depth, 0.15)
 
 
 def _pieces(world: World, stretch: Stretch, kind: str, beyond: float) -> None:
@@ -158,7 +164,7 @@ def _park(world: World, stretch: Stretch) -> None:
     rng = world.rng
     edge = stretch.back + rng.uniform(0.8, 4.0)
     row(world, stretch, ("thicket", "bush", "tree", "brushwood"), rng.uniform(2.2, 5.0), edge, 0.2)
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         _wood(world, stretch, edge + 3.5)
         return
     names = (*GREEN, "tree", "tall_grass", "hedge", "brushwood")
@@ -219,6 +225,10 @@ def _furniture(world: World, stretch: Stretch, clutter: float) -> None:
         "phone_box", "bicycle_rack", "topiary",
     )  # fmt: skip
     scatter(world, stretch, small, 12.0 / clutter, (edge, edge + 0.3), 0.3)
+    if rng.random() < 0.4:
+        # Plants along the edge of the properties, and hanging over it.
+        names = (*GREEN, "grove", "tall_grass", "topiary")
+        scatter(world, stretch, names, rng.uniform(1.5, 6.0), (stretch.back, stretch.back + 2.0), 0.3)
     if rng.random() < 0.2 * clutter:
         kinds = ("barrier", "cone", "dumpster", "two_wheeler", "guard_rail", "skip", "works", "bin_row", "heap")
         kind, start = one_of(rng, kinds), rng.uniform(stretch.start, stretch.end)

@@ -22,7 +22,7 @@ from .world import World
 
 MARGIN = 1.0  # what is seen this far beyond the region belongs to the scene [m]
 EGO_SEEN = 0.25  # share of scenes in which the LiDAR sees the vehicle that carries it
-QUIET = 0.12  # share of scenes with hardly any vehicle on the road
+QUIET = 0.18  # share of scenes with hardly any vehicle on the road
 SECTOR = 112.0  # half angle of the rays to a region in front; the LiDAR may stand ahead of x = 0
 ROAD_RESOLUTION = 0.2
 GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
@@ -54,7 +54,7 @@ def sample_scene(
     world = World(rng, network, area)
     world.take(np.array((pose.x, pose.y, 0, 6.0, 2.4, 0, pose.yaw)))
     quiet = rng.random() < QUIET
-    _traffic(world, 0.03 if quiet else rng.uniform(0.1, 1.2))
+    _traffic(world, 0.03 if quiet else rng.uniform(0.05, 1.0))
     furnish(world, 0.05 if quiet else rng.uniform(0.5, 1.3))
     sensor = sensor_of(rng)
     if rng.random() < EGO_SEEN:

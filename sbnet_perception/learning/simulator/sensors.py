@@ -31,7 +31,7 @@ SWAY_PERIOD = 30.0  # azimuth over which a solid-state scanner's line swings up 
 class SensorModel:
     """elevations: degrees [B]; offsets: height of each beam's origin above the mount [B] m; azimuth_step:
     degrees; mount: x, y, z of the sensor in base_link [m]; reach: m; range_noise: m; threshold: received
-    power (reflectance times incidence cosine over squared metres) at which half of the returns are lost;
+    power (reflectance times incidence cosine ** gloss over squared metres) at which half of the returns are lost;
     gain, gamma, floor, falloff: intensity in 0-255 is gain * 255 * (reflectance * cosine ** gloss) ** gamma *
     (distance / 10 m) ** -falloff - floor; beam_spread: log-normal sigma of the gain between beams; loss: share of
     the returns that is lost whatever their power.
@@ -94,14 +94,16 @@ class SensorModel:
             azimuth = azimuth[(azimuth < low) | (azimuth > high)]
         # Each beam fires at its own moment within a step.
         phase = np.arange(beams) * 0.381966 % 1.0 * self.azimuth_step
-        a = np.deg2rad(azimuth[:, None] + phase).ravel()
+        a = np.deg2rad(azimuth[:, None] + phase).astype(np.float32)
         if self.azimuth_jitter:
-            a += np.deg2rad(self.azimuth_jitter) * rng.standard_normal(len(a))
-        e = np.deg2rad(np.broadcast_to(self.elevations, (len(azimuth), beams)).ravel())
+            a += np.float32(np.deg2rad(self.azimuth_jitter)) * rng.standard_normal(a.shape, dtype=np.float32)
+        e = np.deg2rad(self.elevations)[None].astype(np.float32)
         if self.sway:
-            e = e + np.deg2rad(self.sway) * np.sin(a * 360.0 / SWAY_PERIOD)
-        beam = np.broadcast_to(np.arange(beams), (len(azimuth), beams)).ravel()
-        directions = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], 1).astype(np.float32)
+            e = e + np.float32(np.deg2rad(self.sway)) * np.sin(a * np.float32(360.0 / SWAY_PERIOD))
+        level = np.cos(e)
+        parts = np.broadcast_arrays(level * np.cos(a), level * np.sin(a), np.sin(e))
+        directions = np.stack(parts, -1).reshape(-1, 3)
+        beam = np.tile(np.arange(beams), len(azimuth))
         if any(self.tilt):
             directions = directions @ rotation(self.tilt).T.astype(np.float32)
         origins = np.broadcast_to(np.array(self.mount, np.float32), directions.shape).copy()
@@ -136,7 +138,7 @@ HDL64 = replace(
         "hdl64",
         np.concatenate([2.0 - np.arange(32) / 3.0, np.linspace(-8.83, -24.8, 32)]),
         (0.0, 0.0, 1.73),
-        azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=1.5e-6, gain=0.78, gamma=0.3,
+        azimuth_step=0.1728, reach=120.0, range_noise=0.02, threshold=1.2e-5, gain=0.78, gamma=0.3,
         beam_spread=0.15, floor=40.0, beam_bias=0.01, mixing=0.2,
     ),
     offsets=np.repeat(np.array((0.20, 0.12), np.float32), 32),
@@ -145,14 +147,14 @@ HDL32 = _sensor(
     "hdl32",
     np.linspace(-30.67, 10.67, 32),
     (0.94, 0.0, 1.84),
-    azimuth_step=0.332, reach=100.0, range_noise=0.02, threshold=4e-6, gain=0.3, gamma=1.0, beam_spread=0.1,
+    azimuth_step=0.332, reach=100.0, range_noise=0.02, threshold=2e-5, gain=0.3, gamma=1.0, beam_spread=0.1,
 )  # fmt: skip
 VLP32C_PAIR = replace(
     _sensor(
         "vlp32c",
         np.concatenate([VLP32C_DEGREES, -np.array(VLP32C_DEGREES)]),
         (1.35, 0.0, 1.93),
-        azimuth_step=0.2, reach=200.0, range_noise=0.015, threshold=6e-6, gain=0.3, gamma=1.0,
+        azimuth_step=0.2, reach=200.0, range_noise=0.015, threshold=2e-5, gain=0.3, gamma=1.0,
         beam_spread=0.1,
     ),
     offsets=np.repeat(np.array((0.04, -0.04), np.float32), 32),
@@ -161,8 +163,8 @@ PANDAR64 = _sensor(
     "pandar64",
     PANDAR64_DEGREES,
     (0.0, 0.0, 2.1),
-    azimuth_step=0.2, reach=200.0, range_noise=0.012, threshold=8e-7, gain=0.3, gamma=1.0, beam_spread=0.1,
-    floor=1.5, bloom=0.1,
+    azimuth_step=0.2, reach=200.0, range_noise=0.012, threshold=2e-6, gain=0.28, gamma=0.95, beam_spread=0.1,
+    floor=1.0, bloom=0.1,
 )  # fmt: skip
 SENSORS = {sensor.name: sensor for sensor in (HDL64, HDL32, VLP32C_PAIR, PANDAR64)}
 # Its front half is what a single one sees; ika's is one such.
@@ -267,7 +269,7 @@ def randomised_sensor(rng: np.random.Generator) -> SensorModel:
     sensor = replace(
         sensor,
         azimuth_step=float(sensor.azimuth_step * rng.choice((0.7, 1.0, 1.0, 1.0, 1.0, 2.0)) * rng.uniform(0.97, 1.03)),
-        threshold=float(np.exp(rng.uniform(np.log(5e-7), np.log(2e-5)))),
+        threshold=float(np.exp(rng.uniform(np.log(1e-6), np.log(5e-5)))),
         gain=gain,
         gamma=rng.uniform(0.3, 1.3),
         floor=255 * gain * 0.2 * rng.random() ** 2 * float(rng.choice((0, 1))),

@@ -43,7 +43,7 @@ def conifer(rng: np.random.Generator) -> Mesh:
 
 def bush(rng: np.random.Generator) -> Mesh:
     """One to four lumps on the ground, up to the size of a car."""
-    leaves = _leaves(rng, 0.35)
+    leaves = _leaves(rng, 0.5)
     parts = []
     for i in range(rng.integers(1, 5)):
         radii = rng.uniform((0.4, 0.3, 0.3), (1.3, 1.0, 1.1))
@@ -61,7 +61,7 @@ def topiary(rng: np.random.Generator) -> Mesh:
 
 def thicket(rng: np.random.Generator) -> Mesh:
     """Undergrowth of several metres: lumps of all heights grown into each other, and thin stems."""
-    leaves = _leaves(rng, 0.5)
+    leaves = _leaves(rng, 0.65)
     parts = []
     for _ in range(rng.integers(2, 5)):
         radii = rng.uniform((0.7, 0.6, 0.4), (2.0, 1.5, 1.8))
@@ -74,7 +74,7 @@ def thicket(rng: np.random.Generator) -> Mesh:
 
 def brushwood(rng: np.random.Generator) -> Mesh:
     """Many small tufts, at all heights, that a beam finds its way between."""
-    leaves = _leaves(rng, 0.5)
+    leaves = _leaves(rng, 0.65)
     parts = []
     for _ in range(rng.integers(7, 15)):
         size, height = rng.uniform(0.15, 0.6), abs(rng.normal(0, 1.0))
@@ -96,9 +96,24 @@ def copse(rng: np.random.Generator) -> Mesh:
     return join(parts)
 
 
+def grove(rng: np.random.Generator) -> Mesh:
+    """6 m by 5 m of a light wood, seen through for many metres: trunks, low branches, saplings, hardly any leaves."""
+    parts = []
+    for x, y in rng.uniform((-3.0, -2.5), (3.0, 2.5), (int(rng.integers(2, 9)), 2)).tolist():
+        trunk = cylinder(rng.uniform(0.03, 0.25), 6.0, Material.WOOD, -SUNK)
+        parts.append(trunk.moved(x, y))
+    leaves = Material.LOOSE_FOLIAGE if rng.random() < 0.6 else Material.SPARSE_FOLIAGE
+    for x, y, z in rng.uniform((-3.0, -2.5, 0.2), (3.0, 2.5, 3.5), (int(rng.integers(2, 10)), 3)).tolist():
+        parts.append(ellipsoid(rng.uniform(0.15, 0.6, 3), leaves, z, rng, "lump").moved(x, y))
+    if rng.random() < 0.5:
+        canopy = rng.uniform(1.2, 3.0)
+        parts.append(ellipsoid((3.2, 2.8, 2.0), Material.SPARSE_FOLIAGE, canopy + 2.0, rng))
+    return join(parts)
+
+
 def overgrowth(rng: np.random.Generator) -> Mesh:
     """6 m of a dense band of shrubs and young trees, uncut, from knee-high to out of sight."""
-    leaves, rough = _leaves(rng, 0.4), rng.uniform(0.15, 0.4)
+    leaves, rough = _leaves(rng, 0.6), rng.uniform(0.15, 0.4)
     band = hedge_body(rng, (6.0, rng.uniform(1.0, 2.8), rng.uniform(1.0, 5.0)), rough, leaves)
     tufts = [
         ellipsoid(rng.uniform(0.2, 0.7, 3), leaves, rng.uniform(0.2, 2.5), rng, "lump").moved(x, rng.normal(0, 0.9))
@@ -117,7 +132,7 @@ def _hedge(rng: np.random.Generator, length: float, width: float, height: float)
     """A hedge from clipped and flat to overgrown and ragged."""
     rough = float(rng.choice((0.02, 0.05, 0.1, 0.16)))
     clipped = rough < 0.08 and rng.random() < 0.7
-    return hedge_body(rng, (length, width, height), rough, Material.CLIPPED_FOLIAGE if clipped else _leaves(rng, 0.2))
+    return hedge_body(rng, (length, width, height), rough, Material.CLIPPED_FOLIAGE if clipped else _leaves(rng, 0.35))
 
 
 def hedge_body(rng: np.random.Generator, size: tuple[float, float, float], rough: float, leaves: Material) -> Mesh:
