@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
     "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),
     "compare": ("sbnet_perception.learning.realism", "compare real clouds with simulated ones in figures"),
+    "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
 

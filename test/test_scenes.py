@@ -13,7 +13,7 @@ from sbnet_perception.learning import scenes
 SHARDS = 20
 
 
-def fail_at_the_first(path, grid, seed):
+def fail_at_the_first(path, grid, seed, sensor_of):
     if seed == 0:
         raise OSError(errno.ENOSPC, "No space left on device")
     time.sleep(0.05)

@@ -18,7 +18,10 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
 from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
+from sbnet_perception.learning.sensor import read_sensor
 from sbnet_perception.learning.simulator import sample_scene
+from sbnet_perception.learning.simulator.scene import SensorOf
+from sbnet_perception.learning.simulator.sensors import randomised_sensor
 from sbnet_perception.masks.road import RoadMap, RoadView
 
 SHARD = 50
@@ -27,6 +30,7 @@ _CENTIMETRE = np.float32(0.01)
 _PACKAGE = Path(__file__).resolve().parent.parent
 _MAKERS = [_PACKAGE / "learning" / "simulator", _PACKAGE / "bev", _PACKAGE / "masks"]
 _MAKERS += [_PACKAGE / "learning" / "frames.py", _PACKAGE / "learning" / "scenes.py"]
+_KNOWN = _PACKAGE / "learning" / "sensor" / "known.py"
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,21 @@ class Scenes:
     """``count`` independent simulated scenes, the ``i``-th made from seed ``seed + i``."""
 
     def __init__(
-        self, folder: Path, grid: Grid, count: int, seed: int, classes: Sequence[ObjectClass] = (VEHICLE,)
+        self,
+        folder: Path,
+        grid: Grid,
+        count: int,
+        seed: int,
+        classes: Sequence[ObjectClass] = (VEHICLE,),
+        sensor: Path | None = None,
     ) -> None:
-        """Load the scenes from ``folder``, simulating those that are not there yet (progress bar)."""
+        """Load the scenes from ``folder``, simulating those that are not there yet (progress bar).
+
+        ``sensor`` is the file of a known sensor (`learning.sensor`); without it sensors are random.
+        """
         self.grid, self.seed, self.classes = grid, seed, classes
-        self.folder = folder / f"{_version(grid)}-{grid.height}x{grid.width}-{seed}"
+        self._sensor_of = randomised_sensor if sensor is None else read_sensor(sensor)
+        self.folder = folder / f"{_version(grid, sensor)}-{grid.height}x{grid.width}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = range(-(-count // SHARD))
         self._simulate([shard for shard in shards if not self._path(shard).exists()])
@@ -80,7 +94,10 @@ class Scenes:
             return
         with Progress() as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
             bar = progress.add_task(f"simulating {len(missing) * SHARD} scenes", total=len(missing))
-            jobs = [pool.submit(_make_shard, self._path(s), self.grid, self.seed + s * SHARD) for s in missing]
+            jobs = [
+                pool.submit(_make_shard, self._path(s), self.grid, self.seed + s * SHARD, self._sensor_of)
+                for s in missing
+            ]
             try:
                 for job in jobs:
                     job.result()
@@ -91,10 +108,10 @@ class Scenes:
                 raise
 
 
-def _make_shard(path: Path, grid: Grid, first_seed: int) -> None:
+def _make_shard(path: Path, grid: Grid, first_seed: int, sensor_of: SensorOf) -> None:
     arrays: dict[str, NDArray] = {}
     for index in range(SHARD):
-        scan, road = sample_scene(first_seed + index, grid.bounds)
+        scan, road = sample_scene(first_seed + index, grid.bounds, sensor_of)
         frame = simulated_frame(scan, road, "")
         points = frame.points[grid.cells(frame.points)[2]]
         arrays[f"{index}.xyz"] = np.round(points[:, :3] / _CENTIMETRE).clip(-32768, 32767).astype(np.int16)
@@ -127,10 +144,12 @@ def _unpacked(bits: NDArray[np.uint8], place: NDArray[np.float64]) -> RoadView:
     return RoadView(RoadMap(torch.from_numpy(cells), resolution, SE2(*poses[:3])), SE2(*poses[3:]))
 
 
-def _version(grid: Grid) -> str:
-    """Changes whenever the grid does or a source that has a part in the scenes, so that stale ones are never used."""
+def _version(grid: Grid, sensor: Path | None = None) -> str:
+    """Changes whenever grid, sensor or a source that has a part in the scenes do, so that stale ones are never used."""
     digest = hashlib.sha256(repr(grid).encode())
     for maker in _MAKERS:
         for source in sorted(maker.glob("**/*.py")) if maker.is_dir() else [maker]:
             digest.update(source.read_bytes())
+    if sensor is not None:
+        digest.update(_KNOWN.read_bytes() + sensor.read_bytes())
     return digest.hexdigest()[:12]

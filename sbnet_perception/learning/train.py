@@ -68,6 +68,7 @@ class TrainConfig:
     start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
     real: str = field(default="", metadata={"help": "folder of real sweeps to mix in, see docs/frames.md"})
     real_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
+    sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
 
     def __post_init__(self) -> None:
@@ -261,7 +262,8 @@ def _uninterrupted() -> Iterator[None]:
 def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
     detector = config.detector
-    scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects)
+    sensor = Path(config.sensor) if config.sensor else None
+    scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
     batches = _Batches(scenes, read_sweeps(Path(config.real), detector.objects) if config.real else [], config)
     trainer = Trainer(config, scenes.folder.name)
     if checkpoint.exists():
@@ -318,7 +320,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    told = {**asdict(config), "start": Path(config.start).name, "real": Path(config.real).name}
+    told = {**asdict(config), **{name: Path(getattr(config, name)).name for name in ("start", "real", "sensor")}}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
 

@@ -29,16 +29,18 @@ GROUND_ERROR = 0.15  # the ground of a real frame lies this far from z = 0 [m]
 
 
 Bounds = tuple[float, float, float, float]
+SensorOf = Callable[[np.random.Generator], SensorModel]
+"""Makes the sensor of a scene."""
 
 
 def sample_scene(
-    seed: int, region: Bounds, sensor_of: Callable[[np.random.Generator], SensorModel] = randomised_sensor
+    seed: int, region: Bounds, sensor_of: SensorOf = randomised_sensor
 ) -> tuple[SimulatedFrame, RoadMap]:
     """A random scene, equal for equal arguments: only points and vehicles within `MARGIN` of the region (x_min,
     x_max, y_min, y_max in metres) around base_link.
 
-    Sensor, mounting, weather-like losses, intensity scale and the height of z = 0 over the ground are
-    random too.
+    Sensor, mounting, weather-like losses and intensity scale, all by `sensor_of`, and the height of z = 0 over the
+    ground are random too.
     """
     rng = np.random.default_rng(seed)
     x_min, x_max, y_min, y_max = (b + d for b, d in zip(region, (-MARGIN, MARGIN, -MARGIN, MARGIN), strict=True))

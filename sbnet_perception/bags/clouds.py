@@ -1,0 +1,102 @@
+"""Clouds of a recording, or of a folder of frames, without anything that is known of them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from sbnet_perception.bags.reader import BagReader, deserialize
+from sbnet_perception.bags.recorded import CLOUD_TYPE
+from sbnet_perception.bags.transforms import TransformTable, stamp_ns
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets import find_frames
+from sbnet_perception.messages.pointcloud2 import read_points
+from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
+
+BASE = "base_link"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
+FULL_SCALES = (1.0, 255.0, 65535.0)
+"""Intensities that drivers mean by full reflectance."""
+
+
+def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.NDArray[np.float32]]:
+    """At most ``count`` clouds, evenly taken from the recording, or from a folder of frames (docs/frames.md).
+
+    Args:
+        source: a bag, or a folder with ``*.npz``, whose labels are left alone.
+        count: of clouds.
+        topic: of the bag; None finds it by its type.
+
+    Returns:
+        float32 [P, 4] each: x, y, z [m] in base_link where the bag's transforms know it and the cloud's own frame
+        elsewhere, and intensity 0-1 by the smallest of `FULL_SCALES` that no cloud exceeds.
+
+    Raises:
+        UserError: there is no such source, no cloud in it, or it cannot be read.
+    """
+    files = find_frames(source) if source.is_dir() else []
+    clouds = [_of_frame(files[number]) for number in _evenly(len(files), count)] if files else []
+    clouds = clouds or _of_bag(source, count, topic)
+    highest = max(float(cloud[:, 3].max(initial=0)) for cloud in clouds)
+    scale = next((scale for scale in FULL_SCALES if highest <= 1.001 * scale), highest)
+    for cloud in clouds:
+        cloud[:, 3] /= scale
+    return clouds
+
+
+def _of_frame(file: Path) -> npt.NDArray[np.float32]:
+    """The points of a frame as its sensor delivered them: not shifted to the ground."""
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            if "points" in data:
+                return data["points"][:, :4].astype(np.float32)
+            xyz, intensity = data["xyz_cm"] / np.float32(100), data["intensity"]
+            xyz[:, 2] -= np.float32(data["origin_height"]) if "origin_height" in data else 0
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} holds no cloud ({error}); docs/frames.md tells what it must hold") from None
+    return np.column_stack([xyz, intensity]).astype(np.float32)
+
+
+def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.float32]]:
+    """Intensities as delivered."""
+    clouds = []
+    with BagReader(path) as bag:
+        name = bag.find_topic(CLOUD_TYPE, topic, preferred="/points")
+        transforms = TransformTable()
+        for message in bag.messages(bag.topics_of(TRANSFORMS)):
+            for item in deserialize(message.raw, message.msgtype).transforms:
+                transforms.add(item)
+        wanted = set(_evenly(bag.topics[name].count, count))
+        progress = track(bag.messages([name]), "reading clouds", bag.topics[name].count, console=Console(stderr=True))
+        for number, message in enumerate(progress):
+            if number not in wanted:
+                continue
+            try:
+                cloud = read_cloud(message.raw)
+                points = read_points(cloud, missing_intensity="zero", intensity_scale=1.0).points
+            except CloudError as error:
+                raise UserError(f"cloud {number} of {name} in {path} cannot be read: {error}") from error
+            clouds.append(_in_base(points, cloud, transforms))
+    return clouds
+
+
+def _in_base(
+    points: npt.NDArray[np.float32], cloud: RawCloud, transforms: TransformTable
+) -> npt.NDArray[np.float32]:
+    """The points in base_link, or where they are if nothing connects them with it."""
+    try:
+        matrix = transforms.lookup(BASE, cloud.header.frame_id, stamp_ns(cloud.header))
+    except UserError:
+        return points
+    points[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
+    return points
+
+
+def _evenly(available: int, count: int) -> list[int]:
+    """Positions of at most ``count`` of the things there are."""
+    return sorted({round(position) for position in np.linspace(0, available - 1, min(count, available))})
