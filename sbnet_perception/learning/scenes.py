@@ -20,7 +20,7 @@ from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, n
 from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.sensor import read_sensor
 from sbnet_perception.learning.simulator import sample_scene
-from sbnet_perception.learning.simulator.scene import SensorOf
+from sbnet_perception.learning.simulator.scene import Bounds, SensorOf
 from sbnet_perception.learning.simulator.sensors import randomised_sensor
 from sbnet_perception.masks.road import RoadMap, RoadView
 
@@ -67,7 +67,7 @@ class Scenes:
         """
         self.grid, self.seed, self.classes = grid, seed, classes
         self._sensor_of = randomised_sensor if sensor is None else read_sensor(sensor)
-        self.folder = folder / f"{_version(grid, sensor)}-{grid.height}x{grid.width}-{seed}"
+        self.folder = folder / f"{_version(grid.bounds, sensor)}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = range(-(-count // SHARD))
         self._simulate([shard for shard in shards if not self._path(shard).exists()])
@@ -144,9 +144,9 @@ def _unpacked(bits: NDArray[np.uint8], place: NDArray[np.float64]) -> RoadView:
     return RoadView(RoadMap(torch.from_numpy(cells), resolution, SE2(*poses[:3])), SE2(*poses[3:]))
 
 
-def _version(grid: Grid, sensor: Path | None = None) -> str:
-    """Changes whenever grid, sensor or a source that has a part in the scenes do, so that stale ones are never used."""
-    digest = hashlib.sha256(repr(grid).encode())
+def _version(bounds: Bounds, sensor: Path | None = None) -> str:
+    """Changes whenever region, sensor or a source that has a part in the scenes do, so that none is used stale."""
+    digest = hashlib.sha256(repr(bounds).encode())
     for maker in _MAKERS:
         for source in sorted(maker.glob("**/*.py")) if maker.is_dir() else [maker]:
             digest.update(source.read_bytes())
