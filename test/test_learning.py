@@ -190,7 +190,7 @@ def test_a_score_learns_how_well_its_box_fits():
         detection_loss(prediction, label, wanted)[0].backward()
         optimizer.step()
     good, poor = torch.sigmoid(logits.detach()).flatten().tolist()
-    assert good > 0.9 and poor == pytest.approx(1 - hellinger_distance(box[1:], box[:1]).item(), abs=0.02)
+    assert good > 0.9 and poor == pytest.approx(np.sqrt(1 - hellinger_distance(box[1:], box[:1]).item()), abs=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sbnet_perception.masks.road import RoadMap, RoadView
 TURNED = 0.6
 """Share of the frames that are turned by any angle; the others by a few degrees, as roads run."""
 SLIGHT_TURN = math.radians(8.0)
-SCALE = 0.06
+SCALE = 0.1
 LIFT = 0.15
 TILT = math.radians(0.4)
 EYE = 1.8

@@ -1,8 +1,9 @@
 """Quality focal loss for the class; smooth L1 and the overlap of Gaussians for the box.
 
 The paper (section 4.2) has focal loss and smooth L1. Here the score of a pixel is to be how well its box fits (Li et
-al. 2020, Generalized Focal Loss), so that boxes are ordered by their fit; and boxes are also compared as Gaussians
-(Llerena et al. 2021, ProbIoU), which sees place, size and heading together.
+al. 2020, Generalized Focal Loss), so that boxes are ordered by their fit: the square root of the fit, lest vehicles of
+few points, whose boxes cannot fit well, come after hedges that might be vehicles. And boxes are also compared as
+Gaussians (Llerena et al. 2021, ProbIoU), which sees place, size and heading together.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def detection_loss(prediction: Prediction, label: Tensor, regression: Tensor) ->
     counted = label >= 0
     numbers = torch.arange(1, prediction.logits.shape[1] + 1, device=label.device)
     fit = torch.zeros(len(label), device=label.device)
-    fit[positive] = 1 - distance.detach()
+    fit[positive] = torch.sqrt(1 - distance.detach())
     quality = (label[:, None] == numbers) * fit[:, None]
     score = quality_focal_loss(prediction.logits[counted].float(), quality[counted]) / normalizer
     overlap = distance.sum() / normalizer
