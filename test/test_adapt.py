@@ -56,11 +56,11 @@ def test_frames_are_read_without_labels_as_the_sensor_delivered_them(tmp_path):
 
 
 def test_the_time_is_shared_between_scenes_and_steps_and_never_exceeded():
-    plan = planned(3600, scene_seconds=0.5, step_seconds=1.0)
+    plan = planned(3600, scene_seconds=0.5, step_seconds=1.0, minutes=60)
     assert plan.scenes * 0.5 + plan.steps * 1.0 <= 3600
     assert plan.scenes % scenes.SHARD == 0 and plan.steps > 2500
     with pytest.raises(UserError, match="--minutes"):
-        planned(30, scene_seconds=0.5, step_seconds=1.0)
+        planned(30, scene_seconds=0.5, step_seconds=1.0, minutes=60)
 
 
 def test_scenes_of_another_sensor_are_other_scenes(tmp_path, monkeypatch):
@@ -72,6 +72,38 @@ def test_scenes_of_another_sensor_are_other_scenes(tmp_path, monkeypatch):
     assert len(random[0].points) != len(own[0].points)
 
 
+
+@pytest.mark.parametrize("full", [1.0, 255.0])
+def test_clouds_are_read_in_the_format_of_users_and_one_odd_intensity_does_not_darken_them(tmp_path, full):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 10, (3000, 3)).astype(np.float32)
+    intensity = np.round(rng.uniform(0, 1, 3000) * 255).astype(np.float32) / 255
+    intensity[7] = 1.2
+    (tmp_path / "delivered").mkdir()
+    delivered = np.column_stack([points, intensity * full]).astype(np.float32)
+    np.savez(tmp_path / "delivered" / "mine_1.npz", points=delivered)
+    (cloud,) = read_clouds(tmp_path / "delivered", 5)
+    assert cloud[:, 3] == pytest.approx(intensity, abs=0.005)
+    whole = np.round(intensity.clip(0, 1) * 255).astype(np.uint8)
+    told = whole if full == 255 else intensity
+    np.savez(tmp_path / "mine_1.npz", points=points, intensity=told, origin_height=1.5)
+    (cloud,) = read_clouds(tmp_path, 5)
+    assert cloud[:, :3] == pytest.approx(points - np.float32([0, 0, 1.5]), abs=1e-5)
+    assert cloud[:, 3] == pytest.approx(told / np.float32(full), abs=0.005)
+
+
+def test_a_frame_without_points_is_named(tmp_path):
+    np.savez(tmp_path / "mine_1.npz", points=np.zeros(3, np.float32))
+    with pytest.raises(UserError, match=r"mine_1\.npz holds no cloud"):
+        read_clouds(tmp_path, 5)
+
+
+@pytest.mark.parametrize("name", ["own.txt", "own"])
+def test_weights_that_the_report_would_overwrite_are_refused(bag, tmp_path, name, capsys):
+    assert main(["adapt", str(bag), str(tmp_path / name)]) == 2
+    assert "must end in .safetensors" in capsys.readouterr().err
+
+
 def test_a_bag_becomes_weights_a_sensor_a_picture_and_a_report(bag, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(scenes, "SHARD", 2)
     monkeypatch.setattr(adapt, "SHARD", 2)
@@ -79,7 +111,7 @@ def test_a_bag_becomes_weights_a_sensor_a_picture_and_a_report(bag, weights, tmp
     monkeypatch.setattr(adapt, "MOST_SCENES", 2)
     monkeypatch.setattr(command, "MEASURED_ON", 2)
     monkeypatch.setattr(matching, "SCENES", range(1))
-    monkeypatch.setattr(command, "make_plan", lambda *_: adapt.Plan(2, 2, 1.0, 1.0))
+    monkeypatch.setattr(command, "make_plan", lambda *_: adapt.Plan(2, 2, 1.0, 1.0, 60.0))
     out = tmp_path / "own.safetensors"
     options = ["--start", str(weights), "--region", "0", "38.4", "-17.6", "17.6", "--threads", "1"]
     assert main(["adapt", str(bag), str(out), *options]) == 0
@@ -89,3 +121,8 @@ def test_a_bag_becomes_weights_a_sensor_a_picture_and_a_report(bag, weights, tmp
     assert (tmp_path / "own.png").stat().st_size > 10_000
     report = (tmp_path / "own.txt").read_text()
     assert "azimuth step" in report and "before" in report and "after" in report
+    # Going on keeps the sensor and the plan.
+    written = (tmp_path / "own.sensor.json").stat().st_mtime_ns
+    assert main(["adapt", str(bag), str(out), *options]) == 0
+    assert (tmp_path / "own.sensor.json").stat().st_mtime_ns == written
+    assert main(["adapt", str(bag), str(out), *options, "--minutes", "5"]) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,8 +121,7 @@ def sweep(tmp_path_factory) -> sweeps.Sweep:
         "origin_height": 1.8,
     }
     np.savez(folder / "nuscenes_street.npz", **arrays)
-    (read,) = sweeps.read_sweeps(folder, (VEHICLE,))
-    return read
+    return sweeps.read_sweep(folder / "nuscenes_street.npz", (VEHICLE,))
 
 
 def test_vehicles_are_put_on_free_ground_and_their_points_are_where_the_beams_meet_them(sweep):
@@ -178,7 +176,7 @@ def test_points_of_the_class_of_a_vehicle_are_no_background(tmp_path):
     classes = np.where(inside(frame.points, frame.boxes), 7, 0).astype(np.uint8)
     xyz, intensity = np.round(frame.points[:, :3] * 100).astype(np.int16), np.zeros(len(classes), np.uint8)
     np.savez(tmp_path / "ika_1.npz", xyz_cm=xyz, intensity=intensity, classes=classes, origin_height=1.8)
-    (read,) = sweeps.read_sweeps(tmp_path, (VEHICLE,))
+    read = sweeps.read_sweep(tmp_path / "ika_1.npz", (VEHICLE,))
     assert len(read.frame.points) == (classes == 0).sum() and len(read.frame.boxes) == 0
 
 
@@ -186,11 +184,12 @@ def test_what_nobody_labelled_is_no_background(tmp_path):
     frame = street()
     arrays = {"points": frame.points[:, :3], "intensity": frame.points[:, 3], "boxes": frame.boxes}
     np.savez(tmp_path / "mine_1.npz", labels=np.array(["car"]), label_fov="0.6", **arrays)
-    (read,) = sweeps.read_sweeps(tmp_path, (VEHICLE,))
+    read = sweeps.read_sweep(tmp_path / "mine_1.npz", (VEHICLE,))
     assert 0 < len(read.frame.points) < len(frame.points) / 4
     assert np.abs(np.arctan2(read.frame.points[:, 1], read.frame.points[:, 0])).max() <= 0.6
 
 
-def test_a_folder_without_sweeps_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no frames \(\*\.npz\)"):
-        sweeps.read_sweeps(Path(tmp_path), (VEHICLE,))
+def test_a_file_that_is_no_sweep_is_named(tmp_path):
+    np.savez(tmp_path / "mine_1.npz", classes=np.zeros(3, np.uint8))
+    with pytest.raises(UserError, match=r"mine_1\.npz: it has no array points"):
+        sweeps.read_sweep(tmp_path / "mine_1.npz", (VEHICLE,))

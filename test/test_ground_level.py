@@ -46,7 +46,7 @@ def test_in_simulated_scenes_the_ground_is_found_within_15_cm_at_any_height_of_t
         assert found.support >= LEAST_SUPPORT, seed
 
 
-def test_in_99_of_100_real_frames_the_ground_is_found_within_15_cm(real_data: Path) -> None:
+def test_in_nearly_all_real_frames_the_ground_is_found_within_15_cm(real_data: Path) -> None:
     errors = []
     for file in sorted((real_data / "frames").glob("*.npz")):
         with np.load(file) as data:
@@ -96,3 +96,11 @@ def test_points_that_are_not_finite_do_not_count_and_their_order_hardly_does() -
     assert level(spoilt).z == pytest.approx(level(points).z, abs=0.02)
     assert level(RNG.permutation(points)).z == pytest.approx(level(points).z, abs=0.02)
     assert level(points) == level(points)
+
+
+def test_ground_of_two_levels_side_by_side_still_has_a_height() -> None:
+    """A chequerboard of 2 m cells 0.35 m apart: no cell lies near the plane between them."""
+    spots = np.stack(np.meshgrid(np.arange(-25, 25, 0.2), np.arange(-25, 25, 0.2)), -1).reshape(-1, 2)
+    upper = (np.floor(spots / 2).sum(1) % 2 == 0) * 0.35
+    found = ground_level(torch.from_numpy(np.column_stack([spots, upper]).astype(np.float32)))
+    assert found is None or np.isfinite(found.z)

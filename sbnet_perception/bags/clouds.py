@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,13 @@ from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE
 from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import find_frames
+from sbnet_perception.learning.datasets import cloud, find_frames, read_arrays
+from sbnet_perception.messages.intensity import INTENSITY_SCALE, find_scale
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
 BASE = "base_link"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
-FULL_SCALES = (1.0, 255.0, 65535.0)
-"""Intensities that drivers mean by full reflectance."""
 
 
 def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.NDArray[np.float32]]:
@@ -34,7 +32,7 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
 
     Returns:
         float32 [P, 4] each: x, y, z [m] in base_link where the bag's transforms know it and the cloud's own frame
-        elsewhere, and intensity 0-1 by the smallest of `FULL_SCALES` that no cloud exceeds.
+        elsewhere, and intensity 0-1 by the scale that `find_scale` finds in all of them.
 
     Raises:
         UserError: there is no such source, no cloud in it, or it cannot be read.
@@ -42,24 +40,24 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
     files = find_frames(source) if source.is_dir() else []
     clouds = [_of_frame(files[number]) for number in _evenly(len(files), count)] if files else []
     clouds = clouds or _of_bag(source, count, topic)
-    highest = max(float(cloud[:, 3].max(initial=0)) for cloud in clouds)
-    scale = next((scale for scale in FULL_SCALES if highest <= 1.001 * scale), highest)
-    for cloud in clouds:
-        cloud[:, 3] /= scale
+    scale = find_scale(np.concatenate([points[:, 3] for points in clouds])) or INTENSITY_SCALE
+    for points in clouds:
+        points[:, 3] /= scale
     return clouds
 
 
 def _of_frame(file: Path) -> npt.NDArray[np.float32]:
-    """The points of a frame as its sensor delivered them: not shifted to the ground."""
+    """The points of a frame as its sensor delivered them: not shifted to the ground, intensities up to 255, say."""
+    arrays = read_arrays(file)
     try:
-        with np.load(file, allow_pickle=False) as data:
-            if "points" in data:
-                return data["points"][:, :4].astype(np.float32)
-            xyz, intensity = data["xyz_cm"] / np.float32(100), data["intensity"]
-            xyz[:, 2] -= np.float32(data["origin_height"]) if "origin_height" in data else 0
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if "intensity" not in arrays:
+            return arrays["points"][:, :4].astype(np.float32).reshape(-1, 4)
+        points = cloud(arrays)
+    except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"{file} holds no cloud ({error}); docs/frames.md tells what it must hold") from None
-    return np.column_stack([xyz, intensity]).astype(np.float32)
+    points[:, 2] -= np.float32(arrays.get("origin_height", 0))
+    points[:, 3] *= np.float32(INTENSITY_SCALE)
+    return points
 
 
 def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.float32]]:
@@ -77,20 +75,20 @@ def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.fl
             if number not in wanted:
                 continue
             try:
-                cloud = read_cloud(message.raw)
-                points = read_points(cloud, missing_intensity="zero", intensity_scale=1.0).points
+                received = read_cloud(message.raw)
+                points = read_points(received, missing_intensity="zero", intensity_scale=1.0).points
             except CloudError as error:
                 raise UserError(f"cloud {number} of {name} in {path} cannot be read: {error}") from error
-            clouds.append(_in_base(points, cloud, transforms))
+            clouds.append(_in_base(points, received, transforms))
     return clouds
 
 
 def _in_base(
-    points: npt.NDArray[np.float32], cloud: RawCloud, transforms: TransformTable
+    points: npt.NDArray[np.float32], received: RawCloud, transforms: TransformTable
 ) -> npt.NDArray[np.float32]:
     """The points in base_link, or where they are if nothing connects them with it."""
     try:
-        matrix = transforms.lookup(BASE, cloud.header.frame_id, stamp_ns(cloud.header))
+        matrix = transforms.lookup(BASE, received.header.frame_id, stamp_ns(received.header))
     except UserError:
         return points
     points[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]

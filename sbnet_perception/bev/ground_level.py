@@ -123,6 +123,8 @@ def _fitted(plane: Tensor, x: Tensor, y: Tensor, z: Tensor, weight: Tensor) -> T
     for tolerance in _TOLERANCES:
         residual = _residual(plane, x, y, z)
         share = weight * (1.0 - (residual / tolerance).square()).clamp(min=0.0).square()
+        if not share.sum() > 0:
+            break  # two levels, and the plane between them
         share = share / share.sum()
         weighted = axes.T * share
         plane = plane + torch.linalg.solve(weighted @ axes + stiffness, weighted @ residual)

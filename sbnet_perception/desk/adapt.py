@@ -31,6 +31,7 @@ from sbnet_perception.learning.evaluate import SimulatedResult
 from sbnet_perception.learning.sensor import estimate_sensor
 from sbnet_perception.learning.sensor.estimate import CLOUDS
 
+PLAN = "plan.json"
 MEASURED_ON = 60
 """Simulated scenes that show the gain."""
 
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     if not args.minutes > 0:
         raise UserError(f"--minutes is {args.minutes}; it must be positive")
+    if args.out.suffix != ".safetensors":
+        raise UserError(f"{args.out} must end in .safetensors; the report and the picture go beside it")
     if args.threads < 0:
         raise UserError(f"--threads is {args.threads}; it must be at least 0")
     if args.threads:
@@ -83,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = Console(record=True)
     sensor = args.out.with_suffix(".sensor.json")
-    _estimated(args, sensor, report)
+    # What an interrupted run has begun is tied to the sensor that it found.
+    if (args.out.with_suffix(".adapt") / PLAN).exists() and sensor.exists():
+        report.print(f"going on with {sensor}", highlight=False)
+    else:
+        _estimated(args, sensor, report)
     if not args.estimate:
         _trained(args, detector, sensor, report, began)
     args.out.with_suffix(".txt").write_text(report.export_text(), encoding="utf-8")
@@ -120,10 +127,12 @@ def _trained(
     measuring = time.monotonic()
     before = measured(detector, frames)
     measuring = time.monotonic() - measuring
-    if not (work / "plan.json").exists():
+    if not (work / PLAN).exists():
         left = 60 * args.minutes - (time.monotonic() - began) - measuring
-        write_plan(make_plan(config, work, left), work / "plan.json")
-    plan = read_plan(work / "plan.json")
+        write_plan(make_plan(config, work, left, args.minutes), work / PLAN)
+    plan = read_plan(work / PLAN)
+    if plan.minutes != args.minutes:
+        raise UserError(f"{work} was begun with --minutes {plan.minutes:g}; say the same to go on, or delete it")
     report.print(f"{plan.scenes} scenes at {plan.scene_seconds:.2f} s, {plan.steps} steps at {plan.step_seconds:.2f} s")
     trainer = train_on(config, plan, work)
     notes = {

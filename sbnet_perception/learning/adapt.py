@@ -37,12 +37,13 @@ LEARNING_RATE = 5e-4
 
 @dataclass(frozen=True)
 class Plan:
-    """Scenes to simulate and steps to train, and what that is based on: seconds for each."""
+    """Scenes to simulate and steps to train, and what that is based on: seconds for each, and the minutes given."""
 
     scenes: int
     steps: int
     scene_seconds: float
     step_seconds: float
+    minutes: float
 
 
 def training(detector: DetectorConfig, start: Path, sensor: Path) -> TrainConfig:
@@ -54,14 +55,16 @@ def training(detector: DetectorConfig, start: Path, sensor: Path) -> TrainConfig
         start=str(start),
         sensor=str(sensor),
         learning_rate=LEARNING_RATE,
+        crop=min(TrainConfig.crop, detector.raster.width // 16 * 16),
+        crop_rows=min(TrainConfig.crop_rows, detector.raster.height // 16 * 16),
         scenes=SHARD,
         steps=PROBE,
         scene_seed=2_000_000,
     )
 
 
-def make_plan(config: TrainConfig, work: Path, seconds: float) -> Plan:
-    """What fits into the time on this machine, by trying: the first scenes and a few steps on them."""
+def make_plan(config: TrainConfig, work: Path, seconds: float, minutes: float) -> Plan:
+    """What fits into the seconds left of the minutes on this machine, by trying: the first scenes and some steps."""
     began = time.monotonic()
     scene_seconds = _scene_seconds(config)
     probe = work / "probe.checkpoint"
@@ -74,10 +77,10 @@ def make_plan(config: TrainConfig, work: Path, seconds: float) -> Plan:
     step_seconds = (time.monotonic() - started) / config.steps
     probe.unlink()
     left = seconds - (time.monotonic() - began)
-    return planned(left, scene_seconds, step_seconds)
+    return planned(left, scene_seconds, step_seconds, minutes)
 
 
-def planned(seconds: float, scene_seconds: float, step_seconds: float) -> Plan:
+def planned(seconds: float, scene_seconds: float, step_seconds: float, minutes: float) -> Plan:
     """What fits into the time.
 
     Raises:
@@ -89,7 +92,7 @@ def planned(seconds: float, scene_seconds: float, step_seconds: float) -> Plan:
     if steps < PROBE:
         needed = math.ceil((2 * SHARD * scene_seconds + 2 * PROBE * step_seconds) / 60) + 1
         raise UserError(f"no time is left to train in; give --minutes at least {needed} more than now")
-    return Plan(scenes, steps, scene_seconds, step_seconds)
+    return Plan(scenes, steps, scene_seconds, step_seconds, minutes)
 
 
 def train_on(config: TrainConfig, plan: Plan, work: Path) -> Trainer:

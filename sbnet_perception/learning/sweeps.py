@@ -20,7 +20,7 @@ from sbnet_perception.bev.ground import height_above_ground
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, ObjectClass, numbered
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import cloud, frame_files, read_arrays, read_frame
+from sbnet_perception.learning.datasets import RealFrame, cloud, read_arrays, read_frame
 from sbnet_perception.learning.frames import FULL_REFLECTANCE, LabelledFrame
 from sbnet_perception.learning.simulator.geometry import count_inside, inside, overlaps
 from sbnet_perception.learning.simulator.lidar import cast_nearest, scan
@@ -64,23 +64,19 @@ VEHICLE_CLASSES = (7, 8, 9)
 """Car, truck and bus among the classes of points (docs/frames.md)."""
 
 
-def read_sweeps(folder: Path, objects: Sequence[ObjectClass]) -> list[Sweep]:
-    """The sweeps of a folder: labelled frames, or points with a class each (docs/frames.md).
+def read_sweep(file: Path, objects: Sequence[ObjectClass]) -> Sweep:
+    """A labelled frame, or points with a class each (docs/frames.md).
 
     Raises:
-        UserError: there are none, or one cannot be read.
+        UserError: it cannot be read, or holds neither.
     """
-    return [_read(file, objects) for file in frame_files(folder)]
-
-
-def _read(file: Path, objects: Sequence[ObjectClass]) -> Sweep:
     arrays = read_arrays(file)
     frame = _classified(file, arrays) if "classes" in arrays else read_frame(file, objects)
     # What nobody labelled may be a vehicle.
     azimuth = np.abs(np.arctan2(frame.points[:, 1], frame.points[:, 0]))
     points = frame.points[azimuth <= frame.half_view]
     heights = height_above_ground(torch.from_numpy(points)).numpy()
-    height = float(arrays.get("origin_height", 0.0))
+    height = frame.origin_height if isinstance(frame, RealFrame) else float(arrays.get("origin_height", 0.0))
     eye = np.array((0, 0, height if height > 1 else EYE), np.float32)
     return Sweep(replace(frame, points=points, road=None), eye, points[:, 2] - heights)
 

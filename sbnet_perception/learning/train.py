@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,10 +36,11 @@ from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkCo
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.augment import augment, crop
+from sbnet_perception.learning.datasets import frame_files
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss
 from sbnet_perception.learning.scenes import Scenes
-from sbnet_perception.learning.sweeps import Sweep, read_sweeps, with_simulated_vehicles
+from sbnet_perception.learning.sweeps import Sweep, read_sweep, with_simulated_vehicles
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.masks.computation import computation_mask
 
@@ -75,6 +78,8 @@ class TrainConfig:
         for name in ("scenes", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.real_share <= 1:
+            raise UserError(f"--real-share is {self.real_share}; it must lie in [0, 1]")
         try:
             grid = self.detector.raster
         except ValueError as error:
@@ -264,8 +269,10 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
     detector = config.detector
     sensor = Path(config.sensor) if config.sensor else None
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
-    batches = _Batches(scenes, read_sweeps(Path(config.real), detector.objects) if config.real else [], config)
-    trainer = Trainer(config, scenes.folder.name)
+    real = frame_files(Path(config.real)) if config.real else []
+    batches = _Batches(scenes, [read_sweep(file, detector.objects) for file in real], config)
+    sizes = repr([(file.name, file.stat().st_size) for file in real]).encode()
+    trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}")
     if checkpoint.exists():
         trainer.load(checkpoint)
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
@@ -320,9 +327,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    told = {**asdict(config), **{name: Path(getattr(config, name)).name for name in ("start", "real", "sensor")}}
+    paths = {name: getattr(config, name) for name in ("start", "real", "sensor")}
+    told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
+
+
+def _sources(folder: Path) -> str:
+    """How many files of each source there are in a folder of real sweeps."""
+    number = Counter(file.stem.split("_")[0] for file in frame_files(folder))
+    return ", ".join(f"{count} of {source}" for source, count in sorted(number.items()))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -336,7 +350,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
-    real = f"real sweeps of {Path(config.real).name}" if config.real else "no real data"
+    real = f"real sweeps: {_sources(Path(config.real))}" if config.real else "no real data"
     notes = {
         "command": f"sbnet train {arguments.out.name} {_options(config)}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",

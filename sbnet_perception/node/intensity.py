@@ -37,7 +37,8 @@ class Intensity:
         self.declared = None if isinstance(intensity_scale, str) else intensity_scale
         """What `read_points` divides by; None where it is to be found."""
         self._scale: float | None = None
-        self._dissent = 0
+        self._candidate: float | None = None
+        self._agreed = 0
 
     def __call__(self, cloud: CloudPoints) -> IntensityAnswer:
         """The scale; intensities that are not yet divided by it are now, in place."""
@@ -47,16 +48,14 @@ class Intensity:
         scale = self._scale or INTENSITY_SCALE
         cloud.points[:, 3] *= np.float32(1.0 / scale)
         if self._scale is None and len(cloud.points) >= _CLOUD:
-            guess = f"intensity: nearly all are 0, {scale:g} is taken for full reflectance: set intensity_scale"
+            guess = f"intensities do not tell their scale: {scale:g} is taken for full reflectance: set intensity_scale"
             return IntensityAnswer(scale, (guess,))
         return IntensityAnswer(scale, (), news)
 
     def _learn(self, found: float | None) -> str:
-        if found is None or found == self._scale:
-            self._dissent = 0
+        self._agreed = self._agreed + 1 if found == self._candidate else 1
+        self._candidate = found
+        if found is None or found == self._scale or (self._scale is not None and self._agreed < STEADY):
             return ""
-        self._dissent += 1
-        if self._scale is not None and self._dissent < STEADY:
-            return ""
-        self._scale, self._dissent = found, 0
+        self._scale = found
         return f"intensity {found:g} means full reflectance"

@@ -64,6 +64,11 @@ def reported(transition: Transition) -> Transition:
     return guarded
 
 
+def _kind(text: str) -> str:
+    """The same news or complaint with other figures is the same."""
+    return re.sub(r"[\d.]+", "#", text.split(":")[0])
+
+
 class SbnetNode(LifecycleNode):
     """Wires subscriptions, worker and publishers together; the work itself is in `Processor`."""
 
@@ -267,11 +272,9 @@ class SbnetNode(LifecycleNode):
             self._status.invalid_boxes(frame.invalid)
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
-            self._say("info", news, f"found: {news}")
+            self._say("info", _kind(news), f"found: {news}")
         for warning in frame_warnings(frame.facts):
-            # The same complaint with other figures is the same complaint.
-            kind = re.sub(r"[\d.]+", "#", warning.split(":")[0])
-            self._say("warning", kind, f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
+            self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)
 
     def _on_failure(self, error: Exception) -> None:

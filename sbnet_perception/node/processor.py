@@ -84,8 +84,8 @@ class Processor:
         self._clock_ns = clock_ns
         self._device = pipeline.device
         self._wants_road = "road" in pipeline.config.mask.names
-        self._frames, self._stamp_ns = ("", ""), 0
-        self._start_afresh()
+        self._grid_frame, self._stamp_ns = "", 0
+        self._ground, self._intensities = self._nothing_learnt("")
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
         """Detects.
@@ -97,7 +97,7 @@ class Processor:
         header = arrived.msg.header
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
-        self._watch(header.frame_id, grid_frame, stamp_ns(header.stamp))
+        self._watch(grid_frame, stamp_ns(header.stamp))
         laps = [time.monotonic()]
         cloud, intensity = self._read(arrived.msg)
         points = torch.from_numpy(cloud.points).to(self._device)
@@ -133,29 +133,30 @@ class Processor:
         )
         return Processed(grid_frame, ground.z, header.stamp, raised(good, ground.z), invalid, result, facts)
 
-    def _watch(self, cloud_frame: str, grid_frame: str, now_ns: int) -> None:
-        """What was learnt of other frames, or before time began anew, does not count."""
-        if (cloud_frame, grid_frame) != self._frames or now_ns < self._stamp_ns:
-            self._frames = cloud_frame, grid_frame
-            self._start_afresh()
-        self._stamp_ns = now_ns
+    def _watch(self, grid_frame: str, now_ns: int) -> None:
+        """What was learnt in another grid frame, or before time began anew, does not count."""
+        if grid_frame != self._grid_frame or now_ns < self._stamp_ns:
+            self._ground, self._intensities = self._nothing_learnt(grid_frame)
+        self._grid_frame, self._stamp_ns = grid_frame, now_ns
 
-    def _start_afresh(self) -> None:
-        self._ground = Ground(self._config.ground_z, self._frames[1])
-        self._intensity = Intensity(self._config.intensity_scale)
+    def _nothing_learnt(self, grid_frame: str) -> tuple[Ground, dict[str, Intensity]]:
+        """The ground of a grid frame, and the intensities of each LiDAR, by the frame of its clouds."""
+        return Ground(self._config.ground_z, grid_frame), {}
 
     def _read(self, msg: RawCloud) -> tuple[CloudPoints, IntensityAnswer]:
         """The points, intensity from 0 to 1."""
+        fresh = Intensity(self._config.intensity_scale)
+        scale = self._intensities.setdefault(msg.header.frame_id, fresh)
         try:
             cloud = read_points(
                 msg,
                 missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
-                intensity_scale=self._intensity.declared,
+                intensity_scale=scale.declared,
                 max_points=self._pipeline.config.max_points,
             )
         except CloudError as error:
             raise Rejected("cloud malformed", str(error)) from error
-        return cloud, self._intensity(cloud)
+        return cloud, scale(cloud)
 
     def _to_grid_frame(
         self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event

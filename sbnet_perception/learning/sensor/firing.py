@@ -109,7 +109,7 @@ def _threshold(steps: NDArray, distance: NDArray, loss: float, height: float) ->
 
 def _noise(rows: Rows, steps: NDArray) -> float:
     """Standard deviation of the range on the smoothest of what is seen [m]."""
-    whole = np.ones(len(rows.row) - RUN + 1, bool)
+    whole = np.ones(max(len(rows.row) - RUN + 1, 0), bool)
     for shift in range(RUN - 1):
         whole &= (steps == 1)[shift : len(whole) + shift]
     starts = np.flatnonzero(whole)
