@@ -54,7 +54,7 @@ class DetectorConfig:
     )
     mask: MaskConfig = field(default_factory=MaskConfig, metadata={"help": "Where the network computes."})
     score_threshold: float = field(
-        default=0.45,
+        default=0.5,
         metadata={"help": "Detections below this score (0-1) are not reported.", "range": (0.0, 1.0)},
     )
     nms_iou: float = field(
