@@ -15,6 +15,7 @@ from rich.table import Table
 from sbnet_perception import __version__
 from sbnet_perception.bags.clouds import read_clouds
 from sbnet_perception.desk.adapt_report import draw_comparison, sensor_table
+from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.weights import load_network, save_weights, weights_path
 from sbnet_perception.errors import UserError
@@ -38,7 +39,6 @@ MEASURED_ON = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    defaults = DetectorConfig()
     parser.epilog = (
         "Beside OUT.safetensors: OUT.sensor.json (also for 'sbnet train --sensor'), OUT.png (a real cloud beside a "
         "simulated one: look at it), OUT.txt (the report) and the folder OUT.adapt, from which the same command goes "
@@ -49,12 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the weights to write")
     parser.add_argument("--minutes", type=float, default=60.0, help="time that all of it may take (default 60)")
     parser.add_argument("--start", default="", help="weights to go on from (default: the shipped ones of the grid)")
-    parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
-    extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
-    region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
-    parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
-    classes = "the classes of the weights, in their order (default vehicle)"
-    parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
+    add_detector_arguments(parser)
     parser.add_argument("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: by type)")
     parser.add_argument("--estimate", action="store_true", help="only estimate the sensor, do not train")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")

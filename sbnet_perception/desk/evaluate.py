@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sbnet_perception.bev.grid import Grid
+from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.desk.curves import plot_curves
 from sbnet_perception.desk.evaluation_tables import (
     KittiFigures,
@@ -63,12 +64,7 @@ REAL_MASK = "occupancy"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
-    parser.add_argument("--grid", default=defaults.grid, help=f"compact or paper (default {defaults.grid})")
-    extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
-    region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
-    parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
-    classes = "the classes of the weights, in their order (default vehicle)"
-    parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
+    add_detector_arguments(parser)
     parser.add_argument("--dtype", default=defaults.dtype, help=f"float32 or bfloat16 (default {defaults.dtype})")
     real = "instead of simulated drives, measure on labelled real frames FOLDER/*.npz, without a map (docs/frames.md)"
     parser.add_argument("--real", type=Path, metavar="FOLDER", help=real)
