@@ -68,11 +68,40 @@ double intersection(const Footprint& a, const Footprint& b) {
   return std::max(twice / 2, 0.0);
 }
 
-bool overlap(const Footprint& a, const Footprint& b, double iou) {
-  if (std::hypot(a.x - b.x, a.y - b.y) >= a.radius + b.radius) return 0 > iou;
+// Intersection over union.
+double overlap(const Footprint& a, const Footprint& b) {
+  if (std::hypot(a.x - b.x, a.y - b.y) >= a.radius + b.radius) return 0;
   const double shared = intersection(a, b), all = a.area + b.area - shared;
-  return (all > 0 ? shared / all : 0) > iou;
+  return all > 0 ? shared / all : 0;
 }
+
+// What the boxes around the best one of an object say together: sums of their weighted values.
+struct Votes {
+  double weight = 0, place[6] = {}, axis[2] = {}, heading[2] = {};
+
+  // `box` as of `decode`, and the cosine and sine that the pixel gave: the longer, the surer.
+  void add(const float* box, float cosine, float sine, double w) {
+    weight += w;
+    for (int i = 0; i < 6; ++i) place[i] += w * box[i];
+    axis[0] += w * std::cos(2 * double{box[6]}), axis[1] += w * std::sin(2 * double{box[6]});
+    heading[0] += w * cosine, heading[1] += w * sine;
+  }
+
+  // Means of place and size; headings that differ by half a turn agree on the axis, then outvote each other.
+  void result(float* box) const {
+    for (int i = 0; i < 6; ++i) box[i] = static_cast<float>(place[i] / weight);
+    const double along = std::atan2(axis[1], axis[0]) / 2, cosine = std::cos(along), sine = std::sin(along);
+    const double way = heading[0] * cosine + heading[1] * sine < 0 ? -1 : 1;
+    box[6] = static_cast<float>(std::atan2(way * sine, way * cosine));
+  }
+};
+
+// A box that stays.
+struct Kept {
+  Footprint footprint;
+  int64_t group;
+  Votes votes;
+};
 
 // A pixel above its threshold.
 struct Candidate {
@@ -111,7 +140,8 @@ void decode(const float* output, double x, double y, float* box) {
 
 // rows float32 [P, classes + 8], flat int64 [P] (row * width + column of each pixel), place x_min, y_min and side of a
 // pixel -> boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and their number: each
-// box that overlaps no better one of its group by more than `iou`.
+// box that overlaps no better one of its group by more than `iou`, as the mean of it and of those that go for it,
+// weighted by score and the fourth power of the overlap: neighbours, which overlap little, have no say.
 std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tensor& flat, int64_t width,
                                                   std::vector<double> place, std::vector<double> thresholds,
                                                   std::vector<int64_t> groups, double iou, int64_t limit) {
@@ -137,23 +167,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tens
   Tensor boxes = torch::stable::new_zeros(rows, {limit, 7}), scores = torch::stable::new_zeros(rows, {limit});
   Tensor labels = torch::stable::new_zeros(flat, {limit}), number = torch::stable::new_zeros(flat, {});
   float* box = boxes.mutable_data_ptr<float>();
-  std::vector<std::pair<Footprint, int64_t>> kept;
+  std::vector<Kept> kept;
   for (const Candidate& one : candidates) {
-    const auto count = static_cast<int64_t>(kept.size());
-    if (count == limit) break;
     const double x = place[0] + (static_cast<double>(position[one.row] % width) + 0.5) * place[2];
     const double y = place[1] + (static_cast<double>(position[one.row] / width) + 0.5) * place[2];
+    const float* const output = data + one.row * (classes + kBox) + classes;
     float values[7];
-    decode(data + one.row * (classes + kBox) + classes, x, y, values);
+    decode(output, x, y, values);
     const Footprint footprint = footprint_of(values);
-    if (std::any_of(kept.begin(), kept.end(), [&](const auto& better) {
-          return better.second == groups[one.label] && overlap(better.first, footprint, iou);
-        }))
-      continue;
-    std::copy_n(values, 7, box + 7 * count);
-    scores.mutable_data_ptr<float>()[count] = one.score;
-    labels.mutable_data_ptr<int64_t>()[count] = one.label;
-    kept.emplace_back(footprint, groups[one.label]);
+    // The first better box that it overlaps has its vote; where there is none it stays itself.
+    double shared = 1;
+    auto owner = std::find_if(kept.begin(), kept.end(), [&](const Kept& better) {
+      return better.group == groups[one.label] && (shared = overlap(better.footprint, footprint)) > iou;
+    });
+    if (owner == kept.end()) {
+      const auto count = static_cast<int64_t>(kept.size());
+      if (count == limit) continue;
+      scores.mutable_data_ptr<float>()[count] = one.score;
+      labels.mutable_data_ptr<int64_t>()[count] = one.label;
+      owner = kept.insert(owner, Kept{footprint, groups[one.label], {}});
+      shared = 1;
+    }
+    const double near = shared * shared;
+    owner->votes.add(values, output[6], output[7], one.score * near * near);
+  }
+  for (const Kept& one : kept) {
+    one.votes.result(box);
+    box += 7;
   }
   *number.mutable_data_ptr<int64_t>() = static_cast<int64_t>(kept.size());
   return {boxes, scores, labels, number};

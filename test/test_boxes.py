@@ -77,6 +77,18 @@ def test_the_kernel_finds_what_its_plain_form_finds(found, iou, groups):
     assert ours.boxes == pytest.approx(plain.boxes, abs=1e-5) and ours.scores == pytest.approx(plain.scores, abs=1e-6)
 
 
+def test_boxes_that_go_say_together_with_the_one_that_stays_what_it_is():
+    # three of one car, of which one sees it from behind, and a neighbour that touches
+    boxes = np.array([[10, 0, 0, 4, 2, 1, 3.1], [10.2, 0, 0.4, 4.4, 2, 1, -0.05], [10.2, 0, 0.4, 4.4, 2, 1, -0.05]])
+    scores = np.array([0.9, 0.8, 0.8])
+    weights = scores * np.array([1, *[bev_iou(boxes[:1], boxes[1:])[0, 0] ** 4] * 2])
+    found = found_in(prediction_of(boxes, scores))
+    assert found.boxes[0, :6] == pytest.approx(weights @ boxes[:, :6] / weights.sum(), abs=1e-4)
+    assert abs(found.boxes[0, 6]) < 0.06 and found.scores.tolist() == pytest.approx([0.9])
+    neighbour = found_in(prediction_of([boxes[0], [10, 1.5, 0, 4, 2, 1, 3.1]], [0.9, 0.8]))
+    assert neighbour.boxes == pytest.approx(boxes[:1], abs=1e-2)
+
+
 def test_suppression_keeps_the_better_of_two_overlapping_boxes_and_the_limit():
     boxes = [[0, 0, 0, 4, 2, 1, 0], [0.5, 0, 0, 4, 2, 1, 0.1], [20, 0, 0, 4, 2, 1, 0], [40, 0, 0, 4, 2, 1, 0]]
     prediction = prediction_of(boxes, [0.9, 0.8, 0.7, 0.6])
