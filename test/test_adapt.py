@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from sbnet_perception.bags import clouds
 from sbnet_perception.bags.clouds import read_clouds
 from sbnet_perception.bags.simulate import write_drive
 from sbnet_perception.bags.writer import whole_bag
@@ -46,6 +47,21 @@ def test_clouds_of_a_bag_come_in_base_link_with_intensities_up_to_one(bag):
     for cloud in clouds:
         assert cloud.dtype == np.float32 and 0 < cloud[:, 3].max() <= 1
         assert abs(np.percentile(cloud[:, 2], 20)) < 0.5, "the ground is z = 0"
+
+
+def test_clouds_before_the_transform_is_known_do_not_mix_with_those_in_base_link(bag, monkeypatch):
+    whole = read_clouds(bag, 2)
+    lookup, asked = clouds.TransformTable.lookup, []
+
+    def late(table, target, source, stamp):
+        asked.append(stamp)
+        if len(asked) == 1:
+            raise UserError("not yet")
+        return lookup(table, target, source, stamp)
+
+    monkeypatch.setattr(clouds.TransformTable, "lookup", late)
+    (second,) = read_clouds(bag, 2)
+    np.testing.assert_array_equal(second[:, :3], whole[1][:, :3])
 
 
 def test_frames_are_read_without_labels_as_the_sensor_delivered_them(tmp_path):

@@ -81,6 +81,8 @@ def test_frames_lie_in_the_folder_itself_or_in_real_or_frames_below_it(tmp_path)
         ({"label_fov": "left"}, "label_fov is 'left'"),
         ({"label_fov": None}, "no label_fov"),
         ({"intensity": None}, "no array intensity"),
+        ({"intensity": np.zeros(3, np.uint16)}, "intensity is uint16; it must be uint8"),
+        ({"xyz_cm": np.zeros(6, np.int16)}, r"points have the shape \(6,\)"),
     ],
 )
 def test_a_file_that_does_not_fit_the_format_is_named_with_what_is_wrong(tmp_path, changes, says):

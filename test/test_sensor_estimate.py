@@ -9,6 +9,7 @@ import pytest
 
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.sensor import KnownSensor, estimate_sensor, matching, read_sensor, stand
+from sbnet_perception.learning.sensor.ground import simulated_ground
 from sbnet_perception.learning.sensor.matching import LEVELS
 from sbnet_perception.learning.simulator.sensors import HDL32, HDL64, PANDAR64, SensorModel, randomised_sensor, rotation
 
@@ -117,6 +118,12 @@ def test_the_simulated_sensor_has_the_returns_and_intensities_of_the_measured_cl
     assert 0.1 < model.gain < 2.0 and len(estimate.curve) == len(LEVELS)
     # As much of the simulated clouds is lost as of these.
     assert model.loss < 0.12
+
+
+def test_simulated_clouds_without_ground_have_that_of_their_simulator_and_no_user_is_blamed():
+    upward = np.array((0.1, -0.05, 1.0)) / np.linalg.norm((0.1, -0.05, 1.0))
+    plane = simulated_ground([np.zeros((10, 4), np.float32)], upward)
+    assert plane.offset == 0 and plane.normal == pytest.approx(upward)
 
 
 def test_a_sensor_is_read_back_from_its_file(tmp_path):

@@ -31,8 +31,9 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
         topic: of the bag; None finds it by its type.
 
     Returns:
-        float32 [P, 4] each: x, y, z [m] in base_link where the bag's transforms know it and the cloud's own frame
-        elsewhere, and intensity 0-1 by the scale that `find_scale` finds in all of them.
+        float32 [P, 4] each: x, y, z [m] in base_link, and intensity 0-1 by the scale that `find_scale` finds in all of
+        them. Where the transforms know base_link for some clouds only, the others are left out; where they know it
+        for none, all are in their own frame.
 
     Raises:
         UserError: there is no such source, no cloud in it, or it cannot be read.
@@ -62,7 +63,7 @@ def _of_frame(file: Path) -> npt.NDArray[np.float32]:
 
 def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.float32]]:
     """Intensities as delivered."""
-    clouds = []
+    delivered, in_base = [], []
     with BagReader(path) as bag:
         name = bag.find_topic(CLOUD_TYPE, topic, preferred="/points")
         transforms = TransformTable()
@@ -79,20 +80,22 @@ def _of_bag(path: Path, count: int, topic: str | None) -> list[npt.NDArray[np.fl
                 points = read_points(received, missing_intensity="zero", intensity_scale=1.0).points
             except CloudError as error:
                 raise UserError(f"cloud {number} of {name} in {path} cannot be read: {error}") from error
-            clouds.append(_in_base(points, received, transforms))
-    return clouds
+            delivered.append(points)
+            in_base += _in_base(points, received, transforms)
+    return in_base or delivered
 
 
 def _in_base(
     points: npt.NDArray[np.float32], received: RawCloud, transforms: TransformTable
-) -> npt.NDArray[np.float32]:
-    """The points in base_link, or where they are if nothing connects them with it."""
+) -> list[npt.NDArray[np.float32]]:
+    """The points in base_link; nothing if nothing connects them with it."""
     try:
         matrix = transforms.lookup(BASE, received.header.frame_id, stamp_ns(received.header))
     except UserError:
-        return points
-    points[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
-    return points
+        return []
+    moved = points.copy()
+    moved[:, :3] = points[:, :3] @ matrix[:3, :3].T + matrix[:3, 3]
+    return [moved]
 
 
 def _evenly(available: int, count: int) -> list[int]:

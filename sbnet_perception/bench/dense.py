@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sbnet_perception.bench.folded import FoldedConv, FoldedUpsample, Layer, Size, fold
 from sbnet_perception.blocks import ConvUnit, PointwiseConv2d, ResidualUnit
+from sbnet_perception.detector.device import multiplies_bfloat16
 from sbnet_perception.detector.network import Detector
 
 Dense = Callable[[Tensor], Tensor]
@@ -43,8 +44,7 @@ def has_onednn(dtype: torch.dtype) -> bool:
     """Whether this CPU and this PyTorch run oneDNN's convolutions in ``dtype``."""
     if not torch.backends.mkldnn.is_available():
         return False
-    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and bool(supported()))
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and multiplies_bfloat16())
 
 
 def eager(layers: Sequence[Layer]) -> Dense:

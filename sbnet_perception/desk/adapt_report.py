@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from sbnet_perception.learning.sensor import KnownSensor, SensorEstimate
-from sbnet_perception.learning.sensor.ground import ground_plane
+from sbnet_perception.learning.sensor.ground import ground_plane, simulated_ground
 from sbnet_perception.learning.sensor.matching import LEVELS, intensity_curve, simulated_cloud
 from sbnet_perception.learning.sensor.stand import Stand
 from sbnet_perception.learning.simulator.sensors import SENSORS, SensorModel, rotation
@@ -87,7 +87,8 @@ def draw_comparison(
     figure = Figure(figsize=(14, 9), layout="constrained")
     views = figure.subplots(2, 2)
     _draw_points(views[0, 0], real, ground.height(real), "real")
-    _draw_points(views[0, 1], simulated, ground_plane([simulated]).height(simulated), "simulated")
+    height = simulated_ground([simulated], turn[:, 2]).height(simulated)
+    _draw_points(views[0, 1], simulated, height, "simulated")
     for points, stand, name in ((real, estimate.stand, "real"), (simulated, there, "simulated")):
         x_min, x_max, y_min, y_max = SHOWN
         x, y = points[:, 0], points[:, 1]

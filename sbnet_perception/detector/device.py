@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 
@@ -29,6 +30,12 @@ def device_of(name: str) -> torch.device:
         reason = f"it has {count} GPU(s)" if count else _why_not()
         raise DeviceError(f"device is {name!r}, but {reason}; set device to cpu, or to auto to take what is there")
     return device
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
+    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
+    return bool(supported())
 
 
 def _why_not() -> str:

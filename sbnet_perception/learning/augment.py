@@ -79,11 +79,12 @@ def _fewer(points: Floats, rng: np.random.Generator) -> Floats:
         keep &= rng.random(len(points)) < rng.uniform(0.4, 1.0)
     if rng.random() < 0.2:
         keep &= rng.random(len(points)) > (reach / rng.uniform(50.0, 150.0)) ** 2
-    points, reach = points[keep], reach[keep]
+    points = points[keep]
     # Noise along the beam.
     if rng.random() < 0.3:
         noise = rng.uniform(0.0, 0.04) * rng.standard_normal(len(points), dtype=np.float32)
-        points[:, :2] *= (1 + noise / np.maximum(reach, 1.0))[:, None]
+        offset = points[:, :3] - np.array((0, 0, EYE), np.float32)
+        points[:, :3] += offset * (noise / np.maximum(np.linalg.norm(offset, axis=1), 1.0))[:, None]
     return points
 
 

@@ -151,11 +151,15 @@ def cloud(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
     """The points [P, 4] of a file's arrays: x, y, z in the grid frame, intensity 0-1.
 
     Raises:
-        ValueError: an array is missing.
+        ValueError: an array is missing or of another shape or type.
     """
-    xyz = arrays["xyz_cm"] / np.float32(100) if "xyz_cm" in arrays else _array(arrays, "points")[:, :3]
+    xyz = arrays["xyz_cm"] / np.float32(100) if "xyz_cm" in arrays else _array(arrays, "points")
     intensity = _array(arrays, "intensity")
-    full = 255.0 if intensity.dtype == np.uint8 else 1.0
+    if xyz.ndim != 2 or xyz.shape[1] < 3 or intensity.shape != xyz.shape[:1]:
+        raise ValueError(f"its points have the shape {xyz.shape} and intensity {intensity.shape}, not [P, 3] and [P]")
+    if intensity.dtype != np.uint8 and intensity.dtype.kind != "f":
+        raise ValueError(f"its intensity is {intensity.dtype}; it must be uint8 (255 is full) or float (1 is full)")
+    xyz, full = xyz[:, :3], 255.0 if intensity.dtype == np.uint8 else 1.0
     return np.column_stack([xyz, intensity / np.float32(full)]).astype(np.float32)
 
 

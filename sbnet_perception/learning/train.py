@@ -32,6 +32,7 @@ from sbnet_perception import __version__
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.device import multiplies_bfloat16
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
@@ -100,6 +101,8 @@ class _Batches(Dataset[Batch]):
     def __init__(self, scenes: Scenes, sweeps: list[Sweep], config: TrainConfig) -> None:
         self.scenes, self.sweeps, self.config = scenes, sweeps, config
         self.detector, self.network = config.detector, NetworkConfig()
+        # Sweeps of more points show more.
+        self.ends = np.cumsum([len(sweep.frame.points) for sweep in sweeps])
 
     def __len__(self) -> int:
         return self.config.steps
@@ -130,9 +133,7 @@ class _Batches(Dataset[Batch]):
 
     def _frame(self, number: int, rng: np.random.Generator) -> LabelledFrame:
         if self.sweeps and rng.random() < self.config.real_share:
-            # Sweeps of more points show more.
-            size = np.cumsum([len(sweep.frame.points) for sweep in self.sweeps])
-            chosen = self.sweeps[int(np.searchsorted(size, rng.integers(size[-1]), "right"))]
+            chosen = self.sweeps[int(np.searchsorted(self.ends, rng.integers(self.ends[-1]), "right"))]
             return with_simulated_vehicles(chosen, self.detector.objects, rng)
         # Each epoch is another permutation of the scenes.
         epoch, position = divmod(number, len(self.scenes))
@@ -165,7 +166,7 @@ class Trainer:
     def train_on(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
         inputs, mask, label, regression = batch
-        with torch.autocast("cpu", torch.bfloat16, enabled=_fast_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
             prediction = self.network(inputs, mask)
         loss, parts = detection_loss(prediction, label, regression)
         self.optimizer.zero_grad(set_to_none=True)
@@ -235,12 +236,6 @@ def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], s
             average.lerp_(value, max(1 / AVERAGED, 1 / (int(steps) + 1)))
         else:
             average.copy_(value)
-
-
-def _fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
-    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return bool(supported())
 
 
 def one_cycle(progress: float) -> float:

@@ -170,7 +170,7 @@ def _without_rings(clouds: list[NDArray[np.float32]], ground: Plane) -> SensorEs
 
 
 def _field_of_view(clouds: list[NDArray[np.float32]], stand: Stand) -> tuple[float, float]:
-    """Azimuths between which there are points, degrees; all around unless a wide sector is empty."""
+    """Azimuths between which there are points, degrees; all around unless a wide sector about the back is empty."""
     counts = np.zeros(round(360 / SECTOR))
     for cloud in clouds:
         azimuth, distance, _ = stand.seen(cloud)

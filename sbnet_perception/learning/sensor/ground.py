@@ -43,12 +43,25 @@ def ground_plane(clouds: Sequence[NDArray[np.float32]]) -> Plane:
     Raises:
         UserError: no cloud has enough ground near the origin of its frame.
     """
-    planes = [plane for cloud in clouds if (plane := _plane_of(cloud)) is not None]
-    if not planes:
+    plane = _common_plane(clouds)
+    if plane is None:
         raise UserError(
             f"no cloud shows the ground within {FAR:.0f} m of the origin of its frame; give clouds of a LiDAR on a "
             "road vehicle, x forward and z up"
         )
+    return plane
+
+
+def simulated_ground(clouds: Sequence[NDArray[np.float32]], upward: NDArray[np.float64]) -> Plane:
+    """`ground_plane` of simulated clouds; where they show too little, that through the origin with its normal [3]."""
+    level = Plane((float(-upward[0] / upward[2]), float(-upward[1] / upward[2])), 0.0)
+    return _common_plane(clouds) or level
+
+
+def _common_plane(clouds: Sequence[NDArray[np.float32]]) -> Plane | None:
+    planes = [plane for cloud in clouds if (plane := _plane_of(cloud)) is not None]
+    if not planes:
+        return None
     a, b, offset = np.median([(*plane.slope, plane.offset) for plane in planes], axis=0)
     return Plane((float(a), float(b)), float(offset))
 

@@ -11,7 +11,7 @@ from scipy.optimize import least_squares
 
 from sbnet_perception.learning.frames import FULL_REFLECTANCE
 from sbnet_perception.learning.sensor.firing import Firing, firing_of, rows_of
-from sbnet_perception.learning.sensor.ground import ground_plane
+from sbnet_perception.learning.sensor.ground import simulated_ground
 from sbnet_perception.learning.sensor.rings import Beams
 from sbnet_perception.learning.sensor.stand import Stand
 from sbnet_perception.learning.simulator import sample_scene
@@ -81,7 +81,7 @@ def _measured(clouds: Sequence[NDArray[np.float32]], sensor: SensorModel) -> Fir
     stand = Stand(turn @ np.array(sensor.mount), turn @ rotation(sensor.tilt)[:, 2])
     order = np.argsort(sensor.elevations)
     beams = Beams(sensor.elevations[order], sensor.offsets[order].astype(np.float64), 1.0)
-    rows = rows_of([(cloud, stand) for cloud in clouds], beams, ground_plane(clouds))
+    rows = rows_of([(cloud, stand) for cloud in clouds], beams, simulated_ground(clouds, turn[:, 2]))
     return firing_of(rows, sensor.mount[2])
 
 
