@@ -11,10 +11,12 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
+from sbnet_perception.cli import main
 from sbnet_perception.detector.boxes import detect
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import DeviceError, device_of
 from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
+from sbnet_perception.learning import scenes
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
 
@@ -46,6 +48,12 @@ def test_from_points_to_boxes_everything_stays_on_the_device(network):
         road = torch.ones(GRID.shape, dtype=torch.bool, device="meta")
         found = frame(prepared, torch.empty((3000, 4), device="meta"), road)
     assert [(tuple(t.shape), t.device.type) for t in found] == [(s, "meta") for s in ((50, 7), (50,), (50,), ())]
+
+
+def test_what_a_training_step_is_given_goes_to_its_device_whole():
+    moved = voxels(cloud(), GRID).to(torch.device("meta"))
+    tensors = [moved.bits, moved.last, moved.points, *moved.pixels.lists]
+    assert {tensor.device.type for tensor in tensors} == {"meta"} and moved.pixels.size == (1, *GRID.shape)
 
 
 def test_from_points_to_boxes_nothing_is_asked_of_the_host(network, monkeypatch):
@@ -118,3 +126,10 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     with pytest.raises(DeviceError, match="device is 'gpu'; use cpu, cuda, cuda:N"):
         device_of("gpu")
     assert DetectorConfig().device == "cpu"
+
+
+def test_a_training_on_a_device_that_is_not_there_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(scenes, "sample_scene", None)
+    assert main(["train", str(tmp_path / "w.safetensors"), "--device", "cuda", "--work", str(tmp_path)]) == 2
+    assert "device is 'cuda', but" in capsys.readouterr().err

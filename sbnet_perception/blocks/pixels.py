@@ -67,6 +67,11 @@ class Pixels:
             start, runs = torch.zeros_like(start), runs[:0]
         return Pixels(start, runs, torch.arange(images * height * width, device=device), size)
 
+    def to(self, device: torch.device) -> Pixels:
+        """The same pixels there."""
+        start, runs, flat, *windows = (part.to(device) for part in self.lists)
+        return Pixels(start, runs, flat, self.size, tuple(windows))
+
     @property
     def lists(self) -> list[Tensor]:
         """What the operations read."""

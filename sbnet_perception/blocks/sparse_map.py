@@ -69,6 +69,11 @@ class Voxels:
         """float32 [N, C, H, W] in channels_last."""
         return spread(self.values(), self.pixels)
 
+    def to(self, device: torch.device) -> Voxels:
+        """The same voxels there."""
+        bits, last, points = (part.to(device) for part in (self.bits, self.last, self.points))
+        return Voxels(self.pixels.to(device), bits, last, self.channels, points)
+
     @staticmethod
     def cat(parts: list[Voxels]) -> Voxels:
         """Several batches of maps of one size as one."""

@@ -9,6 +9,8 @@ import torch
 
 from sbnet_perception.errors import UserError
 
+CPU = torch.device("cpu")
+
 
 class DeviceError(UserError):
     """A device that is not there; says what is and what to do."""
@@ -32,8 +34,10 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
+def multiplies_bfloat16(device: torch.device = CPU) -> bool:
+    """Whether the device multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
     return bool(supported())
 

@@ -32,7 +32,7 @@ from sbnet_perception import __version__
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.device import multiplies_bfloat16
+from sbnet_perception.detector.device import CPU, device_of, multiplies_bfloat16
 from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
@@ -144,11 +144,12 @@ class _Batches(Dataset[Batch]):
 class Trainer:
     """Network, optimizer and schedule at one step of the training."""
 
-    def __init__(self, config: TrainConfig, scenes: str) -> None:
+    def __init__(self, config: TrainConfig, scenes: str, device: torch.device = CPU) -> None:
         """``scenes`` names the scenes and the version of the simulator that made them."""
+        self.device = device
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
         self.step = 0
-        self.network = _begin(config)
+        self.network = _begin(config).to(device)
         self.network.train()
         self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
@@ -165,8 +166,9 @@ class Trainer:
 
     def train_on(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
-        inputs, mask, label, regression = batch
-        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+        inputs = batch[0].to(self.device)
+        mask, label, regression = (part.to(self.device) for part in batch[1:])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
             prediction = self.network(inputs, mask)
         loss, parts = detection_loss(prediction, label, regression)
         self.optimizer.zero_grad(set_to_none=True)
@@ -199,7 +201,7 @@ class Trainer:
             UserError: it is unreadable or was made with another configuration or other scenes.
         """
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location=self.device)
         except Exception as error:
             raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
         if state.get("made_with") != self.made_with:
@@ -259,7 +261,9 @@ def _uninterrupted() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250) -> Trainer:
+def train(
+    config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250, device: torch.device = CPU
+) -> Trainer:
     """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
     detector = config.detector
     sensor = Path(config.sensor) if config.sensor else None
@@ -267,7 +271,7 @@ def train(config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint
     real = frame_files(Path(config.real)) if config.real else []
     batches = _Batches(scenes, [read_sweep(file, detector.objects) for file in real], config)
     sizes = repr([(file.name, file.stat().st_size) for file in real]).encode()
-    trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}")
+    trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}", device)
     if checkpoint.exists():
         trainer.load(checkpoint)
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
@@ -317,6 +321,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("build/train"),
         help="folder for scenes and checkpoint (default build/train)",
     )
+    where = "cpu, cuda, cuda:N, or auto: a GPU where there is one (default cpu)"
+    parser.add_argument("--device", default="cpu", help=where)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
 
 
@@ -344,7 +350,9 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    trainer = train(config, arguments.work / "scenes", arguments.work / f"{arguments.out.stem}.checkpoint")
+    device = device_of(arguments.device)
+    checkpoint = arguments.work / f"{arguments.out.stem}.checkpoint"
+    trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
     real = f"real sweeps: {_sources(Path(config.real))}" if config.real else "no real data"
     notes = {
         "command": f"sbnet train {arguments.out.name} {_options(config)}",
@@ -352,6 +360,6 @@ def run(arguments: argparse.Namespace) -> int:
         "version": __version__,
     }
     detector = config.detector
-    save_weights(arguments.out, trainer.averaged.eval(), detector.cell_size, detector.objects, notes)
+    save_weights(arguments.out, trainer.averaged.eval().cpu(), detector.cell_size, detector.objects, notes)
     print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out}'")
     return 0
