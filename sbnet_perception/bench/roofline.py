@@ -2,7 +2,8 @@
 
 The sparse detector of one launch per residual unit, against the best dense engine: what each must move and compute,
 by the network's own layers (`launches`), and how long that takes at the limits of a chip (`chips`, `limits`). Only the
-active pixels are real: those of the masks of a recording, by the pipeline's own tiles.
+active pixels are real: those of the masks of a recording, by the pipeline's own tiles. Left out are ground, masks and
+voxels, and of the dense engine also the dense map of the voxels.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
 
 NOTICE = "A MODEL ON PAPER: nothing was measured on a GPU, and no GPU was used."
+RESERVATIONS = (
+    "What kernels reach of these limits is assumed too (bench/limits.py). Left out: ground, masks and voxels, of dense "
+    "also the dense map of the voxels."
+)
 SHORTER = (0.6, 0.4)
 """Launches this much shorter, besides those as short as dense ones: what that would give."""
 SPARSE, DENSE, FRAME = "sparse", "dense", "frame"
@@ -114,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = rows_of(network, config, active.pixels, chip)
         show(found, chip, console)
         rows += found
-    console.print(f"{NOTICE} What kernels reach of these limits is assumed too (bench/limits.py).", highlight=False)
+    console.print(f"{NOTICE} {RESERVATIONS}", highlight=False)
     if arguments.json:
         about = {"input": name, "grid": config.grid, "mask": config.mask.expression, "frames": active.frames}
         sources = {chip.name: dict(chip.sources) for chip in chips}
@@ -128,7 +133,7 @@ def _introduce(name: str, config: DetectorConfig, active: Active, console: Conso
     whole = launches.everywhere(*config.raster.shape)
     shares = ", ".join(f"{stage} {100 * active.pixels[stage] / whole[stage]:.1f} %" for stage in STRIDES)
     console.print(NOTICE, style="bold yellow", highlight=False)
-    console.print(f"{name}, {config.grid} grid, {active.frames} frames, {config.mask.expression}", highlight=False)
+    console.print(f"{name}, {config.grid} grid, frames: {active.frames}, {config.mask.expression}", highlight=False)
     if active.without_road:
         console.print(f"{active.without_road} of them without a road, which counts as everywhere", style="yellow")
     console.print(f"active pixels, mean: {shares}\n", highlight=False)
