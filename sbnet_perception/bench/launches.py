@@ -90,7 +90,7 @@ def _convolution(inputs: float, outputs: float, *convolutions: nn.Module, aligne
     work = Work()
     for conv in convolutions:
         assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-        weights = math.prod(conv.kernel_size) * _up(conv.in_channels, aligned) * _up(conv.out_channels, aligned)
+        weights = math.prod(conv.kernel_size) * _padded(conv.in_channels, aligned) * _padded(conv.out_channels, aligned)
         # A transposed convolution multiplies each input pixel with all its weights, another one each output pixel.
         pixels = inputs if isinstance(conv, nn.ConvTranspose2d) else outputs
         work += Work(weights=BYTES * weights, flops=2 * pixels * weights)
@@ -99,16 +99,16 @@ def _convolution(inputs: float, outputs: float, *convolutions: nn.Module, aligne
 
 def _rows(pixels: float, channels: int, aligned: int = 1) -> Work:
     """A map read or written once."""
-    return Work(maps=BYTES * pixels * _up(channels, aligned))
+    return Work(maps=BYTES * pixels * _padded(channels, aligned))
 
 
-def _up(channels: int, aligned: int = ALIGNED) -> int:
+def _padded(channels: int, aligned: int = ALIGNED) -> int:
     return -(-channels // aligned) * aligned
 
 
 def _pointwise(pixels: float, inputs: int, outputs: int) -> Work:
     """A 1x1 convolution of padded channels, without its maps."""
-    weights = _up(inputs) * _up(outputs)
+    weights = _padded(inputs) * _padded(outputs)
     return Work(weights=BYTES * weights, flops=2 * pixels * weights)
 
 
@@ -121,7 +121,7 @@ def sparse(network: Detector, pixels: Pixels, cells: float) -> list[Launch]:
     launches = _tiles(pixels, cells, network)
     # conv-1 from voxels; its last convolution also computes the first reduction of conv-2.
     for number, layer in enumerate(convs):
-        row = BYTES * _up(layer.conv.in_channels) if number else VOXEL
+        row = BYTES * _padded(layer.conv.in_channels) if number else VOXEL
         work = _window(layer.conv, pixels["conv-1"], pixels["conv-1"], row)
         work += _rows(pixels["conv-1"], layer.conv.out_channels, ALIGNED)
         launches.append(_block("conv-1", f"convolution {number + 1}", work, pixels["conv-1"]))
@@ -174,7 +174,7 @@ def _with_reduction(launch: Launch, following: ResidualUnit, pixels: float) -> L
 
 def _unit(stage: str, unit: ResidualUnit, inputs: float, outputs: float) -> Launch:
     """3x3 of the reduced channels, expansion, shortcut: nothing in between leaves the registers."""
-    middle = _up(unit.conv.in_channels)
+    middle = _padded(unit.conv.in_channels)
     work = _window(unit.conv, inputs, outputs, BYTES * middle)
     work += _convolution(outputs, outputs, *_expansion(unit), aligned=ALIGNED)
     work += _rows(outputs, _shortcut(unit), ALIGNED) + _rows(outputs, unit.expand.out_channels, ALIGNED)
@@ -200,7 +200,7 @@ def _top(network: Detector, pixels: Pixels) -> list[Launch]:
         # Each output pixel reads one input pixel, up to four of them the same, through one of four matrices.
         work = _pointwise(outputs, channels, results) + Work(weights=3 * _pointwise(0, channels, results).weights)
         work += _rows(inputs, channels, ALIGNED)
-        work += Work(windows=BYTES * _up(channels) * max(outputs - inputs, 0.0))
+        work += Work(windows=BYTES * _padded(channels) * max(outputs - inputs, 0.0))
         work += _pointwise(outputs, skip, results) + _rows(outputs, skip, ALIGNED) + _rows(outputs, results, ALIGNED)
         launches.append(Launch("up", "upsampling", work, outputs / GROUP, POINTWISE_WARPS))
         inputs = outputs
@@ -220,7 +220,7 @@ def _header(network: Detector, pixels: Pixels) -> list[Launch]:
     """The last convolution's features become predictions before they are written."""
     launches, count = [], _predicted(pixels)
     for number, layer in enumerate(network.header, 1):
-        work = _window(layer.conv, count, count, BYTES * _up(layer.conv.in_channels))
+        work = _window(layer.conv, count, count, BYTES * _padded(layer.conv.in_channels))
         if number < len(network.header):
             work += _rows(count, layer.conv.out_channels, ALIGNED)
         else:
