@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sbnet_perception.bench import current, launches, limits, roofline
 from sbnet_perception.bench.chips import ASSUMED, CHIPS, DEFAULT_CHIPS, Chip
 from sbnet_perception.bench.inputs import Input, Scene
-from sbnet_perception.bench.launches import PARTS, Launch, everywhere
+from sbnet_perception.bench.launches import PARTS, Launch, Work, everywhere
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.bev.voxelize import CHANNELS
@@ -124,6 +124,17 @@ def test_a_frame_is_bound_by_what_is_scarce(network):
     for limit, label in {"dram": limits.DRAM, "tensor": limits.TENSOR}.items():
         assert limits.total(found, replace(chip, **{limit: getattr(chip, limit) / 100})).limit == label
     assert limits.total(found, replace(chip, dense_launch=1.0)).limit == limits.FLOOR
+
+
+@ALL_CHIPS
+def test_few_groups_are_as_slow_as_the_few_multiprocessors_that_they_keep_busy(chip):
+    eighth = chip.multiprocessors / 8
+    computes, moves = Work(flops=1e12), Work(maps=1.0, windows=1e12)
+    for work in (computes, moves):
+        many = limits.time_of(Launch("", "", work, 1e6, limits.BUSY_WARPS), chip).seconds
+        few = limits.time_of(Launch("", "", work, eighth, limits.BUSY_WARPS), chip).seconds
+        each = 1.0 if work is computes else min(1.0, chip.l2 / (chip.multiprocessors * chip.l2_each))
+        assert few == pytest.approx(8 * each * many)
 
 
 @ALL_CHIPS
