@@ -1,4 +1,4 @@
-"""`sbnet bench`: dense against sparse, same weights, same input, on this machine."""
+"""`sbnet bench`: dense against sparse, same weights, same input, on this machine; and on a GPU, on paper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import importlib
 from pathlib import Path
 
+from sbnet_perception.bench.chips import CHIPS, DEFAULT_CHIPS
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 
@@ -13,9 +14,11 @@ KINDS = {
     "network": "the network under each mask against the best dense one, over sparsity as the paper's Figure 7",
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
+    "roofline": "what a frame would move and compute on a GPU, on paper: a model, nothing is measured",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
+CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
 ROUNDS = {"network": 3, "units": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
@@ -30,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_pipeline_arguments(command)
         elif kind == "node":
             _add_node_arguments(command)
+        elif kind == "roofline":
+            _add_roofline_arguments(command)
         else:
             _add_unit_arguments(command)
         if kind in ROUNDS:
@@ -61,6 +66,13 @@ def _add_pipeline_arguments(command: argparse.ArgumentParser) -> None:
         "--dense-every", type=int, metavar="N", help="dense on every N-th frame only (default: paper 10, compact 1)"
     )
     command.add_argument("--steady", type=int, metavar="N", help="instead: N frames, memory and repeated results")
+
+
+def _add_roofline_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
+    command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+    command.add_argument("--chip", action="append", metavar="NAME", help=CHIP)
+    command.add_argument("--mask", default="", metavar="EXPR", help="mask expression (default: the node's)")
 
 
 def _add_detector_arguments(command: argparse.ArgumentParser, frames: int) -> None:
