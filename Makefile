@@ -111,7 +111,7 @@ $(STAMPS)/interfaces: $(shell find interfaces -type f) $(STAMPS)/requirements
 	@$(BIN)/python interfaces/generate.py
 	@touch $@
 
-$(OPS): setup.py $(wildcard ops/*.* ops/kernels/*) $(STAMPS)/requirements
+$(OPS): setup.py $(wildcard ops/*.* ops/kernels/* ops/cuda/*) $(STAMPS)/requirements
 	@echo "== $@: compiled ops"
 	@touch $(STAMPS)/ops
 	@$(BIN)/python setup.py -q build_ext --inplace

@@ -29,7 +29,7 @@ void AnnotateIgnoreWritesEnd(const char*, int);
 
 namespace cuda_on_cpu {
 
-constexpr size_t kStack = size_t{256} << 10, kPage = 4096;
+constexpr size_t kStack = size_t{128} << 10, kPage = 4096;
 
 // What is done before happens_before(address) is seen after happens_after(address). Nothing else orders fibers.
 inline void happens_before([[maybe_unused]] void* address) {
@@ -100,7 +100,7 @@ class Fiber {
   void start(void (*entry)(), size_t number) {
     if (!stack_) take_stack();
     unpoison(stack_ + kPage, kStack - kPage);
-    char* const top = stack_ + kStack - number % 61 * 1088;
+    char* const top = stack_ + kStack - number % 31 * 1088;
 #if defined(CUDA_ON_CPU_PORTABLE)
     getcontext(&context_);
     context_.uc_stack.ss_sp = stack_;
