@@ -66,8 +66,9 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
     """A program or library of kernels and others, made of the objects in ``folder`` that are not up to date."""
     setup, target = build(), folder / output
     folder.mkdir(parents=True, exist_ok=True)
-    include = ["-I", str(SHIM), "-I", str(ROOT / "ops"), "-isystem", str(Path(torch.__file__).parent / "include")]
-    command = ["g++", *setup.COMPILE, "-Wno-unknown-pragmas", *options, *include]
+    include = [f"-I{path}" for path in (SHIM, ROOT / "ops", ROOT / "ops" / "cuda")]
+    include += ["-isystem", str(Path(torch.__file__).parent / "include")]
+    command = ["g++", *setup.COMPILE, *options, *include]
 
     def compiled(source: Path) -> str:
         language = ["-x", "c++"] if source.suffix == ".cu" else []
