@@ -53,7 +53,7 @@ def test_what_cuda_forbids_is_caught_whatever_the_schedule(mistake, mode, said):
 def test_no_kernel_races_or_touches_what_is_not_its_own_and_results_do_not_depend_on_the_schedule():
     def results(mode: str) -> set[str]:
         program = compile_all(FOLDER / mode, [*KERNELS, SHIM / "kernels.cpp"], MODES[mode], [], "kernels")
-        return {run(program, schedule) for schedule in ("1", "2")}
+        return {run(program, schedule) for schedule in (("1", "2", "3") if mode == "asan" else ("1",))}
 
     with ThreadPoolExecutor(2) as pool:
         found = set().union(*pool.map(results, MODES))
