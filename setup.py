@@ -100,7 +100,7 @@ class BuildOps(build_ext):
         jobs += [(command, path, "") for path in sources if path.suffix == ".cpp" and path.parent.name != "kernels"]
         with (scratch / "lock").open("w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another build of the same objects goes first
-            objects = list(pool.map(lambda job: compile_source(*job, scratch), jobs))
+            objects = list(pool.map(lambda job: compile_source(job[0], job[1], job[2], scratch), jobs))
             libraries = [f"-L{torch_root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
             libraries += cuda_runtime(nvcc) if nvcc else []
             link = [*compiler, *sanitize, "-shared", "-o", str(output), *objects, *libraries]
