@@ -1,6 +1,7 @@
 """The header that runs CUDA kernels on the CPU: it catches what it promises to, in small kernels and in ours.
 
-That the kernels compute what they should is tested where their operations are, on the device ``shim``.
+That the kernels compute what they should is tested where their operations are, on the device ``shim``; here, that they
+compute no less exactly than those of the CPU.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from devices import ROOT, SANITIZE, SHIM, build, compile_all
+import torch
+from devices import ROOT, SHIM, compile_all, operations_on
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here"),
-    pytest.mark.skipif(SANITIZE, reason="these programs have sanitizers of their own"),
-]
+from sbnet_perception.blocks import reduce_mask, sparse_scatter
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 KERNELS = sorted(ROOT.glob("ops/cuda/*.cu"))
-MODES = {"asan": build().SANITIZE, "tsan": ["-fsanitize=thread", "-O1", "-g"]}
+MODES = {
+    "asan": ["-fsanitize=address", "-O1", "-g"],
+    "tsan": ["-fsanitize=thread", "-O1", "-g"],
+    "portable": ["-DCUDA_ON_CPU_PORTABLE", "-O1"],  # as on other processors
+}
 FOLDER = ROOT / "build" / "cuda_on_cpu"
 
 
@@ -37,6 +42,7 @@ def run(program: Path, *arguments: str) -> str:
     ("mistake", "mode", "said"),
     [
         ("with_syncwarp", "tsan", "no complaint, 31"),
+        ("with_syncwarp", "portable", "no complaint, 31"),
         ("without_syncwarp", "tsan", "data race"),
         ("blocks_race", "tsan", "data race"),
         ("barrier_in_a_branch", "asan", "threads of a block wait at different barriers"),
@@ -56,7 +62,7 @@ def test_no_kernel_races_or_touches_what_is_not_its_own_and_results_do_not_depen
         return {run(program, schedule) for schedule in (("1", "2", "3") if mode == "asan" else ("1",))}
 
     with ThreadPoolExecutor(2) as pool:
-        found = set().union(*pool.map(results, MODES))
+        found = set().union(*pool.map(results, ("asan", "tsan")))
     assert len(found) == 1 and len(found.pop()) == 17
 
 
@@ -96,3 +102,19 @@ def test_a_mistake_put_into_a_kernel_is_caught(name):
     others = [path for path in KERNELS if path.name != source]
     program = compile_all(FOLDER / mode, [mutant, *others, SHIM / "kernels.cpp"], MODES[mode], [], name)
     assert said in run(program, "1")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_sums_are_those_of_the_cpu_bit_by_bit(dtype):
+    generator, results = torch.Generator().manual_seed(0), []
+    x = torch.randn(2, 8, 40, 50, generator=generator).to(dtype)
+    # Blocks of every bit pattern of 16 bits, or as large numbers as there are; sums overflow and get denormal.
+    bits = torch.randint(-(2**15), 2**15, (500, 8, 3, 4), generator=generator, dtype=torch.int16)
+    blocks = bits.view(dtype).nan_to_num(0) if dtype.itemsize == 2 else bits.to(dtype).remainder(250).sub(140).exp2()
+    indices = torch.randint(0, 20, (500, 3), generator=generator, dtype=torch.int32) % torch.tensor([2, 20, 20])
+    for device in ("cpu", "shim"):
+        with operations_on(device):
+            sums = sparse_scatter(blocks, indices.int(), x, (3, 4), (2, 2), (-1, -1), (2, 3), add=True)
+            results.append((sums, reduce_mask(x[:, 0], (19, 24), (3, 3), (2, 2), (-1, 0), 0.1, "avg")))
+    assert torch.equal(results[0][0].nan_to_num(1, 2, 3), results[1][0].nan_to_num(1, 2, 3))
+    assert torch.equal(results[0][1], results[1][1]) and 100 < len(results[0][1]) < 800

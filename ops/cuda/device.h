@@ -76,7 +76,7 @@ inline void read_back(void* to, const void* from, size_t bytes, Stream stream) {
 }
 #else
 constexpr int kGuard = 128;          // bytes behind an array in shared memory that nobody may touch
-constexpr int64_t kMostBlocks = 3;   // so that even small grids have to come round
+constexpr int64_t kMostBlocks = 2;   // so that even small grids have to come round
 
 using cuda_on_cpu::float_to_bfloat16;
 using cuda_on_cpu::float_to_half;

@@ -8,9 +8,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(CUDA_ON_CPU_PORTABLE)
+#define CUDA_ON_CPU_PORTABLE
+#endif
+#if defined(CUDA_ON_CPU_PORTABLE)
 #include <ucontext.h>
-#define CUDA_ON_CPU_PORTABLE 1
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -72,8 +74,8 @@ struct Quiet {
   Quiet(const Quiet&) = delete;
 };
 
-// Saves the registers that a call keeps, exchanges stacks, and returns on the other one. swapcontext would make two
-// system calls.
+// Saves the registers that a call keeps, exchanges stacks, and returns on the other one. swapcontext, which other
+// processors use, makes two system calls.
 #if !defined(CUDA_ON_CPU_PORTABLE)
 __attribute__((naked, noinline)) inline void exchange_stacks(void**, void*) {
   asm volatile(
