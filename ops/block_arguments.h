@@ -31,7 +31,8 @@ inline Tensor new_blocks(const char* op, const Tensor& x, int64_t count, const G
   return allocate(op, "block_size", {count, channels, h, w, static_cast<int64_t>(x.element_size())}, [&] {
     using torch::headeronly::MemoryFormat;
     const auto format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-    return torch::stable::empty({count, channels, h, w}, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
+    return torch::stable::empty({count, channels, h, w}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
+                                format);
   });
 }
 

@@ -13,7 +13,7 @@ from devices import ROOT, build
 from test_build import OBJECTS, setup_py, symbols
 
 SETUP = build()
-MOST_REGISTERS = 64  # of 65536: 1024 threads at a time on every architecture
+MOST_REGISTERS = 64  # of 65536: kResident blocks of kThreads at a time (ops/cuda/device.h)
 
 
 def builder(cuda: bool = True) -> tuple[SimpleNamespace, list[str]]:

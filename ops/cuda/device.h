@@ -17,7 +17,9 @@
 
 namespace sbnet::cuda {
 
-constexpr int kWarp = 32, kThreads = 256;
+// Kernels have blocks of kThreads threads, kResident of them at a time on a multiprocessor: 64 registers for a thread.
+// Without a word on that, ptxas stops at 32 for some, and spills.
+constexpr int kWarp = 32, kThreads = 256, kResident = 4;
 
 // Numbers of 16 bits.
 struct BFloat16 {
@@ -71,8 +73,9 @@ inline void fill_bytes(void* to, int byte, size_t bytes, Stream stream) {
   check(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)), "fill memory");
 }
 inline void read_back(void* to, const void* from, size_t bytes, Stream stream) {
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, static_cast<cudaStream_t>(stream)), "copy to the host");
-  check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "wait for the device");
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream), "copy to the host");
+  check(cudaStreamSynchronize(cuda_stream), "wait for the device");
 }
 #else
 constexpr int kGuard = 128;          // bytes behind an array in shared memory that nobody may touch

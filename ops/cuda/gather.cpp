@@ -24,7 +24,8 @@ Tensor sparse_gather(const Tensor& x, const Tensor& indices_argument, std::vecto
   const Copied copy = copied(x, blocks);
   Placed placed = placed_on(x, indices, geometry);
   placed.channels = copy.channels;
-  gather(copy.bytes, placed, x.const_data_ptr(), copy.from, blocks.mutable_data_ptr(), copy.to, channels_last, device.stream);
+  gather(copy.bytes, placed, x.const_data_ptr(), copy.from, blocks.mutable_data_ptr(), copy.to, channels_last,
+         device.stream);
   return blocks;
 }
 

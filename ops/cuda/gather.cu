@@ -7,26 +7,28 @@ namespace sbnet::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const Placed placed, const T* x, Layout from, T* blocks, Layout to,
-                                                          bool channels_last) {
+__global__ void __launch_bounds__(kThreads, kResident) gather_kernel(const Placed placed, const T* x, Layout from,
+                                                                     T* blocks, Layout to, bool channels_last) {
   const Axis &vertical = placed.vertical, &horizontal = placed.horizontal;
-  const int64_t rows = placed.count * vertical.size, elements = horizontal.size * placed.channels;
+  const int64_t rows = placed.count * vertical.size;
   // (outer, inner) of an element in the order of memory, and how far the next one of this lane lies ahead
   const int64_t inside = channels_last ? placed.channels : horizontal.size;
-  const int64_t lane = threadIdx.x % kWarp, ahead_outer = kWarp / inside, ahead_inner = kWarp % inside;
+  const int64_t outside = channels_last ? horizontal.size : placed.channels;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const auto ahead_outer = static_cast<int>(kWarp / inside), ahead_inner = static_cast<int>(kWarp % inside);
   for (int64_t row = thread_of_grid() / kWarp; row < rows; row += threads_of_grid() / kWarp) {
     const int64_t b = row / vertical.size, i = row % vertical.size;
     const int32_t* const index = placed.indices + 3 * b;
     const int64_t y = vertical.pixel(index[1], i), left = horizontal.pixel(index[2], 0);
     const bool row_exists = index[0] >= 0 && index[0] < placed.images && y >= 0 && y < placed.height;
-    int64_t outer = lane / inside, inner = lane % inside;
-    for (int64_t k = lane; k < elements; k += kWarp) {
+    const T* const line = x + (row_exists ? from.at(index[0], y, 0) : 0);
+    T* const to_line = blocks + to.at(b, i, 0);
+    for (int64_t outer = lane / inside, inner = lane % inside; outer < outside;) {
       const int64_t j = channels_last ? outer : inner, c = channels_last ? inner : outer;
       const int64_t column = left + horizontal.dilation * j;
-      const bool exists = row_exists && column >= 0 && column < placed.width;
       T element{};
-      if (exists) element = x[from.at(index[0], y, column) + c * from.channel];
-      blocks[to.at(b, i, j) + c * to.channel] = element;
+      if (row_exists && column >= 0 && column < placed.width) element = line[column * from.pixel + c * from.channel];
+      to_line[j * to.pixel + c * to.channel] = element;
       outer += ahead_outer;
       inner += ahead_inner;
       if (inner >= inside) {

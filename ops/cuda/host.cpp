@@ -11,8 +11,9 @@ namespace sbnet::cuda {
 OnDevice::OnDevice(const Tensor& tensor) {
   const int32_t index = tensor.get_device_index();
   guard_ = std::make_shared<torch::stable::accelerator::DeviceGuard>(index);
-  sbnet::check(aoti_torch_get_current_cuda_stream && aoti_torch_get_current_cuda_stream(index, &stream) == TORCH_SUCCESS,
-               "CUDA: torch does not tell its current stream of device ", index);
+  const bool known =
+      aoti_torch_get_current_cuda_stream && aoti_torch_get_current_cuda_stream(index, &stream) == TORCH_SUCCESS;
+  check(known, "CUDA: torch does not tell its current stream of device ", index);
 }
 
 }  // namespace sbnet::cuda

@@ -27,7 +27,8 @@ Tensor reduce_mask(const Tensor& argument, std::vector<int64_t> block_count, std
   const Tensor counts = ints(ScalarType::Int, pooling.parts()), start = ints(ScalarType::Long, pooling.parts() + 1);
   auto* const words = static_cast<uint32_t*>(bits.mutable_data_ptr());
   int64_t* const starts = start.mutable_data_ptr<int64_t>();
-  find_active(element_of(mask), mask.const_data_ptr(), pooling, words, counts.mutable_data_ptr<int32_t>(), device.stream);
+  find_active(element_of(mask), mask.const_data_ptr(), pooling, words, counts.mutable_data_ptr<int32_t>(),
+              device.stream);
   sum_counts(counts.const_data_ptr<int32_t>(), pooling.parts(), starts, device.stream);
 
   const int64_t count = read_count(starts + pooling.parts(), device.stream);
@@ -39,4 +40,6 @@ Tensor reduce_mask(const Tensor& argument, std::vector<int64_t> block_count, std
 }  // namespace
 }  // namespace sbnet::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(SBNET_LIBRARY, SBNET_DEVICE, m) { m.impl("reduce_mask", TORCH_BOX(&sbnet::cuda::reduce_mask)); }
+STABLE_TORCH_LIBRARY_IMPL(SBNET_LIBRARY, SBNET_DEVICE, m) {
+  m.impl("reduce_mask", TORCH_BOX(&sbnet::cuda::reduce_mask));
+}

@@ -24,7 +24,8 @@ __device__ bool mean_exceeds(const T* image, Span rows, Span columns, const Pool
   double sum = 0;
   for (int64_t x = columns.begin; x < columns.end; ++x) {
     double column = 0;
-    for (int64_t y = rows.begin; y < rows.end; ++y) column += static_cast<double>(value_of(image[y * pooling.width + x]));
+    for (int64_t y = rows.begin; y < rows.end; ++y)
+      column += static_cast<double>(value_of(image[y * pooling.width + x]));
     sum += column;
   }
   return sum / static_cast<double>(pooling.vertical.size * pooling.horizontal.size) > pooling.tol;
@@ -32,16 +33,18 @@ __device__ bool mean_exceeds(const T* image, Span rows, Span columns, const Pool
 
 // A thread for each block of the mask; the threads of a block of the grid have a part together.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) find_kernel(const T* mask, const Pooling pooling, uint32_t* bits, int32_t* counts) {
-  const int64_t per_image = pooling.rows * pooling.columns, blocks = pooling.images * per_image, parts = divide_up(blocks, kPart);
+__global__ void __launch_bounds__(kThreads, kResident) find_kernel(const T* mask, const Pooling pooling, uint32_t* bits,
+                                                                   int32_t* counts) {
+  const int64_t per_image = pooling.rows * pooling.columns, parts = pooling.parts();
   const int thread = static_cast<int>(threadIdx.x);
   for (int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
     const int64_t block = part * kPart + thread;
     bool active = false;
-    if (block < blocks) {
+    if (block < pooling.images * per_image) {
       const int64_t n = block / per_image, by = block % per_image / pooling.columns, bx = block % pooling.columns;
       const T* const image = mask + n * pooling.height * pooling.width;
-      const Span rows = pooling.vertical.covered(by, pooling.height), columns = pooling.horizontal.covered(bx, pooling.width);
+      const Span rows = pooling.vertical.covered(by, pooling.height);
+      const Span columns = pooling.horizontal.covered(bx, pooling.width);
       active = pooling.mean ? mean_exceeds(image, rows, columns, pooling) : exceeds(image, rows, columns, pooling);
     }
     const uint32_t word = __ballot_sync(~0u, active);
@@ -52,7 +55,8 @@ __global__ void __launch_bounds__(kThreads) find_kernel(const T* mask, const Poo
 }
 
 // One block of the grid for all counts, kThreads of them at a time.
-__global__ void __launch_bounds__(kThreads) sum_kernel(const int32_t* counts, int64_t parts, int64_t* start) {
+__global__ void __launch_bounds__(kThreads, kResident) sum_kernel(const int32_t* counts, int64_t parts,
+                                                                  int64_t* start) {
   Arena arena(shared_memory());
   int* const warp_sum = arena.take<int>(kThreads / kWarp);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
@@ -81,9 +85,9 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(const int32_t* counts, in
 }
 
 // A thread for each block of the mask: its number is what was set before its part, word and bit.
-__global__ void __launch_bounds__(kThreads) list_kernel(const Pooling pooling, const uint32_t* bits, const int64_t* start,
-                                                        int32_t* indices) {
-  const int64_t per_image = pooling.rows * pooling.columns, parts = divide_up(pooling.images * per_image, kPart);
+__global__ void __launch_bounds__(kThreads, kResident) list_kernel(const Pooling pooling, const uint32_t* bits,
+                                                                   const int64_t* start, int32_t* indices) {
+  const int64_t per_image = pooling.rows * pooling.columns, parts = pooling.parts();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   for (int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
     const uint32_t* const words = bits + part * kWords;
@@ -100,10 +104,11 @@ __global__ void __launch_bounds__(kThreads) list_kernel(const Pooling pooling, c
 
 }  // namespace
 
-void find_active(Element element, const void* mask, const Pooling& pooling, uint32_t* bits, int32_t* counts, Stream stream) {
+void find_active(Element element, const void* mask, const Pooling& pooling, uint32_t* bits, int32_t* counts,
+                 Stream stream) {
   with_type(element, [&]<typename T>(T) {
-    launch("find active blocks", find_kernel<T>, pooling.parts(), 1, 0, stream, static_cast<const T*>(mask), pooling, bits,
-           counts);
+    launch("find active blocks", find_kernel<T>, pooling.parts(), 1, 0, stream, static_cast<const T*>(mask), pooling,
+           bits, counts);
   });
 }
 

@@ -14,11 +14,12 @@ struct Pooling {
   double tol;
   bool mean;
 
-  int64_t parts() const { return divide_up(images * rows * columns, kPart); }
+  constexpr SBNET_BOTH int64_t parts() const { return divide_up(images * rows * columns, kPart); }
 };
 
 // Of every block, in raster order, a bit: uint32 [parts, kPart / 32]; and how many are set: int32 [parts].
-void find_active(Element element, const void* mask, const Pooling& pooling, uint32_t* bits, int32_t* counts, Stream stream);
+void find_active(Element element, const void* mask, const Pooling& pooling, uint32_t* bits, int32_t* counts,
+                 Stream stream);
 
 // start int64 [parts + 1]: how many are set before each part, and in all.
 void sum_counts(const int32_t* counts, int64_t parts, int64_t* start, Stream stream);

@@ -22,7 +22,8 @@ void scatter_checked(const char* op, const Tensor& blocks, const Tensor& indices
   };
   const Tensor firsts = links(base.size(0), base.size(2), base.size(3));
   const Tensor nexts = links(blocks.size(0), blocks.size(2), blocks.size(3));
-  auto *const first = static_cast<Link*>(firsts.mutable_data_ptr()), *const next = static_cast<Link*>(nexts.mutable_data_ptr());
+  auto* const first = static_cast<Link*>(firsts.mutable_data_ptr());
+  auto* const next = static_cast<Link*>(nexts.mutable_data_ptr());
   Placed placed = placed_on(base, indices, geometry);
   link_pixels(placed, first, next, device.stream);
   if (add) {

@@ -1,5 +1,5 @@
-// Blocks written, or added, to an image. Several may fall on a pixel, and the order of the indices counts: the pixels of
-// the blocks are first linked to lists, one for each pixel of the image. Their order is that of chance; what is taken
+// Blocks written, or added, to an image. Several may fall on a pixel, and the order of the indices counts: first the
+// pixels of blocks are linked to lists, one for each pixel of the image. Their order is that of chance; what is taken
 // from them is not, so the result is the same in every run.
 #include "scatter.h"
 
@@ -10,7 +10,7 @@
 namespace sbnet::cuda {
 namespace {
 
-__global__ void __launch_bounds__(kThreads) link_kernel(const Placed placed, Link* first, Link* next) {
+__global__ void __launch_bounds__(kThreads, kResident) link_kernel(const Placed placed, Link* first, Link* next) {
   const Axis &vertical = placed.vertical, &horizontal = placed.horizontal;
   const int64_t pixels = placed.count * vertical.size * horizontal.size;
   for (int64_t pixel = thread_of_grid(); pixel < pixels; pixel += threads_of_grid()) {
@@ -47,14 +47,16 @@ __device__ __forceinline__ int64_t offset_of(Link pixel, const Placed& placed, c
 // What happens to an element of the image. The list has a pixel at least.
 template <typename T>
 struct Write {
-  __device__ static void put(T& element, const T* blocks, Link first, const Link* next, const Placed& placed, const Layout& from) {
+  __device__ static void put(T& element, const T* blocks, Link first, const Link* next, const Placed& placed,
+                             const Layout& from) {
     element = blocks[offset_of(last_of(first, next), placed, from)];
   }
 };
 
 template <typename T>
 struct Add {
-  __device__ static void put(T& element, const T* blocks, Link first, const Link* next, const Placed& placed, const Layout& from) {
+  __device__ static void put(T& element, const T* blocks, Link first, const Link* next, const Placed& placed,
+                             const Layout& from) {
     auto sum = value_of(element);
     for (Link pixel = following(first, next, 0); pixel; pixel = following(first, next, pixel))
       sum += value_of(blocks[offset_of(pixel, placed, from)]);
@@ -62,11 +64,11 @@ struct Add {
   }
 };
 
-// A thread for each element of the images, in the order of memory. (The 4 allows 64 registers; without it ptxas stops at
-// 32 on some architectures, and spills.)
+// A thread for each element of the images, in the order of memory.
 template <typename T, template <typename> class Put>
-__global__ void __launch_bounds__(kThreads, 4) put_kernel(const Placed placed, const Link* first, const Link* next,
-                                                       const T* blocks, Layout from, T* base, Layout to) {
+__global__ void __launch_bounds__(kThreads, kResident) put_kernel(const Placed placed, const Link* first,
+                                                                  const Link* next, const T* blocks, Layout from,
+                                                                  T* base, Layout to) {
   const int64_t per_image = placed.height * placed.width, elements = placed.images * per_image * placed.channels;
   const bool channels_last = to.channel == 1;
   for (int64_t k = thread_of_grid(); k < elements; k += threads_of_grid()) {

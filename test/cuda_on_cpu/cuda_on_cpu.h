@@ -46,7 +46,9 @@ inline char* shared_memory() { return machine().current->block->shared; }
 
 }  // namespace cuda_on_cpu
 
-inline void __syncthreads(cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) { cuda_on_cpu::block_barrier(false, site); }
+inline void __syncthreads(cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::block_barrier(false, site);
+}
 inline int __syncthreads_count(bool predicate, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
   return cuda_on_cpu::block_barrier(predicate, site);
 }

@@ -165,7 +165,8 @@ class Fiber {
 
  private:
   void take_stack() {
-    void* const memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* const memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (memory == MAP_FAILED) {
       std::fprintf(stderr, "cuda_on_cpu: no memory for stacks\n");
       std::abort();

@@ -55,10 +55,11 @@ void sum_of_many() {
 
 // Overlapping, dilated blocks, some of them across each border: gathered, written and added.
 void blocks_there_and_back(const std::vector<int32_t>& indices) {
-  const Placed placed{indices.data(), static_cast<int64_t>(indices.size() / 3), {3, 2, -1, 2}, {5, 2, -1, 1}, 2, 4, 36, 43};
+  const auto count = static_cast<int64_t>(indices.size() / 3);
+  const Placed placed{indices.data(), count, {3, 2, -1, 2}, {5, 2, -1, 1}, 2, 4, 36, 43};
   const Layout image{36 * 43 * 4, 1, 43 * 4, 4}, block{3 * 5 * 4, 1, 5 * 4, 4};
   const auto x = draw<float>(2 * 36 * 43 * 4, 100);
-  const auto pixels = static_cast<size_t>(placed.count * 15);
+  const auto pixels = static_cast<size_t>(count * 15);
   std::vector<float> blocks(pixels * 4), written(x), added(x);
   gather(4, placed, x.data(), image, blocks.data(), block, true, nullptr);
   add_result(blocks);

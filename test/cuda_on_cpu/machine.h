@@ -148,7 +148,8 @@ inline int block_barrier(bool predicate, Site site) {
   const Quiet quiet;
   Thread& me = *machine().current;
   Block& block = *me.block;
-  if (block.arrived > 0 && !(block.site == site)) fail("threads of a block wait at different barriers", site, block.site);
+  if (block.arrived > 0 && !(block.site == site))
+    fail("threads of a block wait at different barriers", site, block.site);
   block.site = site;
   me.in = predicate;
   char* const sync = &block.sync[block.phase % 2];
@@ -170,7 +171,8 @@ void meet(uint32_t mask, Site site, bool orders, Act act) {
   if (!(mask >> me.lane & 1)) fail("a lane is not in the mask of its own warp operation", site);
   size_t number = 0;
   while (number < warp.meetings.size() && !(warp.meetings[number].mask & mask)) ++number;
-  if (number == warp.meetings.size()) warp.meetings.push_back({mask, 0, site, &warp.sync[warp.opened++ % sizeof warp.sync]});
+  if (number == warp.meetings.size())
+    warp.meetings.push_back({mask, 0, site, &warp.sync[warp.opened++ % sizeof warp.sync]});
   Meeting& meeting = warp.meetings[number];
   if (meeting.mask != mask) fail("lanes of a warp operation give different masks", site, meeting.site);
   if (!(meeting.site == site)) fail("lanes of a warp are at different warp operations", site, meeting.site);
@@ -267,8 +269,8 @@ inline void free_shared(Block& block) {
       ++place->second;
     }
     for (const auto& [site, count] : places)
-      std::fprintf(stderr, "  block (%u, %u, %u): %d threads at %s:%d\n", block->index.x, block->index.y, block->index.z,
-                   count, site.file, site.line);
+      std::fprintf(stderr, "  block (%u, %u, %u): %d threads at %s:%d\n", block->index.x, block->index.y,
+                   block->index.z, count, site.file, site.line);
   }
   std::abort();
 }
