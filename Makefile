@@ -53,7 +53,8 @@ test: setup $(STAMPS)/test-requirements
 lint: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -q test/test_style.py
 
-# A mistake ends the tests with its place in C++ and in Python. Leaks are left out: Python keeps memory until its end.
+# A mistake ends the tests with its place in C++ and in Python. SBNET_SANITIZE has the kernels of ops/cuda watched too.
+# Leaks are left out: Python keeps memory until its end.
 # A library that does not load is an error here. Only a failing operator new cannot be tried: the sanitizer ends there.
 sanitize: export ASAN_OPTIONS = abort_on_error=1 detect_leaks=0 allocator_may_return_null=1
 sanitize: export UBSAN_OPTIONS = abort_on_error=1 print_stacktrace=1
@@ -61,7 +62,7 @@ sanitize: setup $(STAMPS)/test-requirements
 	@echo "== build/sanitize: compiled ops with address and undefined-behaviour sanitizers"
 	@$(BIN)/python setup.py -q build_ext --sanitize --build-lib=build/sanitize --build-temp=build/sanitize/objects
 	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
+	 SBNET_SANITIZE=1 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
 	 -W "error:operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
 
@@ -111,7 +112,7 @@ $(STAMPS)/interfaces: $(shell find interfaces -type f) $(STAMPS)/requirements
 	@$(BIN)/python interfaces/generate.py
 	@touch $@
 
-$(OPS): setup.py $(wildcard ops/*.* ops/kernels/*) $(STAMPS)/requirements
+$(OPS): setup.py $(wildcard ops/*.* ops/kernels/* ops/cuda/*) $(STAMPS)/requirements
 	@echo "== $@: compiled ops"
 	@touch $(STAMPS)/ops
 	@$(BIN)/python setup.py -q build_ext --inplace

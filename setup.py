@@ -2,7 +2,8 @@
 
 ``build_ext`` compiles ops/ into sbnet_perception/_ops.so against the LibTorch stable ABI: one library for
 every Python and every torch from 2.10 on. The sources in ops/kernels/ are compiled once per instruction set. It needs
-g++ with its binutils and an installed torch, nothing else; torch is not imported.
+g++ with its binutils and an installed torch, nothing else; torch is not imported. Where torch has CUDA and there is an
+nvcc, ops/cuda/ goes into the same library, for all architectures or those of SBNET_CUDA_ARCHS (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,16 +39,26 @@ if platform.machine() == "x86_64":
     VARIANTS["avx512"] = ["-march=x86-64-v4"]
     VARIANTS["avx512bf16"] = ["-march=x86-64-v4", "-mavx512bf16"]
 
+CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "120"]
+NVCC = ["-std=c++20", "-O3", "-DNDEBUG", "-Xcompiler=-Wall,-Wextra,-fPIC,-fvisibility=hidden"]
+NVCC += ["-Xptxas=-v"]  # registers and spills go to the log ...
+PTXAS_INFO = re.compile(r"ptxas info|    \d+ bytes (stack frame|gmem)")  # ... and are nobody's concern at a build
+NVCC_REMEDY = "install the CUDA toolkit, or set NVCC or CUDA_HOME to where it is"
+
 
 class BuildOps(build_ext):
     """Compiles the sources of ops/ side by side and links them into one library without Python symbols."""
 
-    user_options: ClassVar = [*build_ext.user_options, ("sanitize", None, "stop at wrong memory accesses and the like")]
-    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize"]
+    user_options: ClassVar = [
+        *build_ext.user_options,
+        ("sanitize", None, "stop at wrong memory accesses and the like"),
+        ("cuda", None, "compile CUDA kernels for a torch without CUDA too; without nvcc this is an error"),
+    ]
+    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize", "cuda"]
 
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.sanitize = False
+        self.sanitize = self.cuda = False
 
     def finalize_options(self) -> None:
         """Builds in place share their objects: `pip install -e` would compile all anew in a folder of its own."""
@@ -80,16 +92,57 @@ class BuildOps(build_ext):
         command = [*compiler, *COMPILE, *sanitize, "-isystem", str(torch_root / "include")]
 
         # kernels first: they take longest
-        sources = [Path(source) for source in ext.sources]
-        jobs = [(path, variant) for path in sources if path.parent.name == "kernels" for variant in VARIANTS]
-        jobs += [(path, "") for path in sources if path.parent.name != "kernels"]
+        nvcc = self.find_nvcc(torch_root)
+        sources = [Path(source) for source in ext.sources if nvcc or Path(source).parent.name != "cuda"]
+        cuda = [*nvcc, *NVCC, *architectures(nvcc), f"-ccbin={compiler[0]}"] if nvcc else []
+        jobs = [(cuda, path, "") for path in sources if path.suffix == ".cu"]
+        jobs += [(command, path, variant) for path in sources if path.parent.name == "kernels" for variant in VARIANTS]
+        jobs += [(command, path, "") for path in sources if path.suffix == ".cpp" and path.parent.name != "kernels"]
         with (scratch / "lock").open("w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another build of the same objects goes first
-            objects = list(pool.map(lambda job: compile_source(command, job[0], job[1], scratch), jobs))
+            objects = list(pool.map(lambda job: compile_source(job[0], job[1], job[2], scratch), jobs))
             libraries = [f"-L{torch_root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
+            libraries += cuda_runtime(nvcc) if nvcc else []
             link = [*compiler, *sanitize, "-shared", "-o", str(output), *objects, *libraries]
             if subprocess.run(link, check=False).returncode:
                 raise SystemExit(f"{NAME}: {output.name} does not link")
+
+    def find_nvcc(self, torch_root: Path) -> list[str]:
+        """The command of nvcc; empty where there are no CUDA kernels to compile, or nothing to compile them with."""
+        if not self.cuda and not (torch_root / "lib" / "libtorch_cuda.so").exists():
+            return []  # no tensor could lie on a GPU
+        home = os.environ.get("CUDA_HOME")
+        named = [os.environ.get("NVCC", ""), f"{home}/bin/nvcc" if home else "", "nvcc", "/usr/local/cuda/bin/nvcc"]
+        for command in map(shlex.split, named):
+            if command and shutil.which(command[0]):
+                return command
+        if self.cuda:
+            raise SystemExit(f"{NAME}: there is no nvcc. Remedy: {NVCC_REMEDY}")
+        self.warn(
+            "there is no nvcc: the package is built without its CUDA kernels, on a GPU operations run in plain "
+            f"PyTorch. Remedy: {NVCC_REMEDY}, then build again."
+        )
+        return []
+
+
+def architectures(nvcc: list[str]) -> list[str]:
+    """Options of nvcc: machine code for each architecture, and PTX for what will come after the newest."""
+    known = set(re.findall(r"sm_(\d+)", subprocess.check_output([*nvcc, "--list-gpu-code"], text=True)))
+    wanted = re.findall(r"\w+", os.environ.get("SBNET_CUDA_ARCHS", ""))
+    if not set(wanted) <= known & set(CUDA_ARCHITECTURES):
+        able = " ".join(arch for arch in CUDA_ARCHITECTURES if arch in known)
+        raise SystemExit(f"{NAME}: SBNET_CUDA_ARCHS is {' '.join(wanted)!r}. Remedy: choose some of {able}")
+    chosen = [arch for arch in CUDA_ARCHITECTURES if arch in known and (arch in wanted or not wanted)]
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
+    return [*codes, f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}"]
+
+
+def cuda_runtime(nvcc: list[str]) -> list[str]:
+    """Options of the linker. The runtime is linked statically: of the shared one, torch may bring another version or
+    the vehicle none, and then nothing of the library would load. It looks for the driver when it is first used."""
+    said = subprocess.run([*nvcc, "--dryrun", "none.o", "-o", "none"], capture_output=True, text=True, check=True)
+    folders = re.findall(r'"(-L[^"]*)"', said.stderr)
+    return [*folders, "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,libcudart_static.a"]
 
 
 def compile_source(command: list[str], source: Path, variant: str, scratch: Path) -> str:
@@ -98,7 +151,8 @@ def compile_source(command: list[str], source: Path, variant: str, scratch: Path
     Beside the object lie the list of what it was made from (.d) and a log: the command, then the compiler's warnings,
     which appear at every build until they are gone.
     """
-    target = scratch / (f"{source.stem}.{variant}.o" if variant else f"{source.stem}.o")
+    name = f"cuda.{source.name}" if source.parent.name == "cuda" else source.stem  # cuda/ repeats names
+    target = scratch / (f"{name}.{variant}.o" if variant else f"{name}.o")
     log, made_from = target.with_suffix(".log"), target.with_suffix(".d")
     if variant:
         command = [*command, *KERNELS, *VARIANTS[variant], f"-DSBNET_ISA={variant}"]
@@ -113,7 +167,8 @@ def compile_source(command: list[str], source: Path, variant: str, scratch: Path
             keep_to_itself(target, variant)
         log.write_text(f"{shlex.join(command)}\n{done.stderr}")
         os.utime(log, (start, start))  # what changes while the compiler runs is newer
-    sys.stderr.write(log.read_text().partition("\n")[2])
+    said = log.read_text().splitlines(keepends=True)[1:]
+    sys.stderr.writelines(line for line in said if line.strip() and not PTXAS_INFO.match(line))
     return str(target)
 
 
@@ -144,7 +199,7 @@ def keep_to_itself(target: Path, variant: str) -> None:
 
 def op_sources() -> list[str]:
     """What ops/ holds beside this file: colcon may run it through a link, from a folder without ops/."""
-    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("ops/**/*.cpp"))
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("ops/**/*.c*") if path.suffix in (".cpp", ".cu"))
 
 
 def share(*patterns: str) -> list[tuple[str, list[str]]]:
@@ -155,23 +210,24 @@ def share(*patterns: str) -> list[tuple[str, list[str]]]:
     return list(installed.items())
 
 
-setup(
-    name=NAME,
-    version="0.1.0",
-    description="Vehicle detection in LiDAR in real time, computing only where the road is (ROS 2).",
-    maintainer="sbnet_perception developers",
-    maintainer_email="sbnet_perception@example.org",
-    license="Apache-2.0",
-    python_requires=">=3.10",
-    packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["bench/*.npz"]},
-    ext_modules=[Extension(f"{NAME}._ops", op_sources())],
-    cmdclass={"build_ext": BuildOps},
-    install_requires=["setuptools"],
-    zip_safe=False,
-    data_files=[
-        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
-        *share("package.xml", "launch/*.py", "config/*", "weights/*", "interfaces/*/msg/*.msg"),
-    ],
-    entry_points={"console_scripts": [f"sbnet = {NAME}.cli:main", f"sbnet_node = {NAME}.node.start:main"]},
-)
+if __name__ == "__main__":
+    setup(
+        name=NAME,
+        version="0.1.0",
+        description="Vehicle detection in LiDAR in real time, computing only where the road is (ROS 2).",
+        maintainer="sbnet_perception developers",
+        maintainer_email="sbnet_perception@example.org",
+        license="Apache-2.0",
+        python_requires=">=3.10",
+        packages=find_packages(include=[NAME, f"{NAME}.*"]),
+        package_data={NAME: ["bench/*.npz"]},
+        ext_modules=[Extension(f"{NAME}._ops", op_sources())],
+        cmdclass={"build_ext": BuildOps},
+        install_requires=["setuptools"],
+        zip_safe=False,
+        data_files=[
+            ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+            *share("package.xml", "launch/*.py", "config/*", "weights/*", "interfaces/*/msg/*.msg"),
+        ],
+        entry_points={"console_scripts": [f"sbnet = {NAME}.cli:main", f"sbnet_node = {NAME}.node.start:main"]},
+    )

@@ -36,6 +36,12 @@ struct Axis {
     const int64_t end = first < extent ? smaller(divide_up(extent - first, dilation), size) : 0;
     return {begin, larger(begin, end)};
   }
+
+  // The positions of block b, which is not dilated, inside an image of `extent` pixels.
+  constexpr SBNET_BOTH Span covered(int64_t b, int64_t extent) const {
+    const int64_t first = pixel(b, 0), begin = smaller(larger(first, 0), extent);
+    return {begin, larger(smaller(first + size, extent), begin)};
+  }
 };
 
 // How images or blocks [N, C, H, W] lie in memory: steps in elements.

@@ -69,12 +69,15 @@ inline Tensor check_indices(const char* op, const Tensor& argument, const char* 
   check(argument.device() == image.device(), op, ": indices must be on the device of ", name);
   check(argument.dim() == 2 && argument.size(1) == 3 && argument.scalar_type() == ScalarType::Int, op,
         ": indices must be int32 [B, 3], got ", describe(argument));
-  const Tensor indices = torch::stable::contiguous(argument);
+  return torch::stable::contiguous(argument);
+}
+
+// Checks the images that contiguous indices, in the memory of the CPU, name.
+inline void check_image_numbers(const char* op, const Tensor& indices, const Tensor& image) {
   const int32_t* const index = indices.const_data_ptr<int32_t>();
   for (int64_t b = 0; b < indices.size(0); ++b)
     check(index[3 * b] >= 0 && index[3 * b] < image.size(0), op, ": indices name image ", index[3 * b], " in row ", b,
           ", outside the batch of ", image.size(0));
-  return indices;
 }
 
 // The shape of blocks that the operations share.

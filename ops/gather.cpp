@@ -1,15 +1,13 @@
 // sparse_gather: blocks of an image, side by side in memory (SBNet, section 3.2).
 #include <torch/csrc/stable/library.h>
 
+#include "block_arguments.h"
 #include "blocks.h"
-#include "check.h"
 #include "parallel.h"
 #include "strided.h"
 
 namespace sbnet {
 namespace {
-
-using torch::headeronly::MemoryFormat;
 
 constexpr int64_t kElementsPerThread = 1 << 14;
 
@@ -61,14 +59,10 @@ Tensor sparse_gather(const Tensor& x, const Tensor& indices_argument, std::vecto
   check_image(op, "x", x);
   const Geometry geometry(op, block_size, block_stride, block_offset, block_dilation);
   const Tensor indices = check_indices(op, indices_argument, "x", x);
+  check_image_numbers(op, indices, x);
   const int64_t count = indices.size(0), channels = x.size(1);
   const int64_t element = static_cast<int64_t>(x.element_size());
-  const Tensor blocks =
-      allocate(op, "block_size", {count, channels, block_size[0], block_size[1], element}, [&] {
-        const auto format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-        return torch::stable::empty({count, channels, block_size[0], block_size[1]}, x.scalar_type(), std::nullopt,
-                                    x.device(), std::nullopt, format);
-      });
+  const Tensor blocks = new_blocks(op, x, count, geometry, channels_last);
   if (blocks.numel() == 0) return blocks;
 
   const Image image{channels, x.size(2), x.size(3), layout_of(x)};

@@ -10,8 +10,8 @@
 #include <numeric>
 #include <type_traits>
 
+#include "block_arguments.h"
 #include "blocks.h"
-#include "check.h"
 #include "parallel.h"
 
 namespace sbnet {
@@ -26,12 +26,6 @@ struct Mask {
 struct Grid {
   int64_t rows, columns;
 };
-
-// The pixels of block b inside an image of `extent` pixels; blocks of a mask are not dilated.
-Span covered(const Axis& axis, int64_t b, int64_t extent) {
-  const int64_t first = axis.pixel(b, 0), begin = smaller(larger(first, 0), extent);
-  return {begin, larger(smaller(first + axis.size, extent), begin)};
-}
 
 // First column from `x` on that is 1, not 0; `width` if there is none.
 int64_t first_set(const uint8_t* columns, int64_t x, int64_t width) {
@@ -64,7 +58,7 @@ struct Max {
     }
     int64_t next = 0;  // the first set column from the block's begin on
     for (int64_t b = 0; b < count;) {
-      const Span span = covered(axis, b, width);
+      const Span span = axis.covered(b, width);
       next = first_set(columns, larger(next, span.begin), width);
       if (next == width) return;
       if (next < span.end) {
@@ -103,7 +97,7 @@ struct Mean {
   }
   void mark(const Column* columns, int64_t width, int64_t count, const Axis& axis, uint8_t* blocks) const {
     for (int64_t b = 0; b < count; ++b) {
-      const Span span = covered(axis, b, width);
+      const Span span = axis.covered(b, width);
       double sum = 0;
       for (int64_t x = span.begin; x < span.end; ++x) sum += columns[x];
       blocks[b] = sum / area > tol;
@@ -130,7 +124,7 @@ void mark(const T* mask, Mask size, Grid grid, const Geometry& geometry, double 
     std::vector<typename Pool<T>::Column> columns(size.width);
     for (int64_t row = first; row < last; ++row) {
       const T* const image = mask + row / grid.rows * size.height * size.width;
-      const Span rows = covered(vertical, row % grid.rows, size.height);
+      const Span rows = vertical.covered(row % grid.rows, size.height);
       // pool along the columns first: one pass over whole rows of the mask
       std::fill(columns.begin(), columns.end(), 0);
       for (int64_t y = rows.begin; y < rows.end; ++y)
@@ -173,20 +167,14 @@ void mark(const Tensor& mask, Grid grid, const Geometry& geometry, double tol, b
 Tensor reduce_mask(const Tensor& mask, std::vector<int64_t> block_count, std::vector<int64_t> block_size,
                    std::vector<int64_t> block_stride, std::vector<int64_t> block_offset, double tol, bool avg) {
   constexpr const char* op = "reduce_mask";
-  check(mask.dim() == 3 && (mask.scalar_type() == ScalarType::Bool || is_floating(mask.scalar_type())), op,
-        ": mask must be bool, float32, float64, bfloat16 or float16 [N, H, W], got ", describe(mask));
-  for (int64_t i = 0; i < 3; ++i)
-    check(mask.size(i) <= kHighest, op, ": mask must have at most ", kHighest, " images, rows and columns, got ",
-          describe(mask));
-  check_pair(op, "block_count", block_count, 0);
-  const Geometry geometry(op, block_size, block_stride, block_offset, {1, 1});
-  const Grid grid{block_count[0], block_count[1]};
+  const MaskGrid pooled(op, mask, block_count, block_size, block_stride, block_offset);
+  const Grid grid{pooled.rows, pooled.columns};
   const int64_t block_rows = mask.size(0) * grid.rows;
 
   Active active = allocate(op, "block_count", {block_rows, grid.columns}, [&] {
     return Active{std::vector<uint8_t>(block_rows * grid.columns), std::vector<int64_t>(block_rows)};
   });
-  mark(torch::stable::contiguous(mask), grid, geometry, tol, avg, active);
+  mark(torch::stable::contiguous(mask), grid, pooled.geometry, tol, avg, active);
 
   // where each row of blocks begins in the result: this makes the order independent of the threads
   std::vector<int64_t> start(block_rows + 1);

@@ -7,8 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "block_arguments.h"
 #include "blocks.h"
-#include "check.h"
 #include "parallel.h"
 #include "strided.h"
 
@@ -165,37 +165,14 @@ void scatter(const Tensor& blocks, const Tensor& base, const Job& job, bool add)
   }
 }
 
-// Whether the memory between the first and the last element of two tensors meets.
-bool share_memory(const Tensor& a, const Tensor& b) {
-  const auto end = [](const Tensor& tensor) {
-    int64_t last = 0;
-    for (int64_t i = 0; i < tensor.dim(); ++i) last += (tensor.size(i) - 1) * tensor.stride(i);
-    return static_cast<const char*>(tensor.const_data_ptr()) + (last + 1) * tensor.element_size();
-  };
-  return a.const_data_ptr() < end(b) && b.const_data_ptr() < end(a);
-}
-
 void scatter_checked(const char* op, const Tensor& blocks, const Tensor& indices_argument, const Tensor& base,
                      const Geometry& geometry, bool add) {
-  check_image(op, "base", base);
-  check_image(op, "blocks", blocks);
-  check(blocks.device() == base.device(), op, ": blocks must be on the device of base");
-  const Tensor indices = check_indices(op, indices_argument, "base", base);
-  const int64_t count = indices.size(0), channels = base.size(1);
-  const int64_t h = geometry.vertical.size, w = geometry.horizontal.size;
-  check(blocks.scalar_type() == base.scalar_type() && blocks.size(0) == count && blocks.size(1) == channels &&
-            blocks.size(2) == h && blocks.size(3) == w,
-        op, ": blocks must be ", torch::headeronly::toString(base.scalar_type()), " [", count, ", ", channels, ", ", h,
-        ", ", w, "], got ", describe(blocks));
-  if (base.numel() == 0) return;
-  for (int64_t i = 0; i < 4; ++i)
-    check(base.stride(i) != 0 || base.size(i) == 1, op,
-          ": base is an expanded view, several of its pixels share memory; pass base.clone()");
-  if (blocks.numel() == 0) return;
-
+  const Tensor indices = check_scatter(op, blocks, indices_argument, base, geometry);
+  check_image_numbers(op, indices, base);
+  if (base.numel() == 0 || blocks.numel() == 0) return;
   const Tensor source = share_memory(blocks, base) ? torch::stable::clone(blocks) : blocks;
-  const Job job{indices.const_data_ptr<int32_t>(), count, geometry, layout_of(source), layout_of(base), base.size(0),
-                channels, base.size(2), base.size(3)};
+  const Job job{indices.const_data_ptr<int32_t>(), indices.size(0), geometry, layout_of(source), layout_of(base),
+                base.size(0), base.size(1), base.size(2), base.size(3)};
   scatter(source, base, job, add);
 }
 

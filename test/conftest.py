@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from devices import DEVICES, operations_on
 
 # Where ROS is not installed its tests do not run at all.
 pytest_plugins = ["node_fixtures"] if importlib.util.find_spec("rclpy") else []
@@ -20,3 +23,10 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real frames at {folder} (set SBNET_DATA to a folder that has them)")
     return folder
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where the operations of a test run, once for each of `DEVICES`: its tensors must be on it."""
+    with operations_on(request.param) as device:
+        yield device

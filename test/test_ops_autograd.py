@@ -24,30 +24,29 @@ INDICES = torch.tensor([[0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 0], [1, -1, 2], 
 GEOMETRY = ((3, 2), (2, 1), (-1, 0), (1, 2))
 
 
-def image_and_blocks(memory_format=torch.contiguous_format, dtype=torch.float64, requires_grad=True):
+def image_and_blocks(device, memory_format=torch.contiguous_format, dtype=torch.float64, requires_grad=True):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 2, 5, 4, generator=generator).to(dtype).contiguous(memory_format=memory_format)
-    blocks = torch.randn(6, 2, 3, 2, generator=generator).to(dtype).contiguous(memory_format=memory_format)
+    x = torch.randn(2, 2, 5, 4, generator=generator).to(device, dtype).contiguous(memory_format=memory_format)
+    blocks = torch.randn(6, 2, 3, 2, generator=generator).to(device, dtype).contiguous(memory_format=memory_format)
     return x.requires_grad_(requires_grad), blocks.requires_grad_(requires_grad)
 
 
 # --- gradients ---
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("kernels", [COMPILED, block_plain], ids=["compiled", "plain"])
-def test_gradients_of_both_orders_are_those_of_the_function(kernels, memory_format):
-    x, blocks = image_and_blocks(memory_format)
+def assert_gradients_are_those_of_the_function(kernels, device, memory_format):
+    x, blocks = image_and_blocks(device, memory_format)
+    indices = INDICES.to(device)
 
     def gather(x):
-        return kernels.sparse_gather(x, INDICES, *GEOMETRY, memory_format == torch.channels_last)
+        return kernels.sparse_gather(x, indices, *GEOMETRY, memory_format == torch.channels_last)
 
     def scatter(blocks, x, add):
-        return kernels.sparse_scatter(blocks, INDICES, x, *GEOMETRY, add)
+        return kernels.sparse_scatter(blocks, indices, x, *GEOMETRY, add)
 
     def scatter_(blocks, x, add):
         y = x * 1
-        kernels.sparse_scatter_(blocks, INDICES, y, *GEOMETRY, add)
+        kernels.sparse_scatter_(blocks, indices, y, *GEOMETRY, add)
         return y
 
     assert torch.autograd.gradcheck(gather, x) and torch.autograd.gradgradcheck(gather, x)
@@ -57,9 +56,20 @@ def test_gradients_of_both_orders_are_those_of_the_function(kernels, memory_form
             assert torch.autograd.gradgradcheck(function, (blocks, x, add))
 
 
-def test_a_block_that_loses_every_pixel_has_no_gradient_and_the_base_where_nothing_is_written():
-    blocks, base = torch.ones(3, 1, 2, 2, requires_grad=True), torch.zeros(1, 1, 4, 4, requires_grad=True)
-    indices = torch.tensor([[0, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=torch.int32)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_gradients_of_both_orders_are_those_of_the_function(device, memory_format):
+    assert_gradients_are_those_of_the_function(COMPILED, device, memory_format)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_gradients_of_the_plain_form_are_those_of_the_function(memory_format):
+    assert_gradients_are_those_of_the_function(block_plain, torch.device("cpu"), memory_format)
+
+
+def test_a_block_that_loses_every_pixel_has_no_gradient_and_the_base_where_nothing_is_written(device):
+    blocks = torch.ones(3, 1, 2, 2, device=device, requires_grad=True)
+    base = torch.zeros(1, 1, 4, 4, device=device, requires_grad=True)
+    indices = torch.tensor([[0, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=torch.int32, device=device)
     sparse_scatter(blocks, indices, base, (2, 2), (1, 1)).sum().backward()
     # The third block covers the first, and one pixel of the second.
     assert blocks.grad.flatten(1).tolist() == [[0, 0, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]]
@@ -85,27 +95,28 @@ def test_the_gradient_of_overlapping_blocks_is_the_same_with_any_number_of_threa
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gradients_of_half_precision_are_summed_in_float32(dtype):
-    x = torch.zeros(1, 1, 1, 1, dtype=dtype, requires_grad=True)
-    sparse_gather(x, torch.zeros(3000, 3, dtype=torch.int32), (1, 1), (1, 1)).sum().backward()
+def test_gradients_of_half_precision_are_summed_in_float32(device, dtype):
+    x = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device, requires_grad=True)
+    sparse_gather(x, torch.zeros(3000, 3, dtype=torch.int32, device=device), (1, 1), (1, 1)).sum().backward()
     assert x.grad.item() == torch.tensor(3000.0).to(dtype)
 
 
-def test_autograd_sees_what_a_scatter_in_place_overwrites():
-    base, blocks = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
-    weight = torch.ones(1, 1, 4, 4, requires_grad=True)
+def test_autograd_sees_what_a_scatter_in_place_overwrites(device):
+    base, blocks = torch.ones(1, 1, 4, 4, device=device), torch.ones(1, 1, 2, 2, device=device)
+    weight = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
     product = weight * base
-    sparse_scatter_(blocks, torch.zeros(1, 3, dtype=torch.int32), base, (2, 2), (2, 2))
+    sparse_scatter_(blocks, torch.zeros(1, 3, dtype=torch.int32, device=device), base, (2, 2), (2, 2))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.sum().backward()
 
 
-def test_only_what_asks_for_a_gradient_gets_one():
-    x, blocks = image_and_blocks(requires_grad=False)
-    assert not sparse_scatter(blocks, INDICES, x, *GEOMETRY).requires_grad
+def test_only_what_asks_for_a_gradient_gets_one(device):
+    x, blocks = image_and_blocks(device, requires_grad=False)
+    indices = INDICES.to(device)
+    assert not sparse_scatter(blocks, indices, x, *GEOMETRY).requires_grad
     for wanted, other in ((blocks, x), (x, blocks)):
         wanted.requires_grad_()
-        sparse_scatter(blocks, INDICES, x, *GEOMETRY).sum().backward()
+        sparse_scatter(blocks, indices, x, *GEOMETRY).sum().backward()
         assert wanted.grad is not None and other.grad is None
         wanted.requires_grad_(False)
         wanted.grad = None
@@ -116,14 +127,14 @@ def test_only_what_asks_for_a_gradient_gets_one():
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_the_ops_are_registered_as_torch_demands(memory_format, requires_grad):
-    x, blocks = image_and_blocks(memory_format, torch.float32, requires_grad)
-    mask = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0))
+def test_the_ops_are_registered_as_torch_demands(device, memory_format, requires_grad):
+    x, blocks = image_and_blocks(device, memory_format, torch.float32, requires_grad)
+    mask, indices = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0)).to(device), INDICES.to(device)
     torch.library.opcheck(COMPILED.reduce_mask, (mask, (3, 3), (3, 3), (3, 3), (0, 0), 0.5, requires_grad))
-    torch.library.opcheck(COMPILED.sparse_gather, (x, INDICES, *GEOMETRY, memory_format == torch.channels_last))
+    torch.library.opcheck(COMPILED.sparse_gather, (x, indices, *GEOMETRY, memory_format == torch.channels_last))
     for add in (False, True):
-        torch.library.opcheck(COMPILED.sparse_scatter, (blocks, INDICES, x, *GEOMETRY, add))
-        torch.library.opcheck(COMPILED.sparse_scatter_, (blocks, INDICES, x.detach().clone(), *GEOMETRY, add))
+        torch.library.opcheck(COMPILED.sparse_scatter, (blocks, indices, x, *GEOMETRY, add))
+        torch.library.opcheck(COMPILED.sparse_scatter_, (blocks, indices, x.detach().clone(), *GEOMETRY, add))
 
 
 def network(x, indices):
@@ -154,20 +165,20 @@ def assert_equal_with_gradient(compiled, plain, x, argument):
     torch.testing.assert_close(*results)
 
 
-def test_compiled_functions_serve_any_number_of_blocks():
+def test_compiled_functions_serve_any_number_of_blocks(device):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    x = torch.randn(1, 3, 9, 9)
+    x = torch.randn(1, 3, 9, 9, device=device)
     backend = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(network, fullgraph=True, dynamic=True, backend=backend)
     for count in (4, 7, 2, 9):
-        assert_equal_with_gradient(compiled, network, x, random_indices(count))
+        assert_equal_with_gradient(compiled, network, x, random_indices(count).to(device))
     assert backend.frame_count == 1
     # Where the mask decides within the function, no block and one block are numbers like others.
     backend = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(masked_network, fullgraph=True, backend=backend)
     for density in (0.1, 0.0, 0.01, 1.0):
-        assert_equal_with_gradient(compiled, masked_network, x, torch.rand(1, 9, 9) < density)
+        assert_equal_with_gradient(compiled, masked_network, x, (torch.rand(1, 9, 9) < density).to(device))
     assert backend.frame_count == 1
 
 

@@ -6,7 +6,8 @@ pairs (vertical, horizontal) in pixels: block (by, bx) covers rows ``oh + sh*by 
 which may be negative, and ``block_dilation`` = (dh, dw).
 
 Images and blocks are float32, float64, bfloat16 or float16 in any memory layout. Results do not depend on the number of
-threads. All raise ValueError for an argument of a wrong rank, dtype, device, sign or size, with its name.
+threads. All raise ValueError for an argument of a wrong rank, dtype, device, sign or size, with its name. So does an
+image n that is not there, save on a GPU, where nobody waits to see it: its blocks read zeros and write nothing.
 """
 
 from __future__ import annotations

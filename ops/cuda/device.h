@@ -1,0 +1,170 @@
+// What kernels use of the GPU. Where no GPU compiler reads this file, a test-only header stands for it
+// (test/cuda_on_cpu): kernels and the functions that launch them are the same for both, and know nothing of torch.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "../blocks.h"
+#include "launch.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include <cuda_on_cpu.h>
+#endif
+
+namespace sbnet::cuda {
+
+// Kernels have blocks of kThreads threads, kResident of them at a time on a multiprocessor: 64 registers for a thread.
+// Without a word on that, ptxas stops at 32 for some, and spills.
+constexpr int kWarp = 32, kThreads = 256, kResident = 4;
+
+// Numbers of 16 bits.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+#if defined(__CUDACC__)
+constexpr int kGuard = 0;
+constexpr int64_t kMostBlocks = 1 << 20;
+
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+__device__ __forceinline__ uint16_t float_to_half(float value) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+__device__ __forceinline__ uint16_t float_to_bfloat16(float value) {
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+__device__ __forceinline__ char* shared_memory() {
+  extern __shared__ __align__(128) char memory[];
+  return memory;
+}
+__host__ __device__ inline void guard(char*, char*) {}
+
+inline void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+}
+
+template <typename... Parameters, typename... Arguments>
+void start(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, Stream stream,
+           Arguments... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), what);
+}
+inline void fill_bytes(void* to, int byte, size_t bytes, Stream stream) {
+  check(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)), "fill memory");
+}
+inline void read_back(void* to, const void* from, size_t bytes, Stream stream) {
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream), "copy to the host");
+  check(cudaStreamSynchronize(cuda_stream), "wait for the device");
+}
+#else
+constexpr int kGuard = 128;          // bytes behind an array in shared memory that nobody may touch
+constexpr int64_t kMostBlocks = 2;   // so that even small grids have to come round
+
+using cuda_on_cpu::float_to_bfloat16;
+using cuda_on_cpu::float_to_half;
+using cuda_on_cpu::half_to_float;
+using cuda_on_cpu::shared_memory;
+
+inline void guard(char* begin, char* end) { cuda_on_cpu::poison(begin, static_cast<size_t>(end - begin)); }
+
+template <typename... Parameters, typename... Arguments>
+void start(const char*, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, Stream,
+           Arguments... arguments) {
+  cuda_on_cpu::run_grid(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
+}
+inline void fill_bytes(void* to, int byte, size_t bytes, Stream) { std::memset(to, byte, bytes); }
+inline void read_back(void* to, const void* from, size_t bytes, Stream) { std::memcpy(to, from, bytes); }
+#endif
+
+// --- launches
+
+// Launches `kernel` with blocks of kThreads threads for `items`, `per_block` for each block. There are at most
+// kMostBlocks of them: a kernel comes round (`for (...; i += gridDim.x)`) until nothing is left. `what` names it where
+// the launch fails.
+template <typename... Parameters, typename... Arguments>
+void launch(const char* what, void (*kernel)(Parameters...), int64_t items, int64_t per_block, int shared_bytes,
+            Stream stream, Arguments... arguments) {
+  const int64_t blocks = smaller(divide_up(items, per_block), kMostBlocks);
+  if (blocks == 0) return;
+  start(what, kernel, dim3{static_cast<unsigned>(blocks), 1, 1}, dim3{kThreads, 1, 1}, shared_bytes, stream,
+        Parameters(arguments)...);
+}
+
+// This thread among all of the grid, and how many these are.
+__device__ __forceinline__ int64_t thread_of_grid() { return int64_t{blockIdx.x} * kThreads + threadIdx.x; }
+__device__ __forceinline__ int64_t threads_of_grid() { return int64_t{gridDim.x} * kThreads; }
+
+// Hands out arrays in shared memory. Without memory it counts the bytes that a launch has to ask for. Arrays declared
+// __shared__ would be variables of the program on the CPU, without guards: do not use them.
+class Arena {
+ public:
+  __host__ __device__ explicit Arena(char* memory) : memory_(memory) {}
+
+  template <typename T>
+  __host__ __device__ T* take(int count) {
+    const int begin = used_, end = begin + count * static_cast<int>(sizeof(T));
+    used_ = (end + 15) / 16 * 16 + kGuard;
+    if (!memory_) return nullptr;
+    guard(memory_ + end, memory_ + used_);
+    return reinterpret_cast<T*>(memory_ + begin);
+  }
+  __host__ __device__ int bytes() const { return used_; }
+
+ private:
+  char* memory_;
+  int used_ = 0;
+};
+
+// --- numbers
+
+__device__ __forceinline__ float value_of(float number) { return number; }
+__device__ __forceinline__ double value_of(double number) { return number; }
+__device__ __forceinline__ float value_of(BFloat16 number) { return __uint_as_float(uint32_t{number.bits} << 16); }
+__device__ __forceinline__ float value_of(Half number) { return half_to_float(number.bits); }
+__device__ __forceinline__ float value_of(uint8_t number) { return number ? 1.f : 0.f; }
+
+// To nearest, ties to even.
+__device__ __forceinline__ void round_to(float& number, float value) { number = value; }
+__device__ __forceinline__ void round_to(double& number, double value) { number = value; }
+__device__ __forceinline__ void round_to(BFloat16& number, float value) { number.bits = float_to_bfloat16(value); }
+__device__ __forceinline__ void round_to(Half& number, float value) { number.bits = float_to_half(value); }
+
+// Calls visit(T{}) with the type of a tensor's elements.
+template <typename Visit>
+void with_type(Element element, const Visit& visit) {
+  switch (element) {
+    case Element::kBool:
+      return visit(uint8_t{});  // 0 or not
+    case Element::kFloat:
+      return visit(0.f);
+    case Element::kDouble:
+      return visit(0.);
+    case Element::kBFloat16:
+      return visit(BFloat16{});
+    case Element::kHalf:
+      return visit(Half{});
+  }
+}
+
+}  // namespace sbnet::cuda

@@ -1,0 +1,112 @@
+// Runs CUDA kernels on the CPU, for tests only: g++ compiles the kernel, this header stands for the GPU. What CUDA
+// leaves open is made as bad as it may be, and what it forbids is caught (docs/gpu.md says what, and by what).
+//
+// Only what the kernels use is here: add what a new one needs.
+#pragma once
+
+#include "machine.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+#define __forceinline__ inline __attribute__((always_inline))
+
+#define threadIdx (cuda_on_cpu::machine().current->index)
+#define blockIdx (cuda_on_cpu::machine().current->block->index)
+#define blockDim (cuda_on_cpu::machine().block)
+#define gridDim (cuda_on_cpu::machine().grid)
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+namespace cuda_on_cpu {
+
+// Each lane gets the value of lane source(lane), or its own if there is none.
+template <typename T, typename Source>
+T shuffle(uint32_t mask, T value, Site site, Source source) {
+  static_assert(sizeof(T) == 4);
+  Thread& me = *machine().current;
+  std::memcpy(&me.in, &value, 4);
+  meet(mask, site, false, [&](Warp& warp) {
+    for (int lane = 0; lane < static_cast<int>(kWarp); ++lane) {
+      if (!(mask >> lane & 1)) continue;
+      const int from = source(lane);
+      const bool exists = from >= 0 && from < static_cast<int>(kWarp);
+      if (exists && !(mask >> from & 1)) fail("a lane reads from one that is not in the mask", site);
+      warp.lanes[lane]->out = warp.lanes[exists ? from : lane]->in;
+    }
+  });
+  std::memcpy(&value, &me.out, 4);
+  return value;
+}
+
+inline char* shared_memory() { return machine().current->block->shared; }
+
+}  // namespace cuda_on_cpu
+
+inline void __syncthreads(cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::block_barrier(false, site);
+}
+inline int __syncthreads_count(bool predicate, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  return cuda_on_cpu::block_barrier(predicate, site);
+}
+inline void __syncwarp(uint32_t mask = ~0u, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::meet(mask, site, true, [](auto&) {});
+}
+
+inline uint32_t __ballot_sync(uint32_t mask, bool predicate, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::Thread& me = *cuda_on_cpu::machine().current;
+  me.in = predicate;
+  cuda_on_cpu::meet(mask, site, false, [mask](cuda_on_cpu::Warp& warp) {
+    uint32_t bits = 0;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) bits |= warp.lanes[lane]->in << lane;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) warp.lanes[lane]->out = bits;
+  });
+  return me.out;
+}
+
+// The distance must be the same in all lanes.
+template <typename T>
+T __shfl_up_sync(uint32_t mask, T value, int by, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  return cuda_on_cpu::shuffle(mask, value, site, [by](int lane) { return lane - by; });
+}
+
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <typename T>
+T atomicExch(T* at, T value) {
+  return __atomic_exchange_n(at, value, __ATOMIC_RELAXED);
+}
+
+namespace cuda_on_cpu {
+
+inline float half_to_float(uint16_t bits) {
+  _Float16 value;
+  std::memcpy(&value, &bits, 2);
+  return static_cast<float>(value);
+}
+
+// To nearest, ties to even.
+inline uint16_t float_to_half(float value) {
+  const auto half = static_cast<_Float16>(value);
+  uint16_t bits;
+  std::memcpy(&bits, &half, 2);
+  return bits;
+}
+inline uint16_t float_to_bfloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return static_cast<uint16_t>(value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,82 @@
+// All kernels in one program, for the sanitizers: kernels [schedule]. Every buffer ends where its contents end. What
+// comes out must not depend on the schedule, so it prints a number that stands for all results.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include <cuda/device.h>
+#include <cuda/gather.h>
+#include <cuda/reduce_mask.h>
+#include <cuda/scatter.h>
+
+using namespace sbnet;
+using namespace sbnet::cuda;
+
+namespace {
+
+std::mt19937 random_numbers(1);
+uint64_t all_results = 0;
+
+template <typename T>
+std::vector<T> draw(int64_t count, int below) {
+  std::vector<T> numbers(static_cast<size_t>(count));
+  for (T& number : numbers) number = static_cast<T>(random_numbers() % static_cast<unsigned>(below));
+  return numbers;
+}
+
+template <typename T>
+void add_result(const std::vector<T>& numbers) {
+  for (const T& number : numbers) all_results = (all_results ^ static_cast<uint64_t>(number)) * 1099511628211u;
+}
+
+std::vector<int32_t> active_blocks() {
+  const Pooling pooling{2, 33, 41, 17, 21, {3, 2, -1}, {2, 2, -1}, 0.9, false};
+  const auto mask = draw<float>(2 * 33 * 41, 3);
+  const auto parts = static_cast<size_t>(pooling.parts());
+  std::vector<uint32_t> bits(parts * kPart / 32);
+  std::vector<int32_t> counts(parts);
+  std::vector<int64_t> start(parts + 1);
+  find_active(Element::kFloat, mask.data(), pooling, bits.data(), counts.data(), nullptr);
+  sum_counts(counts.data(), pooling.parts(), start.data(), nullptr);
+  std::vector<int32_t> indices(static_cast<size_t>(3 * read_count(&start[parts], nullptr)));
+  list_active(pooling, bits.data(), start.data(), indices.data(), nullptr);
+  add_result(indices);
+  return indices;
+}
+
+// More counts than are summed in one round.
+void sum_of_many() {
+  const auto counts = draw<int32_t>(600, 257);
+  std::vector<int64_t> start(counts.size() + 1);
+  sum_counts(counts.data(), 600, start.data(), nullptr);
+  add_result(start);
+}
+
+// Overlapping, dilated blocks, some of them across each border: gathered, written and added.
+void blocks_there_and_back(const std::vector<int32_t>& indices) {
+  const auto count = static_cast<int64_t>(indices.size() / 3);
+  const Placed placed{indices.data(), count, {3, 2, -1, 2}, {5, 2, -1, 1}, 2, 4, 36, 43};
+  const Layout image{36 * 43 * 4, 1, 43 * 4, 4}, block{3 * 5 * 4, 1, 5 * 4, 4};
+  const auto x = draw<float>(2 * 36 * 43 * 4, 100);
+  const auto pixels = static_cast<size_t>(count * 15);
+  std::vector<float> blocks(pixels * 4), written(x), added(x);
+  gather(4, placed, x.data(), image, blocks.data(), block, true, nullptr);
+  add_result(blocks);
+  std::vector<Link> first(2 * 36 * 43), next(pixels);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] += static_cast<float>(i);
+  link_pixels(placed, first.data(), next.data(), nullptr);
+  write_pixels(4, placed, first.data(), next.data(), blocks.data(), block, written.data(), image, nullptr);
+  add_pixels(Element::kFloat, placed, first.data(), next.data(), blocks.data(), block, added.data(), image, nullptr);
+  add_result(written);
+  add_result(added);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  cuda_on_cpu::seed(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1);
+  sum_of_many();
+  blocks_there_and_back(active_blocks());
+  std::printf("%016llx\n", static_cast<unsigned long long>(all_results));
+}

@@ -1,0 +1,107 @@
+"""The devices that tests of the operations run on, in one place.
+
+``cpu`` has the kernels of the CPU. ``shim`` has those of the GPU, on tensors of the CPU: g++ compiles ops/cuda/ with
+the header of test/cuda_on_cpu (docs/gpu.md), and while a test runs they take the place of the CPU's. ``cuda`` is a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+DEVICES = ["cpu", "shim", *(["cuda"] if torch.cuda.is_available() else [])]
+ROOT = Path(__file__).resolve().parent.parent
+SHIM = ROOT / "test" / "cuda_on_cpu"
+SANITIZE = bool(os.environ.get("SBNET_SANITIZE"))  # `make sanitize`
+
+
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` on the device, with the steps in memory that it has."""
+    if x.device == device or x.numel() == 0:
+        return x.to(device)
+    last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((last + 1,), (1,)).to(device).as_strided(x.shape, x.stride())
+
+
+@contextlib.contextmanager
+def operations_on(name: str) -> Iterator[torch.device]:
+    """Within it the operations have the kernels of a device of `DEVICES`, for tensors on the device that it gives."""
+    if name != "shim":
+        yield torch.device(name)
+        return
+    kernels = _shim()
+    over = torch.library.Library("sbnet", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that these are overridden
+        for operation in kernels:
+            over.impl(operation, getattr(torch.ops.sbnet_shim, operation).default, "CPU", allow_override=True)
+    try:
+        yield torch.device("cpu")
+    finally:
+        over._destroy()
+
+
+@functools.cache
+def build() -> ModuleType:
+    """setup.py, for its functions."""
+    spec = importlib.util.spec_from_file_location("sbnet_setup", ROOT / "setup.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compile_all(folder: Path, sources: list[Path], options: list[str], link: list[str], output: str) -> Path:
+    """A program or library of kernels and others, made of the objects in ``folder`` that are not up to date."""
+    setup, target = build(), folder / output
+    folder.mkdir(parents=True, exist_ok=True)
+    include = [f"-I{path}" for path in (SHIM, ROOT / "ops", ROOT / "ops" / "cuda")]
+    include += ["-isystem", str(Path(torch.__file__).parent / "include")]
+    command = ["g++", *setup.COMPILE, *options, *include]
+
+    def compiled(source: Path) -> str:
+        language = ["-x", "c++"] if source.suffix == ".cu" else []
+        return str(setup.compile_source([*command, *language], source, "", folder))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, sources))
+    made = target.stat().st_mtime_ns if target.exists() else 0
+    if any(Path(name).stat().st_mtime_ns >= made for name in objects):
+        subprocess.run(["g++", *options, *objects, *link, "-o", str(target)], check=True)
+    return target
+
+
+@functools.cache
+def _shim() -> list[str]:
+    """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
+    import sbnet_perception.detector  # noqa: F401  declares all operations
+
+    sources = [*ROOT.glob("ops/cuda/*.cu"), *ROOT.glob("ops/cuda/*.cpp"), SHIM / "host.cpp"]
+    sources = [source for source in sources if source != ROOT / "ops" / "cuda" / "host.cpp"]
+    options = ["-O1", "-g", "-DSBNET_LIBRARY=sbnet_shim", "-DSBNET_DEVICE=CPU", *(build().SANITIZE if SANITIZE else [])]
+    link = ["-shared", f"-L{Path(torch.__file__).parent / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
+    folder = ROOT / "build" / ("sanitize" if SANITIZE else "") / "cuda_on_cpu"
+    library = compile_all(folder, sources, options, link, "shim.so")
+    torch.ops.load_library(str(library))
+    prefix = "sbnet_shim::"
+    registered = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
+    names = [name.removeprefix(prefix) for name in registered if name.startswith(prefix)]
+    declared = torch.library.Library("sbnet_shim", "FRAGMENT")
+    for name in names:
+        declared.define(str(getattr(torch.ops.sbnet, name).default._schema).removeprefix("sbnet::"))
+    _kept.append(declared)
+    return names
+
+
+_kept: list[torch.library.Library] = []

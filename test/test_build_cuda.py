@@ -1,0 +1,108 @@
+"""The CUDA kernels compile for every architecture, within stated limits, into a library that loads without a GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from devices import ROOT, build
+from test_build import OBJECTS, setup_py, symbols
+
+SETUP = build()
+MOST_REGISTERS = 64  # of 65536: kResident blocks of kThreads at a time (ops/cuda/device.h)
+
+
+def builder(cuda: bool = True) -> tuple[SimpleNamespace, list[str]]:
+    """Stands for the command build_ext; with the list of what it warns of."""
+    said: list[str] = []
+    return SimpleNamespace(cuda=cuda, warn=said.append), said
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A build with CUDA kernels from the objects that are up to date: what it said, and the library."""
+    try:
+        SETUP.BuildOps.find_nvcc(builder()[0], Path())
+    except SystemExit:
+        pytest.skip("no nvcc here")
+    folder = tmp_path_factory.mktemp("cuda")
+    to = (f"--build-lib={folder}", f"--build-temp={OBJECTS}")
+    done = setup_py("-q", "build_ext", "--cuda", *to, SBNET_CUDA_ARCHS="")
+    assert done.returncode == 0, done.stderr
+    return done.stderr, folder / "sbnet_perception" / "_ops.so"
+
+
+def test_all_kernels_compile_for_all_architectures_without_warnings(built):
+    assert built[0] == ""
+
+
+def test_every_kernel_keeps_to_its_registers_and_spills_none(built):
+    for source in ROOT.glob("ops/cuda/*.cu"):
+        log = (OBJECTS / f"cuda.{source.name}.log").read_text()
+        kernels = re.findall(
+            r"Compiling entry function '(\w+)' for 'sm_(\d+)'.*?"
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+            log,
+            re.DOTALL,
+        )
+        assert {architecture for _, architecture, *_ in kernels} == set(re.findall(r"code=sm_(\d+)", log))
+        for name, architecture, stack, stores, loads, registers in kernels:
+            assert (stack, stores, loads) == ("0", "0", "0"), f"{name} spills on sm_{architecture}"
+            assert int(registers) <= MOST_REGISTERS, f"{name} on sm_{architecture}"
+
+
+def test_the_library_loads_without_a_driver_and_hides_the_cuda_runtime(built):
+    code = (
+        "import sys, torch; from sbnet_perception.blocks import reduce_mask; two = (2, 2);"
+        "print(len(reduce_mask(torch.ones(1, 4, 4), two, two, two)),"
+        " torch._C._dispatch_has_kernel_for_dispatch_key('sbnet::reduce_mask', 'CUDA'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"SBNET_OPS": str(built[1]), "PATH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["4", "True"], done.stderr
+    assert [name for _, name in symbols("-D", "--defined-only", built[1]) if name.startswith(("cuda", "cu_"))] == []
+
+
+@pytest.fixture
+def nvcc(tmp_path):
+    """A compiler that knows some architectures of ours, and one that is not."""
+    script = tmp_path / "nvcc"
+    script.write_text("#!/bin/sh\nprintf 'sm_75\\nsm_87\\nsm_90\\nsm_100\\n'\n")
+    script.chmod(0o755)
+    return [str(script)]
+
+
+def test_architectures_are_those_that_the_toolkit_knows_or_some_of_them(nvcc, monkeypatch):
+    monkeypatch.delenv("SBNET_CUDA_ARCHS", raising=False)
+    codes = [option.rpartition("code=")[2] for option in SETUP.architectures(nvcc)]
+    assert codes == ["sm_87", "sm_90", "sm_100", "compute_100"]
+    monkeypatch.setenv("SBNET_CUDA_ARCHS", "87")
+    assert [option.rpartition("code=")[2] for option in SETUP.architectures(nvcc)] == ["sm_87", "compute_87"]
+    for wrong in ("120", "75", "87 sm_90"):
+        monkeypatch.setenv("SBNET_CUDA_ARCHS", wrong)
+        with pytest.raises(SystemExit, match=f"SBNET_CUDA_ARCHS is '{wrong}'. Remedy: choose some of 87 90 100"):
+            SETUP.architectures(nvcc)
+
+
+def test_nvcc_is_looked_for_only_where_torch_has_cuda_and_its_absence_is_said_in_one_line(nvcc, tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    asks, said = builder(cuda=False)
+    assert SETUP.BuildOps.find_nvcc(asks, tmp_path) == [] and said == []
+    (tmp_path / "lib" / "libtorch_cuda.so").touch()
+    monkeypatch.setenv("NVCC", f"{nvcc[0]} --some-option")
+    assert SETUP.BuildOps.find_nvcc(asks, tmp_path) == [*nvcc, "--some-option"] and said == []
+    monkeypatch.setattr(SETUP.shutil, "which", lambda program: None)
+    assert SETUP.BuildOps.find_nvcc(asks, tmp_path) == []
+    assert len(said) == 1 and "\n" not in said[0] and "Remedy: install the CUDA toolkit, or set NVCC" in said[0]
+    with pytest.raises(SystemExit, match="there is no nvcc"):
+        SETUP.BuildOps.find_nvcc(builder()[0], tmp_path)
