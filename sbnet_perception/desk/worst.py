@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,6 +31,8 @@ ALONG, DEEP, HIGH, BELOW = 7.0, 1.5, 4.0, 0.8
 """Metres of the side view: to each side of the box, into the picture, its height, and of this below the box."""
 LIKELY = 2 / 3
 """Of the threshold: detections below it that are drawn, thin."""
+WIDTH = 44
+"""Letters of a title's line."""
 OTHER = "#ff7ab2"
 """Labelled objects that are no vehicles."""
 
@@ -114,7 +117,7 @@ def _from_above(panel: Axes, tile: _Tile, threshold: float) -> None:
     ):  # fmt: skip
         close = np.hypot(drawn[:, 0] - x, drawn[:, 1] - y) < 1.6 * AROUND
         panel.add_collection(LineCollection(_outlines(drawn[close]), colors=colour, linewidths=width, zorder=4))
-    title = f"{judged.frame.name}  at {x:.0f}, {y:.0f} m\n{tile.text}"
+    title = f"{judged.frame.name}  at {x:.0f}, {y:.0f} m\n{fill(tile.text, WIDTH)}"
     outline = [withStroke(linewidth=2.5, foreground=BACKGROUND)]
     panel.text(
         0.02, 0.98, title, color=TEXT, fontsize=8.5, va="top", transform=panel.transAxes, path_effects=outline, zorder=6
