@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -94,7 +95,7 @@ class BuildOps(build_ext):
         # kernels first: they take longest
         nvcc = self.find_nvcc(torch_root)
         sources = [Path(source) for source in ext.sources if nvcc or Path(source).parent.name != "cuda"]
-        cuda = [*nvcc, *NVCC, *architectures(nvcc), f"-ccbin={compiler[0]}"] if nvcc else []
+        cuda = [*nvcc, *NVCC, *architectures(nvcc), *host_compiler()] if nvcc else []
         jobs = [(cuda, path, "") for path in sources if path.suffix == ".cu"]
         jobs += [(command, path, variant) for path in sources if path.parent.name == "kernels" for variant in VARIANTS]
         jobs += [(command, path, "") for path in sources if path.suffix == ".cpp" and path.parent.name != "kernels"]
@@ -113,16 +114,36 @@ class BuildOps(build_ext):
             return []  # no tensor could lie on a GPU
         home = os.environ.get("CUDA_HOME")
         named = [os.environ.get("NVCC", ""), f"{home}/bin/nvcc" if home else "", "nvcc", "/usr/local/cuda/bin/nvcc"]
-        for command in map(shlex.split, named):
-            if command and shutil.which(command[0]):
+        found = [command for command in map(shlex.split, named) if command and shutil.which(command[0])]
+        for command in found:
+            if compiles_kernels(command):
                 return command
+        lack = f"{shlex.join(found[0])} does not compile C++20 for sm_80 or newer" if found else "there is no nvcc"
         if self.cuda:
-            raise SystemExit(f"{NAME}: there is no nvcc. Remedy: {NVCC_REMEDY}")
+            raise SystemExit(f"{NAME}: {lack}. Remedy: {NVCC_REMEDY}")
         self.warn(
-            "there is no nvcc: the package is built without its CUDA kernels, on a GPU operations run in plain "
+            f"{lack}: the package is built without its CUDA kernels, on a GPU operations run in plain "
             f"PyTorch. Remedy: {NVCC_REMEDY}, then build again."
         )
         return []
+
+
+def host_compiler() -> list[str]:
+    """Options of nvcc: the compiler of the environment, of a launcher before it (ccache) nothing; or nvcc's own."""
+    words = shlex.split(os.environ.get("CXX", ""))
+    return [f"-ccbin={words[-1]}"] if words else []
+
+
+def compiles_kernels(nvcc: list[str]) -> bool:
+    """Whether it knows an architecture of ours, C++20, and its host compiler: an old one must not end the build."""
+    listed = subprocess.run([*nvcc, "--list-gpu-code"], capture_output=True, text=True, check=False)
+    if not set(re.findall(r"sm_(\d+)", listed.stdout)) & set(CUDA_ARCHITECTURES):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder, "probe.cu")
+        probe.write_text("#include <cuda_runtime.h>\n#include <string>\n__global__ void probe() {}\n")
+        command = [*nvcc, "-std=c++20", *host_compiler(), "-c", str(probe), "-o", str(probe.with_suffix(".o"))]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def architectures(nvcc: list[str]) -> list[str]:

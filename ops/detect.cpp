@@ -188,6 +188,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tens
       owner = kept.insert(owner, Kept{footprint, groups[one.label], {}});
       shared = 1;
     }
+    // What is not finite would spoil the mean.
+    const auto finite = [](float value) { return std::isfinite(value); };
+    if (owner->votes.weight > 0 && !(std::all_of(values, values + 7, finite) && finite(output[6]) && finite(output[7])))
+      continue;
     const double near = shared * shared;
     owner->votes.add(values, output[6], output[7], one.score * near * near);
   }

@@ -85,6 +85,10 @@ def test_boxes_that_go_say_together_with_the_one_that_stays_what_it_is():
     found = found_in(prediction_of(boxes, scores))
     assert found.boxes[0, :6] == pytest.approx(weights @ boxes[:, :6] / weights.sum(), abs=1e-4)
     assert abs(found.boxes[0, 6]) < 0.06 and found.scores.tolist() == pytest.approx([0.9])
+    spoilt = prediction_of(boxes, scores)
+    spoilt.rows[1, 6] = torch.nan
+    for found in (found_in(spoilt), plainly(spoilt)):
+        assert np.isfinite(found.boxes).all() and len(found) == 1
     neighbour = found_in(prediction_of([boxes[0], [10, 1.5, 0, 4, 2, 1, 3.1]], [0.9, 0.8]))
     assert neighbour.boxes == pytest.approx(boxes[:1], abs=1e-2)
 

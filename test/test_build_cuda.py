@@ -28,7 +28,7 @@ def built(tmp_path_factory):
     try:
         SETUP.BuildOps.find_nvcc(builder()[0], Path())
     except SystemExit:
-        pytest.skip("no nvcc here")
+        pytest.skip("no nvcc here, or one that is too old")
     folder = tmp_path_factory.mktemp("cuda")
     to = (f"--build-lib={folder}", f"--build-temp={OBJECTS}")
     done = setup_py("-q", "build_ext", "--cuda", *to, SBNET_CUDA_ARCHS="")
@@ -92,6 +92,30 @@ def test_architectures_are_those_that_the_toolkit_knows_or_some_of_them(nvcc, mo
         monkeypatch.setenv("SBNET_CUDA_ARCHS", wrong)
         with pytest.raises(SystemExit, match=f"SBNET_CUDA_ARCHS is '{wrong}'. Remedy: choose some of 87 90 100"):
             SETUP.architectures(nvcc)
+
+
+def test_an_nvcc_that_does_not_compile_ends_no_build(nvcc, tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libtorch_cuda.so").touch()
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\ncase $* in *--list-gpu-code*) echo sm_86;; *) exit 1;; esac\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("NVCC", str(old))
+    monkeypatch.setattr(SETUP.shutil, "which", lambda program: program if program.startswith(str(tmp_path)) else None)
+    asks, said = builder(cuda=False)
+    assert SETUP.BuildOps.find_nvcc(asks, tmp_path) == [] and "old does not compile C++20" in said[0]
+    # One that does is taken instead.
+    (tmp_path / "bin").mkdir()
+    Path(nvcc[0]).rename(tmp_path / "bin" / "nvcc")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert SETUP.BuildOps.find_nvcc(asks, tmp_path) == [str(tmp_path / "bin" / "nvcc")]
+
+
+def test_the_host_compiler_is_that_of_the_environment_behind_any_launcher(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++-12")
+    assert SETUP.host_compiler() == ["-ccbin=g++-12"]
+    monkeypatch.delenv("CXX")
+    assert SETUP.host_compiler() == []
 
 
 def test_nvcc_is_looked_for_only_where_torch_has_cuda_and_its_absence_is_said_in_one_line(nvcc, tmp_path, monkeypatch):

@@ -31,7 +31,8 @@ FOLDER = ROOT / "build" / "cuda_on_cpu"
 def run(program: Path, *arguments: str) -> str:
     """What a program says."""
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
+    options = {"capture_output": True, "text": True, "check": False, "timeout": 120}
+    done = subprocess.run([program, *arguments], env=environment, **options)
     said = done.stdout + done.stderr
     if "unexpected memory mapping" in said:
         pytest.skip("this kernel places memory where ThreadSanitizer of this g++ does not expect it")

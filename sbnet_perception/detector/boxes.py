@@ -104,6 +104,7 @@ def plain_detect(
 
     group = torch.tensor(groups, device=rows.device)[classes]
     left, numbers = best > 0, torch.arange(len(rows), device=rows.device)
+    finite = torch.isfinite(boxes).all(1) & torch.isfinite(box[:, 6:8]).all(1)
     taken = boxes.new_zeros((limit, 7)), best.new_zeros(limit), classes.new_zeros(limit), classes.new_zeros(())
     for position in range(min(limit, len(rows))):
         if rows.device.type == "cpu" and not left.any():
@@ -112,7 +113,7 @@ def plain_detect(
         one = torch.argmax(left.int())
         itself, overlaps = numbers == one, plain_iou(boxes[one], boxes)
         gone = left & (itself | (group == group[one]) & (overlaps > iou))
-        weights = torch.where(gone, best * torch.where(itself, 1, overlaps) ** 4, 0)
+        weights = torch.where(gone & (finite | itself), best * torch.where(itself, 1, overlaps) ** 4, 0)
         voted = _vote(boxes, box[:, 6:8], weights)
         for to, value in zip(taken, (voted, best[one], classes[one]), strict=False):
             to[position] = torch.where(left[one], value, 0)

@@ -201,7 +201,7 @@ class Trainer:
             UserError: it is unreadable or was made with another configuration or other scenes.
         """
         try:
-            state = torch.load(path, weights_only=True, map_location=self.device)
+            state = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:
             raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
         if state.get("made_with") != self.made_with:

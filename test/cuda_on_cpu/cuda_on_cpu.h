@@ -4,6 +4,8 @@
 // Only what the kernels use is here: add what a new one needs.
 #pragma once
 
+#include <cmath>
+
 #include "machine.h"
 
 #define __global__
@@ -91,17 +93,21 @@ T atomicExch(T* at, T value) {
 namespace cuda_on_cpu {
 
 inline float half_to_float(uint16_t bits) {
-  _Float16 value;
-  std::memcpy(&value, &bits, 2);
-  return static_cast<float>(value);
+  const uint32_t sign = uint32_t{bits} >> 15 << 31, exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+  const float small = static_cast<float>(mantissa) / 16777216.f;
+  if (exponent == 0) return sign ? -small : small;
+  return __uint_as_float(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
 }
 
 // To nearest, ties to even.
 inline uint16_t float_to_half(float value) {
-  const auto half = static_cast<_Float16>(value);
-  uint16_t bits;
-  std::memcpy(&bits, &half, 2);
-  return bits;
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const uint32_t sign = bits >> 31 << 15, size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return 0x7fff;
+  if (size >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);
+  if (size < 0x38800000) return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(std::fabs(value) * 16777216.f)));
+  return static_cast<uint16_t>(sign | (size + 0xfff + (size >> 13 & 1) - (112u << 23)) >> 13);
 }
 inline uint16_t float_to_bfloat16(float value) {
   uint32_t bits;
