@@ -150,6 +150,19 @@ __device__ __forceinline__ void round_to(double& number, double value) { number 
 __device__ __forceinline__ void round_to(BFloat16& number, float value) { number.bits = float_to_bfloat16(value); }
 __device__ __forceinline__ void round_to(Half& number, float value) { number.bits = float_to_half(value); }
 
+// Calls visit(T{}) with a type of 2, 4, 8 or 16 bytes, for what is copied whatever it means.
+template <typename Visit>
+void with_bytes(int bytes, const Visit& visit) {
+  if (bytes == 2)
+    visit(uint16_t{});
+  else if (bytes == 4)
+    visit(uint32_t{});
+  else if (bytes == 8)
+    visit(uint64_t{});
+  else
+    visit(uint4{});
+}
+
 // Calls visit(T{}) with the type of a tensor's elements.
 template <typename Visit>
 void with_type(Element element, const Visit& visit) {

@@ -43,18 +43,10 @@ __global__ void __launch_bounds__(kThreads, kResident) gather_kernel(const Place
 
 void gather(int element_bytes, const Placed& placed, const void* x, Layout from, void* blocks, Layout to,
             bool channels_last, Stream stream) {
-  const auto run = [&]<typename T>(T) {
+  with_bytes(element_bytes, [&]<typename T>(T) {
     launch("gather blocks", gather_kernel<T>, placed.count * placed.vertical.size, kThreads / kWarp, 0, stream, placed,
            static_cast<const T*>(x), from, static_cast<T*>(blocks), to, channels_last);
-  };
-  if (element_bytes == 2)
-    run(uint16_t{});
-  else if (element_bytes == 4)
-    run(uint32_t{});
-  else if (element_bytes == 8)
-    run(uint64_t{});
-  else
-    run(uint4{});
+  });
 }
 
 }  // namespace sbnet::cuda

@@ -107,17 +107,9 @@ void link_pixels(const Placed& placed, Link* first, Link* next, Stream stream) {
 
 void write_pixels(int element_bytes, const Placed& placed, const Link* first, const Link* next, const void* blocks,
                   Layout from, void* base, Layout to, Stream stream) {
-  const auto run = [&]<typename T>(T) {
+  with_bytes(element_bytes, [&]<typename T>(T) {
     put<T, Write>("write blocks", placed, first, next, blocks, from, base, to, stream);
-  };
-  if (element_bytes == 2)
-    run(uint16_t{});
-  else if (element_bytes == 4)
-    run(uint32_t{});
-  else if (element_bytes == 8)
-    run(uint64_t{});
-  else
-    run(uint4{});
+  });
 }
 
 void add_pixels(Element element, const Placed& placed, const Link* first, const Link* next, const void* blocks,

@@ -60,7 +60,7 @@ class DetectorConfig:
     nms_iou: float = field(
         default=0.1,
         metadata={
-            "help": "Of two boxes that overlap by more than this bird's-eye-view IoU only the better stays.",
+            "help": "A box that overlaps a better one by more than this bird's-eye-view IoU goes and has a vote on it.",
             "range": (0.0, 1.0),
         },
     )
