@@ -1,0 +1,67 @@
+// Layers that are one product. A warp has 16 pixels and a part of the outputs: no barrier, and the warps beside it, which
+// have the other outputs of the same pixels, find these in the cache.
+#include "products.h"
+
+#include "windows.h"
+
+namespace sbnet::cuda {
+namespace {
+
+constexpr int kPart = 2;  // blocks of outputs that a warp has
+
+template <typename T>
+__device__ void store(const Sums<kPart>& sums, const Products& p, int part, int64_t first, int64_t count) {
+  const int lane = lane_of_warp();
+  for (int n = 0; n < kPart; ++n) {
+    const int channel = (part * kPart + n) * kBlock + lane % 4 * 4;
+    if (channel >= p.y.channels) return;
+    for (int half = 0; half < 2; ++half) {
+      const int64_t pixel = first + lane / 4 + 8 * half;
+      if (pixel >= count) continue;
+      const Piece piece = rounded<T>(normalized(sums.values(n, half), p.norm, channel, p.relu));
+      store_piece(piece, static_cast<T*>(p.y.data) + (pixel + p.y.before) * p.y.channels, channel, p.y.channels);
+    }
+  }
+}
+
+template <typename T, bool Activates>
+__global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p) {
+  Arena arena(shared_memory());
+  int32_t* const rows = arena.take<int32_t>(kThreads / kWarp * kFound) + threadIdx.x / kWarp * kFound;
+  const int64_t count = *p.pixels.count;
+  const int parts = (p.terms[0].weights.outputs + kPart - 1) / kPart;
+  for (int64_t item = thread_of_grid() / kWarp;; item += threads_of_grid() / kWarp) {
+    const int64_t first = item / parts * kPixels - p.y.before;
+    const int part = static_cast<int>(item % parts);
+    if (first >= count) return;
+    Sums<kPart> sums;
+    for (int t = 0; t < p.count; ++t) {
+      const Term& term = p.terms[t];
+      const uint32_t taps = find_rows(term, p.pixels, first, count, rows);
+      __syncwarp();
+      const FoundRows<T> found{term.x, rows};
+      if constexpr (Activates)
+        add_products<T>(sums, ActivatedRows<T>{found, p.activation}, 1, term.weights, part * kPart);
+      else
+        add_products<T>(sums, found, taps, term.weights, part * kPart);
+      __syncwarp();
+    }
+    store<T>(sums, p, part, first, count);
+  }
+}
+
+}  // namespace
+
+void multiply(Element element, const Products& products, Stream stream) {
+  Arena arena(nullptr);
+  arena.take<int32_t>(kThreads / kWarp * kFound);
+  const int64_t parts = divide_up(products.terms[0].weights.outputs, kPart);
+  const int64_t warps = divide_up(products.pixels.capacity + products.y.before, kPixels) * parts;
+  const auto start = [&]<typename T>(T) {
+    const auto kernel = products.activation.scale ? products_kernel<T, true> : products_kernel<T, false>;
+    launch("multiply pixels", kernel, warps, kThreads / kWarp, arena.bytes(), stream, products);
+  };
+  element == Element::kBFloat16 ? start(BFloat16{}) : start(Half{});
+}
+
+}  // namespace sbnet::cuda
