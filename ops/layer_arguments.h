@@ -2,6 +2,7 @@
 #pragma once
 
 #include "check.h"
+#include "kernels.h"
 
 namespace sbnet {
 
@@ -29,25 +30,25 @@ inline int channels_of(const char* op, const char* name, const Tensor& norm) {
   return static_cast<int>(norm.size(1));
 }
 
-inline void check_norm(const char* op, const char* name, const Tensor& norm, int64_t channels, ScalarType maps) {
-  check(norm.scalar_type() == sums_of(maps) && norm.is_contiguous() && norm.dim() == 2 && norm.size(0) == 2 &&
+inline void check_norm(const char* op, const char* name, const Tensor& norm, int64_t channels, ScalarType sums) {
+  check(norm.scalar_type() == sums && norm.is_contiguous() && norm.dim() == 2 && norm.size(0) == 2 &&
             norm.size(1) == channels,
-        op, ": ", name, " must be contiguous ", torch::headeronly::toString(sums_of(maps)), " [2, ", channels,
+        op, ": ", name, " must be contiguous ", torch::headeronly::toString(sums), " [2, ", channels,
         "] of scale and shift, got ", describe(norm));
 }
 
-// Weights of a convolution, or of a transposed one of 2x2, for maps of a dtype.
-inline void check_weight(const char* op, const char* name, const Tensor& weight, ScalarType maps) {
+// Weights of a convolution, or of a transposed one of 2x2.
+inline void check_weight(const char* op, const char* name, const Tensor& weight, ScalarType sums) {
   check(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) >= 1 && weight.size(2) <= 3, op, ": ",
         name, " must be [N, K, 1, 1], [N, K, 2, 2] or [N, K, 3, 3], got ", describe(weight));
   for (int i = 0; i < 2; ++i)
     check(weight.size(i) >= 1 && weight.size(i) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
           " input and output channels, got ", describe(weight));
-  check(weight.scalar_type() == sums_of(maps), op, ": ", name, " must be ",
-        torch::headeronly::toString(sums_of(maps)), ", got ", describe(weight));
+  check(weight.scalar_type() == sums, op, ": ", name, " must be ", torch::headeronly::toString(sums), ", got ",
+        describe(weight));
 }
 
-// The same of a layer: either as they are, or `bytes` as pack_weights made them.
+// Those of a layer: either as they are, or `bytes` as pack_weights made them.
 inline void check_weight_of(const char* op, const char* name, const Tensor& weight, int64_t outputs, int64_t inputs,
                             int64_t side, int64_t bytes) {
   if (weight.scalar_type() == ScalarType::Byte)
@@ -80,9 +81,6 @@ inline void check_units(const char* op, int64_t inputs, int64_t stride, int64_t 
         ": a unit without projection must keep the shape");
 }
 
-// Channels of a row of weights of voxel_conv: whole vectors of any instruction set.
-constexpr int64_t voxel_pitch(int64_t outputs) { return (outputs + 15) / 16 * 16; }
-
 // Voxels, a row for each of `count` occupied pixels, and the weights of their convolution.
 inline void check_voxels(const char* op, const Tensor& bits, const Tensor& last, int64_t count, int64_t channels,
                          const Tensor& weight, const Tensor& norm) {
@@ -91,7 +89,7 @@ inline void check_voxels(const char* op, const Tensor& bits, const Tensor& last,
   check(last.dim() == 1 && last.size(0) == count && last.scalar_type() == ScalarType::Float && last.is_contiguous(), op,
         ": last must be contiguous float32 [", count, "], got ", describe(last));
   check(channels >= 2 && channels <= 64, op, ": channels must be 2 to 64, got ", channels);
-  const int64_t pitch = voxel_pitch(channels_of(op, "norm", norm));
+  const int64_t pitch = voxel_stride(channels_of(op, "norm", norm));
   check(weight.dim() == 3 && weight.is_contiguous() && weight.scalar_type() == norm.scalar_type() &&
             weight.size(0) == 9 && weight.size(1) == channels && weight.size(2) == pitch,
         op, ": weight must be contiguous [9, ", channels, ", ", pitch, "], got ", describe(weight));

@@ -68,7 +68,7 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
     folder.mkdir(parents=True, exist_ok=True)
     include = [f"-I{path}" for path in (SHIM, ROOT / "ops", ROOT / "ops" / "cuda")]
     include += ["-isystem", str(Path(torch.__file__).parent / "include")]
-    command = ["g++", *setup.COMPILE, *options, *include]
+    command = ["g++", *setup.COMPILE, "-Wno-unknown-pragmas", *options, *include]  # nvcc's #pragma unroll
 
     def compiled(source: Path) -> str:
         language = ["-x", "c++"] if source.suffix == ".cu" else []
@@ -85,7 +85,7 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
 @functools.cache
 def _shim() -> list[str]:
     """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
-    import sbnet_perception.detector  # noqa: F401  declares all operations
+    import sbnet_perception.detector.pipeline  # noqa: F401  declares all operations
 
     sources = [*ROOT.glob("ops/cuda/*.cu"), *ROOT.glob("ops/cuda/*.cpp"), SHIM / "host.cpp"]
     sources = [source for source in sources if source != ROOT / "ops" / "cuda" / "host.cpp"]

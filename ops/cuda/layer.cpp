@@ -26,7 +26,7 @@ Tensor with_whole_vectors(const Tensor& x) {
 Tensor pack_weights_op(const Tensor& weight, const Tensor& like) {
   constexpr const char* op = "pack_weights";
   check_dtype(op, like);
-  check_weight(op, "weight", weight, like.scalar_type());
+  check_weight(op, "weight", weight, sums_of(like.scalar_type()));
   if (!is_half(like)) return in_plain_form(op, weight, like);
   return packed(op, "weight", weight, like, OnDevice(weight).stream);
 }
@@ -34,7 +34,7 @@ Tensor pack_weights_op(const Tensor& weight, const Tensor& like) {
 }  // namespace
 
 Tensor packed(const char* op, const char* name, const Tensor& argument, const Tensor& like, Stream stream) {
-  check_weight(op, name, argument, like.scalar_type());
+  check_weight(op, name, argument, ScalarType::Float);
   const Tensor weight = torch::stable::contiguous(argument);
   const int64_t outputs = weight.size(0), inputs = weight.size(1), side = weight.size(2);
   const int64_t bytes = packed_bytes(outputs, inputs, side);
@@ -61,7 +61,7 @@ Matrix Layer::matrix(const char* name, const Tensor& weight, int64_t outputs, in
 }
 
 Norm Layer::norm(const char* name, const Tensor& norm, int64_t channels) {
-  check_norm(op_, name, norm, channels, like_.scalar_type());
+  check_norm(op_, name, norm, channels, ScalarType::Float);
   const Tensor& whole = kept(with_whole_vectors(norm));
   const float* const scale = whole.const_data_ptr<float>();
   return {scale, scale + whole.size(1), static_cast<int>(channels)};

@@ -119,7 +119,7 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
 }
 
 // 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps
-// of `channels` channels. Bits of other channels are nobody's. weight [9, channels, voxel_pitch] are sums; `like` has
+// of `channels` channels. Bits of other channels are nobody's. weight [9, channels, voxel_stride] are sums; `like` has
 // the dtype of the result.
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
@@ -128,14 +128,14 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
   const PixelLists occupied = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
   check_voxels(op, bits, last, occupied.capacity, channels, weight, norm);
   const int64_t outputs = norm.size(1);
-  check_norm(op, "norm", norm, outputs, like.scalar_type());
+  check_norm(op, "norm", norm, outputs, sums_of(like.scalar_type()));
   const Tensor y = torch::stable::new_empty(like, {out.capacity, outputs});
   const VoxelConv conv{.occupied = occupied,
                        .bits = bits.const_data_ptr<int64_t>(),
                        .last = last.const_data_ptr<float>(),
                        .channels = static_cast<int>(channels),
                        .outputs = static_cast<int>(outputs),
-                       .pitch = static_cast<int>(voxel_pitch(outputs)),
+                       .pitch = static_cast<int>(weight.size(2)),
                        .weights = weight.const_data_ptr(),
                        .norm = norm.const_data_ptr(),
                        .pixels = out,
