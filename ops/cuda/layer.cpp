@@ -46,7 +46,7 @@ Tensor packed(const char* op, const char* name, const Tensor& argument, const Te
 }
 
 Rows Layer::rows(const char* name, const Tensor& x, const PixelLists& pixels) {
-  check_map(op_, name, x, pixels.capacity);
+  check_map(op_, name, x, pixels.index.capacity);
   check(x.scalar_type() == like_.scalar_type(), op_, ": ", name, " must have the dtype of x");
   const Tensor& whole = kept(with_whole_vectors(x));
   return {const_cast<void*>(whole.const_data_ptr()), static_cast<int>(whole.size(1)), 0};
@@ -69,7 +69,7 @@ Norm Layer::norm(const char* name, const Tensor& norm, int64_t channels) {
 
 Rows Layer::narrow_rows(const PixelLists& pixels, const Matrix& reduce) {
   const int64_t channels = reduce.outputs * kBlock;
-  const Tensor& rows = kept(torch::stable::new_empty(like_, {1 + pixels.capacity, channels}));
+  const Tensor& rows = kept(torch::stable::new_empty(like_, {1 + pixels.index.capacity, channels}));
   return {rows.mutable_data_ptr(), static_cast<int>(channels), 1};
 }
 

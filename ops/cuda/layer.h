@@ -23,7 +23,6 @@ Tensor in_plain_form(const std::string& op, const Arguments&... arguments) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-using Lists = std::vector<Tensor>;
 using Size = std::vector<int64_t>;
 
 // The arguments of one layer. What has to be copied for the launches lives as long as it does.
@@ -35,17 +34,17 @@ class Layer {
   Element element() const { return element_of(like_); }
   Stream stream() const { return device_.stream; }
 
-  PixelLists pixels(const char* name, const Lists& lists, const Size& size) const {
-    return pixels_of(op_, name, lists, size, like_);
+  Pixels pixels(const char* name, const Lists& lists, const Size& size) const {
+    return pixels_of(op_, name, lists, size);
   }
   // A row for each of the pixels, padded to a multiple of 4 channels.
-  Rows rows(const char* name, const Tensor& x, const PixelLists& pixels);
+  Rows rows(const char* name, const Tensor& x, const Pixels& pixels);
   // Weights [outputs, inputs, side, side], or what pack_weights made of them.
   Matrix matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs, int64_t side);
   // Scale and shift [2, channels].
   Norm norm(const char* name, const Tensor& norm, int64_t channels);
   // Memory for rows of the dtype of the maps, with one for a pixel that is not stored before those of the pixels.
-  Rows narrow_rows(const PixelLists& pixels, const Matrix& reduce);
+  Rows narrow_rows(const Pixels& pixels, const Matrix& reduce);
 
  private:
   const Tensor& kept(Tensor tensor) { return kept_.emplace_back(std::move(tensor)); }
@@ -60,6 +59,6 @@ class Layer {
 Tensor packed(const char* op, const char* name, const Tensor& weight, const Tensor& like, Stream stream);
 
 // Whether a layer's output has the pixels of its input.
-inline bool are_same(const PixelLists& a, const PixelLists& b) { return a.flat == b.flat && a.capacity == b.capacity; }
+inline bool are_same(const Pixels& a, const Pixels& b) { return a.flat == b.flat && a.index.capacity == b.index.capacity; }
 
 }  // namespace sbnet::cuda

@@ -19,9 +19,9 @@ Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t 
   if (!is_half(x)) return in_plain_form(op, x, x_pixels, size, y_pixels, kernel, relu, weight, norm);
   check_kernel_size(op, kernel);
   Layer layer(op, x);
-  const PixelLists in = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
+  const Pixels in = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
   const int64_t outputs = channels_of(op, "norm", norm);
-  const Tensor y = torch::stable::new_empty(x, {out.capacity, outputs});
+  const Tensor y = torch::stable::new_empty(x, {out.index.capacity, outputs});
   const Window window = kernel == 3 ? Window::kNine : Window::kOne;
   const Matrix matrix = layer.matrix("weight", weight, outputs, x.size(1), kernel);
   const Term term{layer.rows("x", x, in), in, window, 1, are_same(in, out), matrix};
@@ -35,10 +35,10 @@ Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_
   constexpr const char* op = "upsample";
   if (!is_half(x)) return in_plain_form(op, x, x_pixels, skip, skip_pixels, size, y_pixels, up, lateral, norm);
   Layer layer(op, x);
-  const PixelLists out = layer.pixels("y", y_pixels, size), beside = layer.pixels("skip", skip_pixels, size);
-  const PixelLists in = layer.pixels("x", x_pixels, {size[0], divide_up(size[1], 2), divide_up(size[2], 2)});
+  const Pixels out = layer.pixels("y", y_pixels, size), beside = layer.pixels("skip", skip_pixels, size);
+  const Pixels in = layer.pixels("x", x_pixels, {size[0], divide_up(size[1], 2), divide_up(size[2], 2)});
   const int64_t outputs = channels_of(op, "norm", norm);
-  const Tensor y = torch::stable::new_empty(x, {out.capacity, outputs});
+  const Tensor y = torch::stable::new_empty(x, {out.index.capacity, outputs});
   const Term term{layer.rows("x", x, in), in, Window::kQuarter, 1, false,
                   layer.matrix("up", up, outputs, x.size(1), 2)};
   const Term more{layer.rows("skip", skip, beside), beside, Window::kOne, 1, are_same(beside, out),
@@ -75,28 +75,28 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
   constexpr const char* op = "residual_units";
   if (!is_half(x)) return in_plain_form(op, x, x_pixels, x_size, y_pixels, stride, channels, weights);
   Layer layer(op, x);
-  const PixelLists in = layer.pixels("x", x_pixels, x_size);
+  const Pixels in = layer.pixels("x", x_pixels, x_size);
   const Rows from = layer.rows("x", x, in);
   check_units(op, x.size(1), stride, channels, weights);
-  const Size size{in.images, divide_up(in.height, stride), divide_up(in.width, stride)};
-  const PixelLists out = layer.pixels("y", y_pixels, size);
+  const Size size{in.index.images, divide_up(in.index.height, stride), divide_up(in.index.width, stride)};
+  const Pixels out = layer.pixels("y", y_pixels, size);
   std::vector<UnitParts> units;
   for (size_t i = 0; i < weights.size(); i += kUnitWeights)
     units.emplace_back(op, layer, &weights[i], i ? channels : x.size(1), channels);
-  Tensor y = torch::stable::new_empty(x, {out.capacity, divide_up(channels, 4) * 4});
+  Tensor y = torch::stable::new_empty(x, {out.index.capacity, divide_up(channels, 4) * 4});
 
   // The 1x1 that begins the first unit.
   const UnitParts& first = units[0];
   Term term{from, in, Window::kOne, 1, true, first.reduce};
   Rows narrow = layer.narrow_rows(in, first.reduce);
-  if (out.capacity)
+  if (out.index.capacity)
     multiply(layer.element(), {{term}, 1, first.activation, first.reduce_norm, true, narrow, in}, layer.stream());
 
   // The units, each with the 1x1 that begins the next one: the first from x to y, the others in place.
   for (size_t i = 0; i < units.size(); ++i) {
     const UnitParts& parts = units[i];
     const int step = i ? 1 : static_cast<int>(stride);
-    const PixelLists& pixels = i ? out : in;
+    const Pixels& pixels = i ? out : in;
     const bool same = step == 1 && are_same(pixels, out);
     Unit unit{};
     unit.conv = {narrow, pixels, Window::kNine, step, same, parts.conv};
@@ -113,7 +113,7 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
       unit.next_reduce = next.reduce;
       unit.next_norm = next.reduce_norm;
     }
-    if (out.capacity) run_unit(layer.element(), unit, layer.stream());
+    if (out.index.capacity) run_unit(layer.element(), unit, layer.stream());
   }
   return y.size(1) == channels ? y : torch::stable::contiguous(torch::stable::narrow(y, 1, 0, channels));
 }
@@ -125,11 +125,11 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
   Layer layer(op, like);
-  const PixelLists occupied = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
-  check_voxels(op, bits, last, occupied.capacity, channels, weight, norm);
+  const Pixels occupied = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
+  check_voxels(op, bits, last, occupied.index.capacity, channels, weight, norm);
   const int64_t outputs = norm.size(1);
   check_norm(op, "norm", norm, outputs, sums_of(like.scalar_type()));
-  const Tensor y = torch::stable::new_empty(like, {out.capacity, outputs});
+  const Tensor y = torch::stable::new_empty(like, {out.index.capacity, outputs});
   const VoxelConv conv{.occupied = occupied,
                        .bits = bits.const_data_ptr<int64_t>(),
                        .last = last.const_data_ptr<float>(),

@@ -56,7 +56,7 @@ void multiply(Element element, const Products& products, Stream stream) {
   Arena arena(nullptr);
   arena.take<int32_t>(kThreads / kWarp * kFound);
   const int64_t parts = divide_up(products.terms[0].weights.outputs, kPart);
-  const int64_t warps = divide_up(products.pixels.capacity + products.y.before, kPixels) * parts;
+  const int64_t warps = divide_up(products.pixels.index.capacity + products.y.before, kPixels) * parts;
   const auto start = [&]<typename T>(T) {
     const auto kernel = products.activation.scale ? products_kernel<T, true> : products_kernel<T, false>;
     launch("multiply pixels", kernel, warps, kThreads / kWarp, arena.bytes(), stream, products);

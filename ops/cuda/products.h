@@ -5,16 +5,6 @@
 
 namespace sbnet::cuda {
 
-// The stored pixels of a batch of maps, as the operations get them.
-struct PixelLists {
-  const int64_t* flat;        // [capacity]
-  const int32_t* count;       // how many are stored
-  const void* words;          // of their Index
-  const int32_t* neighbours;  // [9, capacity]
-  int64_t capacity;
-  int images, height, width;
-};
-
 // Weights as pack_weights leaves them; inputs and outputs are blocks of 16 channels.
 struct Matrix {
   const void* fragments;
@@ -44,7 +34,7 @@ enum class Window {
 // One product: the pixels of `x` in a window, times the weights of each place in it.
 struct Term {
   Rows x;
-  PixelLists pixels;
+  Pixels pixels;
   Window window;
   int stride;
   bool same;  // the pixels of the input are those of the output, and the stride is 1
@@ -59,7 +49,7 @@ struct Products {
   Norm norm;
   bool relu;
   Rows y;
-  PixelLists pixels;  // of y
+  Pixels pixels;  // of y
 };
 
 void multiply(Element element, const Products& products, Stream stream);

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 2) unit_kernel(const Unit u) {
 
 void run_unit(Element element, const Unit& unit, Stream stream) {
   const int warps = static_cast<int>(smaller(unit.conv.weights.outputs, kMostWarps));
-  const int64_t groups = divide_up(unit.pixels.capacity + unit.next.before, kPixels);
+  const int64_t groups = divide_up(unit.pixels.index.capacity + unit.next.before, kPixels);
   const auto start_unit = [&]<typename T>(T) {
     Arena arena(nullptr);
     const Shared<T> shared(arena, unit, warps);

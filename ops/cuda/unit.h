@@ -14,7 +14,7 @@ struct Unit {
   Term shortcut;    // x, which may lie where y does if its pixels are the same; or, with weights, its projection ...
   Norm activation;  // ... after this and ReLU
   Rows y;
-  PixelLists pixels;  // of y
+  Pixels pixels;  // of y
   Rows next;          // narrow map of the next unit; or no data
   Norm next_activation, next_norm;
   Matrix next_reduce;

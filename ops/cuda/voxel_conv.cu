@@ -12,14 +12,11 @@ constexpr int kTaps = 9;
 // Calls visit(tap, number) for the occupied pixels in the 3x3 window, which lanes look up side by side.
 template <typename Visit>
 __device__ void for_each_occupied(const VoxelConv& c, int64_t pixel, const Visit& visit) {
-  const auto position = static_cast<uint32_t>(c.pixels.flat[pixel]);
-  const auto width = static_cast<uint32_t>(c.pixels.width), height = static_cast<uint32_t>(c.pixels.height);
-  const auto column = static_cast<int>(position % width), row = static_cast<int>(position / width % height);
-  const Index index{static_cast<const Word*>(c.occupied.words), c.occupied.height, c.occupied.width};
+  const Place place = place_of(c.pixels, pixel);
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  const int number = lane < kTaps ? index.number(static_cast<int>(position / width / height), row + lane / 3 - 1,
-                                                 column + lane % 3 - 1)
-                                  : kOutside;
+  int32_t number = kOutside;
+  if (lane < kTaps)
+    number = number_of(c.occupied.index, place.image, place.row + lane / 3 - 1, place.column + lane % 3 - 1);
   for (uint32_t taps = __ballot_sync(~0u, number >= 0); taps; taps &= taps - 1) {
     const int tap = __ffs(static_cast<int>(taps)) - 1;
     visit(tap, __shfl_sync(~0u, number, tap));
@@ -53,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, kResident) voxel_kernel(const VoxelC
 
 void convolve_voxels(Element element, const VoxelConv& conv, Stream stream) {
   const auto start = [&](auto kernel) {
-    launch("convolve voxels", kernel, conv.pixels.capacity, kThreads / kWarp, 0, stream, conv);
+    launch("convolve voxels", kernel, conv.pixels.index.capacity, kThreads / kWarp, 0, stream, conv);
   };
   if (element == Element::kDouble)
     start(voxel_kernel<double, double>);

@@ -9,12 +9,12 @@ namespace sbnet::cuda {
 // is set in bits[k], and last[k] in the last one. Weights [9, channels, pitch], scale and shift [2, outputs] are double
 // for a `y` [pixels, outputs] of double, else float.
 struct VoxelConv {
-  PixelLists occupied;
+  Pixels occupied;
   const int64_t* bits;
   const float* last;
   int channels, outputs, pitch;
   const void *weights, *norm;
-  PixelLists pixels;  // of y
+  Pixels pixels;  // of y
   void* y;
 };
 

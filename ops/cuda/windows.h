@@ -15,25 +15,23 @@ __host__ __device__ constexpr int taps_of(Window window) {
 
 // The number of the input pixel that a pixel of `output` sees at a place of its window. A pixel before the first one is
 // one that is not stored, and sees nothing else.
-__device__ __forceinline__ int seen(const Term& term, const PixelLists& output, int64_t pixel, int tap) {
+__device__ __forceinline__ int32_t seen(const Term& term, const Pixels& output, int64_t pixel, int tap) {
   if (pixel < 0) return kAbsent;
-  if (term.same)
-    return term.window == Window::kOne ? static_cast<int>(pixel) : output.neighbours[tap * output.capacity + pixel];
-  const auto position = static_cast<uint32_t>(output.flat[pixel]);
-  const auto width = static_cast<uint32_t>(output.width), height = static_cast<uint32_t>(output.height);
-  const auto column = static_cast<int>(position % width), row = static_cast<int>(position / width % height);
-  const auto image = static_cast<int>(position / width / height);
-  const Index index{static_cast<const Word*>(term.pixels.words), term.pixels.height, term.pixels.width};
+  if (term.same && term.window == Window::kOne) return static_cast<int32_t>(pixel);
+  if (term.same && output.neighbours) return output.neighbours[tap * output.index.capacity + pixel];
+  const Place place = place_of(output, pixel);
   if (term.window == Window::kQuarter)
-    return row % 2 * 2 + column % 2 == tap ? index.number(image, row / 2, column / 2) : kOutside;
+    return place.row % 2 * 2 + place.column % 2 == tap
+               ? number_of(term.pixels.index, place.image, place.row / 2, place.column / 2)
+               : kOutside;
   const int from_centre = term.window == Window::kNine ? 1 : 0;
-  return index.number(image, row * term.stride + (tap / 3 - 1) * from_centre,
-                      column * term.stride + (tap % 3 - 1) * from_centre);
+  return number_of(term.pixels.index, place.image, place.row * term.stride + (tap / 3 - 1) * from_centre,
+                   place.column * term.stride + (tap % 3 - 1) * from_centre);
 }
 
 // Finds the rows that 16 pixels of the output from `first` on see, int32 [taps, 16]; negative where it is 0. Returns
 // the places of the window where any is not.
-__device__ __forceinline__ uint32_t find_rows(const Term& term, const PixelLists& output, int64_t first, int64_t count,
+__device__ __forceinline__ uint32_t find_rows(const Term& term, const Pixels& output, int64_t first, int64_t count,
                                               int32_t* rows) {
   const int lane = lane_of_warp(), taps = taps_of(term.window);
   const int64_t pixel = first + lane % kPixels;

@@ -108,6 +108,11 @@ T atomicExch(T* at, T value) {
   return __atomic_exchange_n(at, value, __ATOMIC_RELAXED);
 }
 
+template <typename T>
+T atomicOr(T* at, T value) {
+  return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
+}
+
 namespace cuda_on_cpu {
 
 inline float half_to_float(uint16_t bits) {
