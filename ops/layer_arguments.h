@@ -2,7 +2,6 @@
 #pragma once
 
 #include "check.h"
-#include "kernels.h"
 
 namespace sbnet {
 
@@ -81,6 +80,9 @@ inline void check_units(const char* op, int64_t inputs, int64_t stride, int64_t 
         ": a unit without projection must keep the shape");
 }
 
+// Channels of a row of weights of voxel_conv: whole vectors of any instruction set.
+constexpr int64_t voxel_pitch(int64_t outputs) { return divide_up(outputs, 16) * 16; }
+
 // Voxels, a row for each of `count` occupied pixels, and the weights of their convolution.
 inline void check_voxels(const char* op, const Tensor& bits, const Tensor& last, int64_t count, int64_t channels,
                          const Tensor& weight, const Tensor& norm) {
@@ -89,7 +91,7 @@ inline void check_voxels(const char* op, const Tensor& bits, const Tensor& last,
   check(last.dim() == 1 && last.size(0) == count && last.scalar_type() == ScalarType::Float && last.is_contiguous(), op,
         ": last must be contiguous float32 [", count, "], got ", describe(last));
   check(channels >= 2 && channels <= 64, op, ": channels must be 2 to 64, got ", channels);
-  const int64_t pitch = voxel_stride(channels_of(op, "norm", norm));
+  const int64_t pitch = voxel_pitch(channels_of(op, "norm", norm));
   check(weight.dim() == 3 && weight.is_contiguous() && weight.scalar_type() == norm.scalar_type() &&
             weight.size(0) == 9 && weight.size(1) == channels && weight.size(2) == pitch,
         op, ": weight must be contiguous [9, ", channels, ", ", pitch, "], got ", describe(weight));

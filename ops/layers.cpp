@@ -125,7 +125,7 @@ Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_
 }
 
 // 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps of
-// `channels` channels. weight [9, channels, voxel_stride] are sums; `like` has the dtype of the result.
+// `channels` channels. weight [9, channels, voxel_pitch] are sums; `like` has the dtype of the result.
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
@@ -147,6 +147,7 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
                   .active = y.pixels.rows};
   LayerWeights(op, layer.type).norm("norm", norm, outputs, layer.weights);
   layer.weights.packed = weight.const_data_ptr();
+  layer.pitch = static_cast<int>(weight.size(2));
   // an output pixel sees few of its 9 * channels inputs
   run(layer, kernels().voxels, bands_of(y.pixels.rows, y.rows(), 9 * outputs));
   return y.values;

@@ -93,6 +93,9 @@ inline void check(cudaError_t status, const char* what) {
 template <typename... Parameters, typename... Arguments>
 void start(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, Stream stream,
            Arguments... arguments) {
+  constexpr int kAlways = 48 << 10;  // bytes that need not be asked for before
+  if (shared_bytes > kAlways)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), what);
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;

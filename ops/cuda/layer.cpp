@@ -45,8 +45,14 @@ Tensor packed(const char* op, const char* name, const Tensor& argument, const Te
   return result;
 }
 
-Rows Layer::rows(const char* name, const Tensor& x, const PixelLists& pixels) {
+Pixels Layer::pixels(const char* name, const Lists& lists, const Size& size) const {
+  for (const Tensor& list : lists) check_device(name, list);
+  return pixels_of(op_, name, lists, size);
+}
+
+Rows Layer::rows(const char* name, const Tensor& x, const Pixels& pixels) {
   check_map(op_, name, x, pixels.index.capacity);
+  check_device(name, x);
   check(x.scalar_type() == like_.scalar_type(), op_, ": ", name, " must have the dtype of x");
   const Tensor& whole = kept(with_whole_vectors(x));
   return {const_cast<void*>(whole.const_data_ptr()), static_cast<int>(whole.size(1)), 0};
@@ -54,6 +60,7 @@ Rows Layer::rows(const char* name, const Tensor& x, const PixelLists& pixels) {
 
 Matrix Layer::matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs, int64_t side) {
   check_weight_of(op_, name, weight, outputs, inputs, side, packed_bytes(outputs, inputs, side));
+  check_device(name, weight);
   const bool is_packed = weight.scalar_type() == ScalarType::Byte;
   const Tensor& read = is_packed ? weight : kept(packed(op_, name, weight, like_, device_.stream));
   return {read.const_data_ptr(), static_cast<int>(divide_up(inputs, kBlock)),
@@ -62,15 +69,20 @@ Matrix Layer::matrix(const char* name, const Tensor& weight, int64_t outputs, in
 
 Norm Layer::norm(const char* name, const Tensor& norm, int64_t channels) {
   check_norm(op_, name, norm, channels, ScalarType::Float);
+  check_device(name, norm);
   const Tensor& whole = kept(with_whole_vectors(norm));
   const float* const scale = whole.const_data_ptr<float>();
   return {scale, scale + whole.size(1), static_cast<int>(channels)};
 }
 
-Rows Layer::narrow_rows(const PixelLists& pixels, const Matrix& reduce) {
+Rows Layer::narrow_rows(const Pixels& pixels, const Matrix& reduce) {
   const int64_t channels = reduce.outputs * kBlock;
   const Tensor& rows = kept(torch::stable::new_empty(like_, {1 + pixels.index.capacity, channels}));
   return {rows.mutable_data_ptr(), static_cast<int>(channels), 1};
+}
+
+void Layer::check_device(const char* name, const Tensor& tensor) const {
+  check(tensor.device() == like_.device(), op_, ": ", name, " must be on the device of the map");
 }
 
 }  // namespace sbnet::cuda

@@ -6,6 +6,7 @@
 #include "../layer_arguments.h"
 #include "host.h"
 #include "pixels.h"
+#include "products.h"
 
 namespace sbnet::cuda {
 
@@ -34,9 +35,10 @@ class Layer {
   Element element() const { return element_of(like_); }
   Stream stream() const { return device_.stream; }
 
-  Pixels pixels(const char* name, const Lists& lists, const Size& size) const {
-    return pixels_of(op_, name, lists, size);
-  }
+  // No kernel would survive memory of the host, or of another device.
+  void check_device(const char* name, const Tensor& tensor) const;
+
+  Pixels pixels(const char* name, const Lists& lists, const Size& size) const;
   // A row for each of the pixels, padded to a multiple of 4 channels.
   Rows rows(const char* name, const Tensor& x, const Pixels& pixels);
   // Weights [outputs, inputs, side, side], or what pack_weights made of them.

@@ -119,12 +119,13 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
 }
 
 // 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps
-// of `channels` channels. Bits of other channels are nobody's. weight [9, channels, voxel_stride] are sums; `like` has
+// of `channels` channels. Bits of other channels are nobody's. weight [9, channels, voxel_pitch] are sums; `like` has
 // the dtype of the result.
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
   Layer layer(op, like);
+  for (const Tensor* tensor : {&bits, &last, &weight, &norm}) layer.check_device("each argument", *tensor);
   const Pixels occupied = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
   check_voxels(op, bits, last, occupied.index.capacity, channels, weight, norm);
   const int64_t outputs = norm.size(1);
