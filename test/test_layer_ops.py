@@ -63,10 +63,10 @@ def assert_computes_its_plain_form(name, arguments, dtype):
     st.booleans(),
 )  # fmt: skip
 def test_a_kernel_computes_its_plain_form_whoever_packed_the_weights_and_found_the_windows(
-    name, dtype, channels, size, sides, densities, seed, options, keeps_shape
+    device, name, dtype, channels, size, sides, densities, seed, options, keeps_shape
 ):
     channels = (channels[0], channels[0] if keeps_shape else channels[1], channels[2])
-    arguments = arguments_of(name, dtype, channels, size, sides, densities, seed, **options)
+    arguments = arguments_of(name, dtype, channels, size, sides, densities, seed, device=device, **options)
     before = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, arguments)
     found = assert_computes_its_plain_form(name, arguments, dtype)
     for other in (packed(arguments, dtype), without_windows(arguments)):

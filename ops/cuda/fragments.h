@@ -25,21 +25,18 @@ struct Values {
 };
 
 template <typename T>
-__device__ __forceinline__ Piece load_piece(const T* from) {
-  const uint2 pairs = *reinterpret_cast<const uint2*>(from);
-  return {{pairs.x, pairs.y}};
-}
-
-template <typename T>
 __device__ __forceinline__ Piece rounded(const Values& values) {
   return {{floats_to_pair<T>(values.of[0], values.of[1]), floats_to_pair<T>(values.of[2], values.of[3])}};
+}
+
+__device__ __forceinline__ uint16_t bits_of(const Piece& piece, int i) {
+  return static_cast<uint16_t>(piece.pair[i / 2] >> i % 2 * 16 & 0xffff);
 }
 
 template <typename T>
 __device__ __forceinline__ Values values_of(const Piece& piece) {
   Values values;
-  for (int i = 0; i < 4; ++i)
-    values.of[i] = value_of(T{static_cast<uint16_t>(piece.pair[i / 2] >> i % 2 * 16 & 0xffff)});
+  for (int i = 0; i < 4; ++i) values.of[i] = value_of(T{bits_of(piece, i)});
   return values;
 }
 
@@ -51,14 +48,29 @@ __device__ __forceinline__ void store_piece(const Piece& piece, T* row, int chan
     return;
   }
   for (int i = 0; i < 4; ++i)
-    if (channel + i < channels) row[channel + i].bits = static_cast<uint16_t>(piece.pair[i / 2] >> i % 2 * 16 & 0xffff);
+    if (channel + i < channels) row[channel + i].bits = bits_of(piece, i);
 }
 
-// Scale and shift of four channels, then ReLU (NaN stays NaN); 0 behind the last channel.
-__device__ __forceinline__ Values normalized(const Values& values, const Norm& norm, int channel, bool relu = true) {
-  if (channel >= norm.channels) return {};
+// Scale and shift in shared memory, whole blocks of channels with 0 behind the last.
+struct Staged {
+  float* scale;  // [2, pitch]
+  int channels, pitch;
+
+  __host__ __device__ Staged(Arena& arena, const Norm& norm)
+      : channels(norm.channels), pitch((norm.channels + kBlock - 1) / kBlock * kBlock) {
+    scale = arena.take<float>(2 * pitch);
+  }
+  // By all threads of a block.
+  __device__ __forceinline__ void stage(const Norm& norm) const {
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * pitch; i += static_cast<int>(blockDim.x))
+      scale[i] = i % pitch < channels ? norm.scale[i / pitch * channels + i % pitch] : 0.f;
+  }
+};
+
+// Four channels times scale plus shift, then ReLU (NaN stays NaN); 0 behind the last channel.
+__device__ __forceinline__ Values normalized(const Values& values, const Staged& norm, int channel, bool relu = true) {
   const float4 scale = *reinterpret_cast<const float4*>(norm.scale + channel);
-  const float4 shift = *reinterpret_cast<const float4*>(norm.shift + channel);
+  const float4 shift = *reinterpret_cast<const float4*>(norm.scale + norm.pitch + channel);
   const float by[4] = {scale.x, scale.y, scale.z, scale.w}, plus[4] = {shift.x, shift.y, shift.z, shift.w};
   Values result;
   for (int i = 0; i < 4; ++i) {
@@ -79,35 +91,60 @@ struct Sums {
   }
 };
 
-// Adds the products of 16 pixels at the places `taps` of a window with the weights of outputs from block `first` on. What
-// rows(tap, pixel, channel) gives is the piece of a pixel.
-template <typename T, int N, typename Rows>
-__device__ __forceinline__ void add_products(Sums<N>& sums, const Rows& rows, uint32_t taps, const Matrix& weights,
-                                             int first) {
-  const int lane = lane_of_warp(), pixel = lane / 4;
-  int from[N];  // a block behind the last one is the last one again: nobody reads its sums
-  for (int n = 0; n < N; ++n) from[n] = (first + n < weights.outputs ? first + n : weights.outputs - 1) * kWarp + lane;
-  const int steps = __popc(taps) * weights.inputs;
-  int tap = __ffs(static_cast<int>(taps)) - 1, block = 0;
-#pragma unroll 4
-  for (int step = 0; step < steps; ++step) {
-    const int channel = block * kBlock + lane % 4 * 4;
-    const Piece upper = rows(tap, pixel, channel), lower = rows(tap, pixel + 8, channel);
-    const uint32_t pixels[4] = {upper.pair[0], lower.pair[0], upper.pair[1], lower.pair[1]};
-    const uint4* const fragments = static_cast<const uint4*>(weights.fragments) +
-                                   (int64_t{tap} * weights.inputs + block) * weights.outputs * kWarp;
-    for (int n = 0; n < N; ++n) {
-      const uint4 w = fragments[from[n]];
-      multiply_add<T>(sums.of[n][0], pixels, w.x, w.y);
-      multiply_add<T>(sums.of[n][1], pixels, w.z, w.w);
-    }
-    if (++block < weights.inputs) continue;
+// Where the products of a warp have arrived: a block of the input at one of the places `taps` of the window.
+struct Step {
+  uint32_t taps;
+  int tap, block;
+
+  __device__ __forceinline__ explicit Step(uint32_t of) : taps(of), tap(__ffs(static_cast<int>(of)) - 1), block(0) {}
+  __device__ __forceinline__ void advance(int blocks) {
+    if (++block < blocks) return;
     block = 0;
     taps &= taps - 1;
     tap = __ffs(static_cast<int>(taps)) - 1;
   }
+};
+
+// Adds the products of 16 pixels at the places `taps` of a window with the weights of outputs from block `first` on.
+// rows.fetch(tap, pixel, channel, wanted) loads the piece of a pixel, rows.ready(piece, channel) is what is multiplied.
+template <typename T, int N, typename Pixels>
+__device__ __forceinline__ void add_products(Sums<N>& sums, const Pixels& rows, uint32_t taps, const Matrix& weights,
+                                             int first) {
+  constexpr int kAhead = N == 1 ? 6 : 4;  // steps whose loads run ahead
+  const int lane = lane_of_warp(), pixel = lane / 4;
+  int from[N];  // a block behind the last one is the last one again: nobody reads its sums
+#pragma unroll
+  for (int n = 0; n < N; ++n) from[n] = (first + n < weights.outputs ? first + n : weights.outputs - 1) * kWarp + lane;
+  const int steps = __popc(taps) * weights.inputs;
+  Step next(taps);
+  for (int begin = 0; begin < steps; begin += kAhead) {
+    Piece upper[kAhead], lower[kAhead];
+    uint4 matrix[kAhead][N];
+    int channel[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const bool wanted = begin + i < steps;
+      channel[i] = next.block * kBlock + lane % 4 * 4;
+      upper[i] = rows.fetch(next.tap, pixel, channel[i], wanted);
+      lower[i] = rows.fetch(next.tap, pixel + 8, channel[i], wanted);
+      const int64_t row = (int64_t{next.tap} * weights.inputs + next.block) * weights.outputs * kWarp;
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+        matrix[i][n] = load_if(wanted, static_cast<const uint4*>(weights.fragments) + row + from[n]);
+      next.advance(weights.inputs);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (begin + i >= steps) continue;
+      const Piece up = rows.ready(upper[i], channel[i]), low = rows.ready(lower[i], channel[i]);
+      const uint32_t pixels[4] = {up.pair[0], low.pair[0], up.pair[1], low.pair[1]};
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        multiply_add<T>(sums.of[n][0], pixels, matrix[i][n].x, matrix[i][n].y);
+        multiply_add<T>(sums.of[n][1], pixels, matrix[i][n].z, matrix[i][n].w);
+      }
+    }
+  }
 }
 
-// Where the numbers of an output of packed weights lie in those of its block: lane, tile and place.
-// (pack_weights.cu, and the definition above)
 }  // namespace sbnet::cuda

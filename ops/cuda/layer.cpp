@@ -13,10 +13,8 @@ int64_t packed_bytes(int64_t outputs, int64_t inputs, int64_t side) {
   return side * side * divide_up(outputs, kBlock) * divide_up(inputs, kBlock) * kBlock * kBlock * 2;
 }
 
-// Rows that begin at whole vectors of 4 numbers: `x`, or a copy with zeros behind each.
-Tensor with_whole_vectors(const Tensor& x) {
-  const int64_t missing = divide_up(x.size(1), 4) * 4 - x.size(1);
-  if (missing) return torch::stable::pad(x, {0, missing});
+// `x`, or a copy that begins at a whole vector of 4 numbers.
+Tensor aligned(const Tensor& x) {
   const auto address = reinterpret_cast<uintptr_t>(x.const_data_ptr());
   return address % (4 * x.element_size()) ? torch::stable::clone(x) : x;
 }
@@ -25,9 +23,9 @@ Tensor with_whole_vectors(const Tensor& x) {
 // weights as they are.
 Tensor pack_weights_op(const Tensor& weight, const Tensor& like) {
   constexpr const char* op = "pack_weights";
-  check_dtype(op, like);
+  const bool packs = has_kernels(op, like);
   check_weight(op, "weight", weight, sums_of(like.scalar_type()));
-  if (!is_half(like)) return in_plain_form(op, weight, like);
+  if (!packs) return in_plain_form(op, weight, like);
   return packed(op, "weight", weight, like, OnDevice(weight).stream);
 }
 
@@ -54,7 +52,8 @@ Rows Layer::rows(const char* name, const Tensor& x, const Pixels& pixels) {
   check_map(op_, name, x, pixels.index.capacity);
   check_device(name, x);
   check(x.scalar_type() == like_.scalar_type(), op_, ": ", name, " must have the dtype of x");
-  const Tensor& whole = kept(with_whole_vectors(x));
+  const int64_t missing = divide_up(x.size(1), 4) * 4 - x.size(1);
+  const Tensor& whole = kept(missing ? torch::stable::pad(x, {0, missing}) : aligned(x));
   return {const_cast<void*>(whole.const_data_ptr()), static_cast<int>(whole.size(1)), 0};
 }
 
@@ -70,9 +69,7 @@ Matrix Layer::matrix(const char* name, const Tensor& weight, int64_t outputs, in
 Norm Layer::norm(const char* name, const Tensor& norm, int64_t channels) {
   check_norm(op_, name, norm, channels, ScalarType::Float);
   check_device(name, norm);
-  const Tensor& whole = kept(with_whole_vectors(norm));
-  const float* const scale = whole.const_data_ptr<float>();
-  return {scale, scale + whole.size(1), static_cast<int>(channels)};
+  return {kept(aligned(norm)).const_data_ptr<float>(), static_cast<int>(channels)};
 }
 
 Rows Layer::narrow_rows(const Pixels& pixels, const Matrix& reduce) {

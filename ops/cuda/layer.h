@@ -10,8 +10,9 @@
 
 namespace sbnet::cuda {
 
-// The kernels compute in 16 bits, on tensor cores.
-inline bool is_half(const Tensor& x) {
+// Whether kernels compute with maps like `x`: in 16 bits, on tensor cores.
+inline bool has_kernels(const char* op, const Tensor& x) {
+  check_dtype(op, x);
   return x.scalar_type() == ScalarType::BFloat16 || x.scalar_type() == ScalarType::Half;
 }
 
@@ -30,7 +31,7 @@ using Size = std::vector<int64_t>;
 class Layer {
  public:
   // `like` has the dtype of the layer's maps.
-  Layer(const char* op, const Tensor& like) : op_(op), like_(like), device_(like) { check_dtype(op, like); }
+  Layer(const char* op, const Tensor& like) : op_(op), like_(like), device_(like) {}
 
   Element element() const { return element_of(like_); }
   Stream stream() const { return device_.stream; }

@@ -16,7 +16,7 @@ Rows rows_of(const Tensor& y) { return {y.mutable_data_ptr(), static_cast<int>(y
 Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t kernel, bool relu, const Tensor& weight,
             const Tensor& norm) {
   constexpr const char* op = "conv";
-  if (!is_half(x)) return in_plain_form(op, x, x_pixels, size, y_pixels, kernel, relu, weight, norm);
+  if (!has_kernels(op, x)) return in_plain_form(op, x, x_pixels, size, y_pixels, kernel, relu, weight, norm);
   check_kernel_size(op, kernel);
   Layer layer(op, x);
   const Pixels in = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);
@@ -33,7 +33,7 @@ Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t 
 Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_pixels, Size size, Lists y_pixels,
                 const Tensor& up, const Tensor& lateral, const Tensor& norm) {
   constexpr const char* op = "upsample";
-  if (!is_half(x)) return in_plain_form(op, x, x_pixels, skip, skip_pixels, size, y_pixels, up, lateral, norm);
+  if (!has_kernels(op, x)) return in_plain_form(op, x, x_pixels, skip, skip_pixels, size, y_pixels, up, lateral, norm);
   Layer layer(op, x);
   const Pixels out = layer.pixels("y", y_pixels, size), beside = layer.pixels("skip", skip_pixels, size);
   const Pixels in = layer.pixels("x", x_pixels, {size[0], divide_up(size[1], 2), divide_up(size[2], 2)});
@@ -73,7 +73,7 @@ struct UnitParts {
 Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixels, int64_t stride, int64_t channels,
                       Lists weights) {
   constexpr const char* op = "residual_units";
-  if (!is_half(x)) return in_plain_form(op, x, x_pixels, x_size, y_pixels, stride, channels, weights);
+  if (!has_kernels(op, x)) return in_plain_form(op, x, x_pixels, x_size, y_pixels, stride, channels, weights);
   Layer layer(op, x);
   const Pixels in = layer.pixels("x", x_pixels, x_size);
   const Rows from = layer.rows("x", x, in);
@@ -124,6 +124,7 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
+  check_dtype(op, like);
   Layer layer(op, like);
   for (const Tensor* tensor : {&bits, &last, &weight, &norm}) layer.check_device("each argument", *tensor);
   const Pixels occupied = layer.pixels("x", x_pixels, size), out = layer.pixels("y", y_pixels, size);

@@ -10,30 +10,47 @@ namespace {
 constexpr int kPart = 2;  // blocks of outputs that a warp has
 
 template <typename T>
-__device__ void store(const Sums<kPart>& sums, const Products& p, int part, int64_t first, int64_t count) {
+__device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& norm, int part, int64_t first,
+                      int64_t count) {
   const int lane = lane_of_warp();
+#pragma unroll
   for (int n = 0; n < kPart; ++n) {
     const int channel = (part * kPart + n) * kBlock + lane % 4 * 4;
-    if (channel >= p.y.channels) return;
+    if (channel >= p.y.channels) continue;
+#pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t pixel = first + lane / 4 + 8 * half;
       if (pixel >= count) continue;
-      const Piece piece = rounded<T>(normalized(sums.values(n, half), p.norm, channel, p.relu));
+      const Piece piece = rounded<T>(normalized(sums.values(n, half), norm, channel, p.relu));
       store_piece(piece, static_cast<T*>(p.y.data) + (pixel + p.y.before) * p.y.channels, channel, p.y.channels);
     }
   }
 }
 
+struct Shared {
+  int32_t* found;  // [warps, kFound]
+  Staged norm, activation;
+
+  __host__ __device__ Shared(Arena& arena, const Products& p)
+      : found(arena.take<int32_t>(kThreads / kWarp * kFound)), norm(arena, p.norm), activation(arena, p.activation) {}
+};
+
 template <typename T, bool Activates>
 __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p) {
-  Arena arena(shared_memory());
-  int32_t* const rows = arena.take<int32_t>(kThreads / kWarp * kFound) + threadIdx.x / kWarp * kFound;
   const int64_t count = *p.pixels.count;
   const int parts = (p.terms[0].weights.outputs + kPart - 1) / kPart;
-  for (int64_t item = thread_of_grid() / kWarp;; item += threads_of_grid() / kWarp) {
-    const int64_t first = item / parts * kPixels - p.y.before;
+  const auto first_of = [&](int64_t item) { return item / parts * kPixels - p.y.before; };
+  if (first_of(int64_t{blockIdx.x} * (kThreads / kWarp)) >= count) return;
+  Arena arena(shared_memory());
+  const Shared shared(arena, p);
+  shared.norm.stage(p.norm);
+  shared.activation.stage(p.activation);
+  __syncthreads();
+
+  int32_t* const rows = shared.found + threadIdx.x / kWarp * kFound;
+  for (int64_t item = thread_of_grid() / kWarp; first_of(item) < count; item += threads_of_grid() / kWarp) {
+    const int64_t first = first_of(item);
     const int part = static_cast<int>(item % parts);
-    if (first >= count) return;
     Sums<kPart> sums;
     for (int t = 0; t < p.count; ++t) {
       const Term& term = p.terms[t];
@@ -41,12 +58,12 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p)
       __syncwarp();
       const FoundRows<T> found{term.x, rows};
       if constexpr (Activates)
-        add_products<T>(sums, ActivatedRows<T>{found, p.activation}, 1, term.weights, part * kPart);
+        add_products<T>(sums, ActivatedRows<T>{found, shared.activation}, 1, term.weights, part * kPart);
       else
         add_products<T>(sums, found, taps, term.weights, part * kPart);
-      __syncwarp();
+      __syncwarp();  // the next term's rows go where these were
     }
-    store<T>(sums, p, part, first, count);
+    store<T>(sums, p, shared.norm, part, first, count);
   }
 }
 
@@ -54,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p)
 
 void multiply(Element element, const Products& products, Stream stream) {
   Arena arena(nullptr);
-  arena.take<int32_t>(kThreads / kWarp * kFound);
+  const Shared shared(arena, products);
   const int64_t parts = divide_up(products.terms[0].weights.outputs, kPart);
   const int64_t warps = divide_up(products.pixels.index.capacity + products.y.before, kPixels) * parts;
   const auto start = [&]<typename T>(T) {

@@ -11,9 +11,9 @@ struct Matrix {
   int inputs, outputs;
 };
 
-// Scale and shift of channels; memory goes on to a multiple of 4 of them.
+// Scale and shift [2, channels]; whole vectors of 16 bytes where channels are a multiple of 4.
 struct Norm {
-  const float *scale, *shift;
+  const float* scale;
   int channels;
 };
 

@@ -53,21 +53,22 @@ struct FoundRows {
   const Rows& map;
   const int32_t* rows;
 
-  __device__ __forceinline__ Piece operator()(int tap, int pixel, int channel) const {
-    const int row = rows[tap * kPixels + pixel];
-    if (row < 0 || channel >= map.channels) return {};
-    return load_piece(static_cast<const T*>(map.data) + int64_t{row} * map.channels + channel);
+  __device__ __forceinline__ Piece fetch(int tap, int pixel, int channel, bool wanted) const {
+    const int row = wanted ? rows[tap * kPixels + pixel] : -1;
+    const T* const from = static_cast<const T*>(map.data) + int64_t{row} * map.channels + channel;
+    const uint2 pairs = load_if(row >= 0 && channel < map.channels, reinterpret_cast<const uint2*>(from));
+    return {{pairs.x, pairs.y}};
   }
+  __device__ __forceinline__ Piece ready(const Piece& piece, int) const { return piece; }
 };
 
 // The same after scale, shift and ReLU.
 template <typename T>
-struct ActivatedRows {
-  FoundRows<T> found;
-  const Norm& norm;
+struct ActivatedRows : FoundRows<T> {
+  const Staged& norm;
 
-  __device__ __forceinline__ Piece operator()(int tap, int pixel, int channel) const {
-    return rounded<T>(normalized(values_of<T>(found(tap, pixel, channel)), norm, channel));
+  __device__ __forceinline__ Piece ready(const Piece& piece, int channel) const {
+    return rounded<T>(normalized(values_of<T>(piece), norm, channel));
   }
 };
 
