@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections, on_host
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.device import device_of
+from sbnet_perception.detector.device import device_of, dtype_of
 from sbnet_perception.detector.frame import Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
 from sbnet_perception.detector.weights import load_network
@@ -62,7 +62,7 @@ class Pipeline:
         self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.network = load_network(config).prepare(getattr(torch, config.dtype), self.device)
+        self.network = load_network(config).prepare(dtype_of(config.dtype, self.device), self.device)
         self._graphs = Graphs(self.network, config) if Graphs.run_on(self.device) else None
 
     @torch.inference_mode()
