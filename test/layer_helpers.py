@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,17 @@ def prepared(layer, dtype=torch.float32):
     return prepare_branches([layer], dtype) if isinstance(layer, PointwiseConv2d) else layer.prepare(dtype)
 
 
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 3e-2}
+
+
+def assert_computes_its_plain_form(name, arguments, dtype):
+    found, expected = run(name, arguments), plain(name, arguments)
+    assert found.dtype == dtype and found.shape == expected.shape and found.is_contiguous()
+    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    torch.testing.assert_close(found.double() / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+    return found
+
+
 # --- operations with their arguments: lists of pixels, values, plain weights
 
 OPERATIONS = ["conv", "voxel_conv", "upsample", "residual_units"]
@@ -76,10 +89,13 @@ def _arguments_on(
     def norm(count):
         return torch.stack([torch.rand(count) + 0.5, torch.randn(count) * 0.3]).to(sums)
 
+    @functools.cache  # whoever asks for the same pixels gets the same lists
     def pixels(stride, density, shift):
+        if "mask" in options:
+            return Tiles.from_mask(options["mask"].to(device), (1, 1), stride).pixels
         return random_tiles(size, sides, density, stride, seed + shift, device).pixels
 
-    x_pixels, y_pixels = pixels(1, densities[0], 0), pixels(1, densities[1], 1)
+    x_pixels, y_pixels = pixels(1, densities[0], 0), pixels(1, densities[1], 0 if "mask" in options else 1)
     x = torch.randn(len(x_pixels), inputs).to(dtype)
     if name == "conv":
         kernel, relu = options.get("kernel", 3), options.get("relu", True)

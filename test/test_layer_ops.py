@@ -20,6 +20,7 @@ from layer_helpers import (
     SIDES,
     SIZES,
     arguments_of,
+    assert_computes_its_plain_form,
     needs_ops,
     packed,
     plain,
@@ -32,7 +33,6 @@ from sbnet_perception.blocks import Pixels
 
 pytestmark = needs_ops
 
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 3e-2}
 # More than 128 inputs are summed in parts.
 CHANNELS = st.integers(1, 40) | st.sampled_from([127, 128, 129, 300])
 OPTIONS = st.fixed_dictionaries(
@@ -48,14 +48,6 @@ def tensors_of(arguments):
 # --- numbers
 
 
-def assert_computes_its_plain_form(name, arguments, dtype):
-    found, expected = run(name, arguments), plain(name, arguments)
-    assert found.dtype == dtype and found.shape == expected.shape and found.is_contiguous()
-    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    torch.testing.assert_close(found.double() / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
-    return found
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 @settings(deadline=None, max_examples=60)
 @given(
@@ -63,10 +55,10 @@ def assert_computes_its_plain_form(name, arguments, dtype):
     st.booleans(),
 )  # fmt: skip
 def test_a_kernel_computes_its_plain_form_whoever_packed_the_weights_and_found_the_windows(
-    device, name, dtype, channels, size, sides, densities, seed, options, keeps_shape
+    name, dtype, channels, size, sides, densities, seed, options, keeps_shape
 ):
     channels = (channels[0], channels[0] if keeps_shape else channels[1], channels[2])
-    arguments = arguments_of(name, dtype, channels, size, sides, densities, seed, device=device, **options)
+    arguments = arguments_of(name, dtype, channels, size, sides, densities, seed, **options)
     before = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, arguments)
     found = assert_computes_its_plain_form(name, arguments, dtype)
     for other in (packed(arguments, dtype), without_windows(arguments)):
