@@ -162,19 +162,14 @@ def rounded_units(x, x_lists, size, y_lists, stride, channels, weights):
 @pytest.mark.parametrize(("inputs", "channels"), [(32, 96), (96, 192), (192, 256), (256, 384)])
 def test_the_units_of_every_stage_round_where_they_should_and_nowhere_else(gpu, inputs, channels, dtype):
     widths, size = (inputs, channels, channels // 4), (1, 21, 26)
-    arguments = arguments_of(
-        "residual_units", dtype, widths, size, (2, 2), (0.4, 0.4), stride=2, more=2, device=gpu
-    )  # fmt: skip
-    found, expected, exact = (f(*arguments).double() for f in (torch.ops.sbnet.residual_units, rounded_units, exact_units))
-    ulp = torch.finfo(dtype).eps
+    options = {"densities": (0.4, 0.4), "stride": 2, "more": 2, "device": gpu}
+    arguments = arguments_of("residual_units", dtype, widths, size, (2, 2), **options)
+    found, expected = run("residual_units", arguments).double(), rounded_units(*arguments).double()
+    exact, ulp = plain("residual_units", arguments), torch.finfo(dtype).eps
     # Sums in another order turn some roundings, and what has turned changes what depends on it: far less than the
     # roundings themselves.
     assert (found - expected).norm() < 0.3 * ulp * expected.norm()
     assert (found - exact).norm() < 1.5 * ulp * exact.norm()
-
-
-def exact_units(*arguments):
-    return plain("residual_units", arguments)
 
 
 # --- other dtypes, gradients, errors
@@ -207,7 +202,7 @@ WRONG = [
     ("conv", {0: lambda x: x[:-1]}, r"x must be contiguous \[\d+, C\], a row per stored pixel"),
     ("conv", {1: lambda lists: lists[:3]}, "pixels of x must be 4 lists, got 3"),
     ("conv", {6: lambda w: w[:, :3]}, r"weight must be \[4, 4, 3, 3\], got Float \[4, 3, 3, 3\]"),
-    ("conv", {6: lambda w: torch.ones(9, dtype=torch.uint8).to(w.device)}, "weight must be 4608 packed bytes, .*4 input"),
+    ("conv", {6: lambda w: w.new_ones(9, dtype=torch.uint8)}, "weight must be 4608 packed bytes, .*4 input"),
     ("conv", {7: lambda n: n.bfloat16()}, r"norm must be contiguous Float \[2, 4\]"),
     ("upsample", {2: lambda x: x.half()}, "skip must have the dtype of x"),
     ("residual_units", {4: lambda _: 2}, "without projection must keep the shape"),

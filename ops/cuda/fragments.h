@@ -51,19 +51,21 @@ __device__ __forceinline__ void store_piece(const Piece& piece, T* row, int chan
     if (channel + i < channels) row[channel + i].bits = bits_of(piece, i);
 }
 
-// Scale and shift in shared memory, whole blocks of channels with 0 behind the last.
+// Scale and shift of some channels in shared memory, whole blocks with 0 behind the last.
 struct Staged {
   float* scale;  // [2, pitch]
   int channels, pitch;
 
-  __host__ __device__ Staged(Arena& arena, const Norm& norm)
-      : channels(norm.channels), pitch((norm.channels + kBlock - 1) / kBlock * kBlock) {
-    scale = arena.take<float>(2 * pitch);
+  // All channels of a norm.
+  __host__ __device__ static Staged take(Arena& arena, const Norm& norm) {
+    const int pitch = (norm.channels + kBlock - 1) / kBlock * kBlock;
+    return {arena.take<float>(2 * pitch), norm.channels, pitch};
   }
-  // By all threads of a block.
-  __device__ __forceinline__ void stage(const Norm& norm) const {
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * pitch; i += static_cast<int>(blockDim.x))
-      scale[i] = i % pitch < channels ? norm.scale[i / pitch * channels + i % pitch] : 0.f;
+  // Those of the norm from `first` on, by some threads.
+  __device__ __forceinline__ void stage(const Norm& norm, int first, int thread, int threads) const {
+    for (int i = thread; i < pitch; i += threads)
+      for (int of = 0; of < 2; ++of)
+        scale[of * pitch + i] = i < channels ? norm.scale[of * norm.channels + first + i] : 0.f;
   }
 };
 

@@ -103,7 +103,7 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
     unit.conv_norm = parts.conv_norm;
     unit.expand = parts.expand;
     unit.shortcut = {i ? rows_of(y) : from, pixels, Window::kOne, step, same, parts.project};
-    unit.activation = parts.activation;
+    if (parts.project.fragments) unit.activation = parts.activation;
     unit.y = rows_of(y);
     unit.pixels = out;
     if (i + 1 < units.size()) {

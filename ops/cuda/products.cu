@@ -15,13 +15,13 @@ __device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& 
   const int lane = lane_of_warp();
 #pragma unroll
   for (int n = 0; n < kPart; ++n) {
-    const int channel = (part * kPart + n) * kBlock + lane % 4 * 4;
+    const int own = n * kBlock + lane % 4 * 4, channel = part * kPart * kBlock + own;
     if (channel >= p.y.channels) continue;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t pixel = first + lane / 4 + 8 * half;
       if (pixel >= count) continue;
-      const Piece piece = rounded<T>(normalized(sums.values(n, half), norm, channel, p.relu));
+      const Piece piece = rounded<T>(normalized(sums.values(n, half), norm, own, p.relu));
       store_piece(piece, static_cast<T*>(p.y.data) + (pixel + p.y.before) * p.y.channels, channel, p.y.channels);
     }
   }
@@ -29,10 +29,13 @@ __device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& 
 
 struct Shared {
   int32_t* found;  // [warps, kFound]
-  Staged norm, activation;
+  float* norm;     // [warps, 2, kPart * kBlock]
+  Staged activation;
 
   __host__ __device__ Shared(Arena& arena, const Products& p)
-      : found(arena.take<int32_t>(kThreads / kWarp * kFound)), norm(arena, p.norm), activation(arena, p.activation) {}
+      : found(arena.take<int32_t>(kThreads / kWarp * kFound)),
+        norm(arena.take<float>(kThreads / kWarp * 2 * kPart * kBlock)),
+        activation(Staged::take(arena, p.activation)) {}
 };
 
 template <typename T, bool Activates>
@@ -43,14 +46,18 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p)
   if (first_of(int64_t{blockIdx.x} * (kThreads / kWarp)) >= count) return;
   Arena arena(shared_memory());
   const Shared shared(arena, p);
-  shared.norm.stage(p.norm);
-  shared.activation.stage(p.activation);
-  __syncthreads();
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  if constexpr (Activates) {
+    shared.activation.stage(p.activation, 0, thread, kThreads);
+    __syncthreads();
+  }
 
-  int32_t* const rows = shared.found + threadIdx.x / kWarp * kFound;
+  int32_t* const rows = shared.found + warp * kFound;
   for (int64_t item = thread_of_grid() / kWarp; first_of(item) < count; item += threads_of_grid() / kWarp) {
     const int64_t first = first_of(item);
-    const int part = static_cast<int>(item % parts);
+    const int part = static_cast<int>(item % parts), channel = part * kPart * kBlock;
+    const Staged norm{shared.norm + warp * 2 * kPart * kBlock, p.norm.channels - channel, kPart * kBlock};
+    norm.stage(p.norm, channel, thread % kWarp, kWarp);
     Sums<kPart> sums;
     for (int t = 0; t < p.count; ++t) {
       const Term& term = p.terms[t];
@@ -63,7 +70,8 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p)
         add_products<T>(sums, found, taps, term.weights, part * kPart);
       __syncwarp();  // the next term's rows go where these were
     }
-    store<T>(sums, p, shared.norm, part, first, count);
+    store<T>(sums, p, norm, part, first, count);
+    __syncwarp();  // and the next part's scale and shift
   }
 }
 

@@ -44,16 +44,17 @@ struct Shared {
       : found(arena.take<int32_t>(warps * kFound)),
         narrow(arena, u.expand.inputs),
         wide(arena, u.next_reduce.inputs),
-        conv_norm(arena, u.conv_norm),
-        activation(arena, u.activation),
-        next_activation(arena, u.next_activation),
-        next_norm(arena, u.next_norm) {}
+        conv_norm(Staged::take(arena, u.conv_norm)),
+        activation(Staged::take(arena, u.activation)),
+        next_activation(Staged::take(arena, u.next_activation)),
+        next_norm(Staged::take(arena, u.next_norm)) {}
 
   __device__ __forceinline__ void stage(const Unit& u) const {
-    conv_norm.stage(u.conv_norm);
-    activation.stage(u.activation);
-    next_activation.stage(u.next_activation);
-    next_norm.stage(u.next_norm);
+    const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+    conv_norm.stage(u.conv_norm, 0, thread, threads);
+    activation.stage(u.activation, 0, thread, threads);
+    next_activation.stage(u.next_activation, 0, thread, threads);
+    next_norm.stage(u.next_norm, 0, thread, threads);
   }
 };
 

@@ -12,7 +12,7 @@ struct Unit {
   Norm conv_norm;
   Matrix expand;
   Term shortcut;    // x, which may lie where y does if its pixels are the same; or, with weights, its projection ...
-  Norm activation;  // ... after this and ReLU
+  Norm activation;  // ... after this and ReLU; else none
   Rows y;
   Pixels pixels;  // of y
   Rows next;          // narrow map of the next unit; or no data
