@@ -134,45 +134,47 @@ struct LayerParts {
   std::vector<std::vector<uint16_t>> rows;
   std::vector<std::vector<float>> norms;
 
-  Rows map(size_t pixels, int channels, int before = 0) {
-    auto& of = rows.emplace_back((pixels + static_cast<size_t>(before)) * static_cast<size_t>(channels));
+  uint16_t* numbers(size_t count) {
+    auto& of = rows.emplace_back(count);
     for (uint16_t& bits : of) bits = float_to_bfloat16(static_cast<float>(random_numbers() % 3));
-    return {of.data(), channels, before};
+    return of.data();
+  }
+  Rows map(size_t pixels, int channels, int before = 0) {
+    return {numbers((pixels + static_cast<size_t>(before)) * static_cast<size_t>(channels)), channels, before};
   }
   Norm norm(int channels) { return {norms.emplace_back(draw<float>(2 * channels, 2)).data(), channels}; }
-  Matrix matrix(int outputs, int inputs, int taps) {
-    const auto weight = draw<float>(int64_t{outputs} * inputs * taps, 2);
-    const int blocks_out = (outputs + 15) / 16, blocks_in = (inputs + 15) / 16;
-    auto& packed = rows.emplace_back(static_cast<size_t>(taps * blocks_in * blocks_out * 256));
-    pack_weights(Element::kBFloat16, weight.data(), outputs, inputs, taps, packed.data(), nullptr);
-    return {packed.data(), blocks_in, blocks_out};
+  Matrix matrix(int output_blocks, int input_blocks, int taps) {
+    return {numbers(static_cast<size_t>(taps * input_blocks * output_blocks * 256)), input_blocks, output_blocks};
   }
 };
 
-// A convolution from one map to another, the 1x1 and the unit behind it, and the 1x1 of the next one.
+// A convolution, the 1x1 and the unit behind it, and the 1x1 of the next one; and a convolution of voxels.
 void layers() {
-  const HalfAMap in, out;
+  const HalfAMap map;
   LayerParts parts;
   const Element type = Element::kBFloat16;
-  const Term window{parts.map(in.size(), 20), in.pixels, Window::kNine, 1, false, parts.matrix(36, 20, 9)};
-  const Rows y = parts.map(out.size(), 36), narrow = parts.map(out.size(), 48, 1), next = parts.map(out.size(), 48, 1);
-  multiply(type, {{window}, 1, {}, parts.norm(36), true, y, out.pixels}, nullptr);
-  const Term beneath{y, out.pixels, Window::kOne, 1, true, parts.matrix(40, 36, 1)};
-  multiply(type, {{beneath}, 1, parts.norm(36), parts.norm(40), true, narrow, out.pixels}, nullptr);
-  const Term conv{narrow, out.pixels, Window::kNine, 1, true, parts.matrix(40, 40, 9)};
-  const Term shortcut{y, out.pixels, Window::kOne, 1, true, {}};
-  const Unit unit{conv, parts.norm(40), parts.matrix(36, 40, 1), shortcut, {}, y, out.pixels, next, parts.norm(36),
-                  parts.norm(40), parts.matrix(40, 36, 1)};
+  const Rows y = parts.map(map.size(), 36), narrow = parts.map(map.size(), 48, 1), next = parts.map(map.size(), 48, 1);
+  const Term window{parts.map(map.size(), 20), map.pixels, Window::kNine, 1, false, parts.matrix(3, 2, 9)};
+  multiply(type, {{window}, 1, {}, parts.norm(36), true, y, map.pixels}, nullptr);
+  const Term beneath{y, map.pixels, Window::kOne, 1, true, parts.matrix(3, 3, 1)};
+  multiply(type, {{beneath}, 1, parts.norm(36), parts.norm(40), true, narrow, map.pixels}, nullptr);
+  const Term conv{narrow, map.pixels, Window::kNine, 1, true, parts.matrix(3, 3, 9)};
+  const Term shortcut{y, map.pixels, Window::kOne, 1, true, {}};
+  const Unit unit{conv, parts.norm(40), parts.matrix(3, 3, 1), shortcut, {}, y, map.pixels, next, parts.norm(36),
+                  parts.norm(40), parts.matrix(3, 3, 1)};
   run_unit(type, unit, nullptr);
   for (const auto& rows : parts.rows) add_result(rows);
 
-  std::vector<float> sums(out.size() * 37);
-  const auto bits = draw<int64_t>(static_cast<int64_t>(in.size()), 16);
-  const auto last = draw<float>(static_cast<int64_t>(in.size()), 2), weights = draw<float>(9 * 5 * 48, 3);
-  const Norm norm = parts.norm(37);
-  convolve_voxels(Element::kFloat, {in.pixels, bits.data(), last.data(), 5, 37, 48, weights.data(), norm.scale,
-                                    out.pixels, sums.data()}, nullptr);
+  const auto bits = draw<int64_t>(static_cast<int64_t>(map.size()), 16);
+  const auto last = draw<float>(static_cast<int64_t>(map.size()), 2), weights = draw<float>(9 * 5 * 48, 3);
+  std::vector<float> sums(map.size() * 37);
+  const VoxelConv voxels{map.pixels, bits.data(), last.data(), 5, 37, 48, weights.data(), parts.norm(37).scale,
+                         map.pixels, sums.data()};
+  convolve_voxels(Element::kFloat, voxels, nullptr);
   add_result(sums);
+  std::vector<uint16_t> packed(9 * 256);
+  pack_weights(type, weights.data(), 9, 15, 9, packed.data(), nullptr);
+  add_result(packed);
 }
 
 }  // namespace
