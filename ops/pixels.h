@@ -14,8 +14,8 @@ using torch::stable::Tensor;
 
 constexpr int64_t kMostChannels = 1 << 16;
 
-// Pixels as `Pixels` of Python holds them, which has checked what the lists say: start int32 [N * H + 1], runs int32
-// [R, 3] with numbers from 0 on, positions int64 [P]; then, if known, start and runs of the pixels beneath their 3x3
+// Pixels as `Pixels` of Python holds them, which has checked what the lists say: positions int64 [P], start int32
+// [N * H + 1], runs int32 [R, 3] with numbers from 0 on; then, if known, start and runs of the pixels beneath their 3x3
 // windows.
 struct Pixels {
   Extent extent;
