@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "check.h"
+#include "map_arguments.h"
 
 namespace sbnet {
 namespace {
@@ -50,17 +50,6 @@ std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& li
     for (const Run* run = pixels.rows().begin(row); run != pixels.rows().end(row); ++run)
       for (int64_t x = run->begin; x < run->end; ++x) *to++ = row * map.width + x;
   return {positions, starts_of(pixels, like), runs_of(pixels, like), starts_of(windows, like), runs_of(windows, like)};
-}
-
-Extent checked_extent(const char* op, const std::vector<int64_t>& size) {
-  check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
-  int64_t pixels = 1;
-  for (const int64_t side : size) {
-    check(side >= 0 && side <= kHighest && pixels * side <= kHighest, op, ": size must be at most ", kHighest,
-          " pixels, got ", size[0], " x ", size[1], " x ", size[2]);
-    pixels *= side;
-  }
-  return {size[0], size[1], size[2]};
 }
 
 Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& lists, const std::vector<int64_t>& size) {

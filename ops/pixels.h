@@ -27,9 +27,6 @@ struct Pixels {
 // Pixels of `map` as lists, windows included.
 std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& like);
 
-// `size` as (N, H, W); raises an error unless positions within such maps fit 32 bits.
-Extent checked_extent(const char* op, const std::vector<int64_t>& size);
-
 // Raises an error that names the pixels if the lists cannot be of maps of `size`.
 Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& lists, const std::vector<int64_t>& size);
 

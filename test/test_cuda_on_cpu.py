@@ -81,6 +81,10 @@ MUTANTS = {
         *("asan", "use-after-poison"),
     ),
     "right_border": ("gather.cu", "column < placed.width", "column <= placed.width", "asan", "heap-buffer-overflow"),
+    "numbers_read_too_early": (
+        *("scan.cu", "  __syncthreads();\n  Sums", "  Sums"),
+        *("tsan", "data race"),
+    ),
     "linked_without_atomics": (
         *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),
         *("tsan", "data race"),

@@ -92,8 +92,11 @@ class Pixels:
     @functools.cached_property
     def _numbers(self) -> Tensor:
         images, height, width = self.size
-        numbers = torch.full((images * height * width,), len(self) + ABSENT, device=self.flat.device)
-        return numbers.index_copy_(0, self.flat, torch.arange(len(self), device=self.flat.device))
+        total = images * height * width
+        # One more for the rows without a pixel.
+        numbers = torch.full((total + 1,), len(self) + ABSENT, device=self.flat.device)
+        place = self.flat.where(self.flat >= 0, total)
+        return numbers.index_copy_(0, place, torch.arange(len(self), device=self.flat.device))
 
     def numbers(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """The numbers of the pixels at some positions; P + `ABSENT` and P + `OUTSIDE` for others."""

@@ -115,6 +115,11 @@ T atomicAdd(T* at, T value) {
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 
+template <typename T>
+T atomicOr(T* at, T value) {
+  return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
+}
+
 namespace cuda_on_cpu {
 
 inline void store_relaxed(uint8_t* at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELAXED); }
