@@ -103,7 +103,9 @@ def test_a_mistake_put_into_a_kernel_is_caught(name):
     mutant = FOLDER / "mutants" / f"{name}.cu"
     mutant.parent.mkdir(parents=True, exist_ok=True)
     if not mutant.exists() or mutant.read_text() != text:
-        mutant.write_text(text)
+        fresh = mutant.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(mutant)
     others = [path for path in KERNELS if path.name != source]
     program = compile_all(FOLDER / mode, [mutant, *others, SHIM / "kernels.cpp"], MODES[mode], [], name)
     assert said in run(program, "1")
