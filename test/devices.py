@@ -24,6 +24,10 @@ from torch import Tensor
 DEVICES = ["cpu", "shim", *(["cuda"] if torch.cuda.is_available() else [])]
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "test" / "cuda_on_cpu"
+GPU_ITSELF = ("host.cpp", "usable.cpp", "usable.cu")  # of no use without one
+KERNELS, OPERATIONS = (
+    sorted(path for path in ROOT.glob(f"ops/cuda/*.{kind}") if path.name not in GPU_ITSELF) for kind in ("cu", "cpp")
+)
 SANITIZE = bool(os.environ.get("SBNET_SANITIZE"))  # `make sanitize`
 
 
@@ -91,8 +95,7 @@ def _shim() -> list[str]:
     """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
     import sbnet_perception.detector  # noqa: F401  declares all operations
 
-    sources = [*ROOT.glob("ops/cuda/*.cu"), *ROOT.glob("ops/cuda/*.cpp"), SHIM / "host.cpp"]
-    sources = [source for source in sources if source != ROOT / "ops" / "cuda" / "host.cpp"]
+    sources = [*KERNELS, *OPERATIONS, SHIM / "host.cpp"]
     options = ["-O1", "-g", "-DSBNET_LIBRARY=sbnet_shim", "-DSBNET_DEVICE=CPU", *(build().SANITIZE if SANITIZE else [])]
     link = ["-shared", f"-L{Path(torch.__file__).parent / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
     folder = ROOT / "build" / ("sanitize" if SANITIZE else "") / "cuda_on_cpu"

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices import ROOT, SHIM, compile_all, operations_on
+from devices import KERNELS, ROOT, SHIM, compile_all, operations_on
 
 from sbnet_perception.blocks import reduce_mask, sparse_scatter
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
-KERNELS = sorted(ROOT.glob("ops/cuda/*.cu"))
 MODES = {
     "asan": ["-fsanitize=address", "-O1", "-g"],
     "tsan": ["-fsanitize=thread", "-O1", "-g"],
