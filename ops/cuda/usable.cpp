@@ -3,10 +3,22 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <future>
+#include <string>
+
 namespace sbnet::cuda {
 namespace {
 
-std::string cuda_problem(int64_t device) { return problem(static_cast<int>(device)); }
+// What CUDA says against it, and what the kernels are compiled for; empty where they run.
+std::string cuda_problem(int64_t device) {
+  // In a thread of its own, since each has a current device.
+  const Answer answer = std::async(std::launch::async, ask, static_cast<int>(device)).get();
+  if (!answer.error) return "";
+  std::string said = std::string(answer.reason) + " (" + answer.error + "; compiled for";
+  for (const int* architecture = answer.first; architecture != answer.end; ++architecture)
+    said += " sm_" + std::to_string(*architecture / 10);
+  return said + ")";
+}
 
 }  // namespace
 }  // namespace sbnet::cuda
