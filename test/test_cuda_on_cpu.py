@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices import ROOT, SHIM, compile_all, operations_on
+from devices import KERNELS, ROOT, SHIM, compile_all, operations_on
 
 from sbnet_perception.blocks import reduce_mask, sparse_scatter
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
-KERNELS = sorted(ROOT.glob("ops/cuda/*.cu"))
 MODES = {
     "asan": ["-fsanitize=address", "-O1", "-g"],
     "tsan": ["-fsanitize=thread", "-O1", "-g"],
@@ -103,7 +102,9 @@ def test_a_mistake_put_into_a_kernel_is_caught(name):
     mutant = FOLDER / "mutants" / f"{name}.cu"
     mutant.parent.mkdir(parents=True, exist_ok=True)
     if not mutant.exists() or mutant.read_text() != text:
-        mutant.write_text(text)
+        fresh = mutant.with_suffix(f".{os.getpid()}")
+        fresh.write_text(text)
+        fresh.replace(mutant)
     others = [path for path in KERNELS if path.name != source]
     program = compile_all(FOLDER / mode, [mutant, *others, SHIM / "kernels.cpp"], MODES[mode], [], name)
     assert said in run(program, "1")
