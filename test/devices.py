@@ -85,7 +85,7 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
 @functools.cache
 def _shim() -> list[str]:
     """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
-    import sbnet_perception.detector  # noqa: F401  declares all operations
+    import sbnet_perception.detector.pipeline  # noqa: F401  declares all operations
 
     sources = [*ROOT.glob("ops/cuda/*.cu"), *ROOT.glob("ops/cuda/*.cpp"), SHIM / "host.cpp"]
     sources = [source for source in sources if source != ROOT / "ops" / "cuda" / "host.cpp"]

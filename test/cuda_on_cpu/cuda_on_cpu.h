@@ -77,7 +77,22 @@ T __shfl_up_sync(uint32_t mask, T value, int by, cuda_on_cpu::Site site = cuda_o
   return cuda_on_cpu::shuffle(mask, value, site, [by](int lane) { return lane - by; });
 }
 
+inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::Thread& me = *cuda_on_cpu::machine().current;
+  me.in = static_cast<uint32_t>(value);
+  cuda_on_cpu::meet(mask, site, false, [mask](cuda_on_cpu::Warp& warp) {
+    uint32_t sum = 0;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) sum += warp.lanes[lane]->in;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) warp.lanes[lane]->out = sum;
+  });
+  return static_cast<int>(me.out);
+}
+
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
 inline float __uint_as_float(uint32_t bits) {
   float value;
@@ -88,6 +103,24 @@ inline float __uint_as_float(uint32_t bits) {
 template <typename T>
 T atomicExch(T* at, T value) {
   return __atomic_exchange_n(at, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+T atomicAdd(T* at, T value) {
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+T atomicOr(T* at, T value) {
+  return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+T atomicMin(T* at, T value) {
+  T before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (value < before && !__atomic_compare_exchange_n(at, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
 }
 
 namespace cuda_on_cpu {
