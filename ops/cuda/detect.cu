@@ -94,20 +94,22 @@ __device__ void compare(const Ranking& ranking, int64_t first, int size, const K
   };
   const Circle circle = ranking.circles[first + (mine < size ? mine : 0)];
   int waiting = 0;
-  for (int64_t better = warp % kShares; better < boxes + size; better += kShares) {
-    const Circle other = better < boxes ? kept.circles[better] : ranking.circles[first + better - boxes];
-    const bool near = mine < size && better - boxes < mine && may_overlap(circle, other);
+  bool more = true;
+  for (int64_t better = warp % kShares; more; better += kShares) {
+    more = better < boxes + size;
+    bool near = more && mine < size && better - boxes < mine;
+    if (near)
+      near = may_overlap(circle, better < boxes ? kept.circles[better] : ranking.circles[first + better - boxes]);
     const uint32_t lanes = __ballot_sync(~0u, near);
     if (near) pairs[waiting + __popc(lanes & lanes_before(lane))] = {mine, better};
     waiting += __popc(lanes);
-    if (waiting < kWarp) continue;
-    waiting -= kWarp;
+    if (more && waiting < kWarp) continue;
+    const int ready = waiting < kWarp ? waiting : kWarp;
+    waiting -= ready;
     __syncwarp();  // pairs are written
-    look(pairs[waiting + lane]);
+    if (lane < ready) look(pairs[waiting + lane]);
     __syncwarp();  // and read, before others take their place
   }
-  __syncwarp();
-  if (lane < waiting) look(pairs[lane]);
 }
 
 // In order: a candidate that overlaps a box is that one's; another is kept while there is room.
@@ -187,19 +189,23 @@ __global__ void __launch_bounds__(kThreads, kResidentWithPolygons)
   const int lane = lane_of_warp();
   double* const votes = Arena(shared_memory()).take<double>(kThreads * kVotes) + threadIdx.x / kWarp * kWarp * kVotes;
   for (int64_t box = thread_of_grid() / kWarp; box < limit; box += threads_of_grid() / kWarp) {
-    const bool exists = box < *kept.count;
-    const int64_t best = exists ? kept.ranks[box] : 0;
-    const double sum = exists ? sum_votes(ranking, box, best, votes) : 0;
-    if (lane < kVotes) votes[lane] = sum;
-    __syncwarp();
-    if (lane == 0) {
-      float* const result = boxes + 7 * box;
-      for (int i = 0; i < 7; ++i) result[i] = 0;
-      if (exists) agree(votes, ranking.voters[best].said.box[6], result);
-      scores[box] = exists ? ranking.voters[best].score : 0;
-      labels[box] = exists ? ranking.voters[best].label : 0;
+    if (box >= *kept.count) {
+      if (lane < 7) boxes[7 * box + lane] = 0;
+      if (lane == 0) scores[box] = 0;
+      if (lane == 0) labels[box] = 0;
+      continue;
     }
-    __syncwarp();
+    const int64_t best = kept.ranks[box];
+    const double sum = sum_votes(ranking, box, best, votes);
+    if (lane < kVotes) votes[lane] = sum;
+    __syncwarp();  // sums are written
+    if (lane == 0) {
+      const Voter& voter = ranking.voters[best];
+      agree(votes, voter.said.box[6], boxes + 7 * box);
+      scores[box] = voter.score;
+      labels[box] = voter.label;
+    }
+    __syncwarp();  // and read, before votes take their place
   }
 }
 
