@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from devices import operations_on
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,12 @@ def test_outputs_that_are_not_finite_become_no_box_or_one_that_is_not_finite(dev
     prediction.rows[0, 0], prediction.rows[1, 1] = torch.nan, torch.inf
     found = found_in(prediction, device)
     assert found.scores.tolist() == pytest.approx([0.8, 0.7]) and not np.isfinite(found.boxes[0]).all()
+
+
+def test_a_gpu_refuses_more_classes_than_it_has_room_for():
+    many = (torch.zeros(1, 41), torch.zeros(1, dtype=torch.int64), 88, (0.0, -20.0, STEP), (0.5,) * 33, (0,) * 33)
+    with operations_on("shim"), pytest.raises(RuntimeError, match="detect: a GPU takes at most 32 classes, got 33"):
+        torch.ops.sbnet.detect(*many, 0.1, 5)
 
 
 def test_corners_are_counter_clockwise_from_the_front_left():

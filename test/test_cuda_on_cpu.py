@@ -84,7 +84,7 @@ MUTANTS = {
     "right_border": ("gather.cu", "column < placed.width", "column <= placed.width", "asan", "heap-buffer-overflow"),
     "pairs_read_too_early": ("detect.cu", "__syncwarp();  // pairs are", "// pairs are", "tsan", "data race"),
     "overlaps_without_atomics": (
-        *("detect.cu", "atomicOr(round.overlaps + pair.candidate, Bits{1} << ahead)", "round.overlaps[pair.candidate] |= Bits{1} << ahead"),
+        *("detect.cu", "atomicOr(round.overlaps + pair.candidate,", "(round.overlaps[pair.candidate] |="),
         *("tsan", "data race"),
     ),
     "linked_without_atomics": (
