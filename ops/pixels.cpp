@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "check.h"
+#include "map_arguments.h"
 
 namespace sbnet {
 namespace {
@@ -49,27 +49,16 @@ std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& li
   for (int64_t row = 0; row < map.images * map.height; ++row)
     for (const Run* run = pixels.rows().begin(row); run != pixels.rows().end(row); ++run)
       for (int64_t x = run->begin; x < run->end; ++x) *to++ = row * map.width + x;
-  return {starts_of(pixels, like), runs_of(pixels, like), positions, starts_of(windows, like), runs_of(windows, like)};
-}
-
-Extent checked_extent(const char* op, const std::vector<int64_t>& size) {
-  check(size.size() == 3, op, ": size must be (N, H, W), got ", size.size(), " integers");
-  int64_t pixels = 1;
-  for (const int64_t side : size) {
-    check(side >= 0 && side <= kHighest && pixels * side <= kHighest, op, ": size must be at most ", kHighest,
-          " pixels, got ", size[0], " x ", size[1], " x ", size[2]);
-    pixels *= side;
-  }
-  return {size[0], size[1], size[2]};
+  return {positions, starts_of(pixels, like), runs_of(pixels, like), starts_of(windows, like), runs_of(windows, like)};
 }
 
 Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& lists, const std::vector<int64_t>& size) {
   const Extent extent = checked_extent(op, size);
   check(lists.size() == 3 || lists.size() == 5, op, ": pixels of ", name, " must be 3 or 5 lists, got ", lists.size());
-  check(is_list(lists[2], ScalarType::Long, 1), op, ": positions of ", name, " must be contiguous int64 [P], got ",
-        describe(lists[2]));
-  const int64_t rows = extent.images * extent.height, count = lists[2].size(0);
-  Pixels pixels{extent, rows_of(op, name, lists[0], lists[1], rows), count, {}};
+  check(is_list(lists[0], ScalarType::Long, 1), op, ": positions of ", name, " must be contiguous int64 [P], got ",
+        describe(lists[0]));
+  const int64_t rows = extent.images * extent.height, count = lists[0].size(0);
+  Pixels pixels{extent, rows_of(op, name, lists[1], lists[2], rows), count, {}};
   const Run* const end = pixels.rows.begin(rows);  // of all
   check(count == (end == pixels.rows.runs ? 0 : end[-1].number + end[-1].size()), op, ": runs of ", name,
         " must hold as many pixels as there are positions, ", count);

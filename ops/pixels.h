@@ -14,8 +14,8 @@ using torch::stable::Tensor;
 
 constexpr int64_t kMostChannels = 1 << 16;
 
-// Pixels as `Pixels` of Python holds them, which has checked what the lists say: start int32 [N * H + 1], runs int32
-// [R, 3] with numbers from 0 on, positions int64 [P]; then, if known, start and runs of the pixels beneath their 3x3
+// Pixels as `Pixels` of Python holds them, which has checked what the lists say: positions int64 [P], start int32
+// [N * H + 1], runs int32 [R, 3] with numbers from 0 on; then, if known, start and runs of the pixels beneath their 3x3
 // windows.
 struct Pixels {
   Extent extent;
@@ -26,9 +26,6 @@ struct Pixels {
 
 // Pixels of `map` as lists, windows included.
 std::vector<Tensor> lists_of(const RowList& pixels, Extent map, const Tensor& like);
-
-// `size` as (N, H, W); raises an error unless positions within such maps fit 32 bits.
-Extent checked_extent(const char* op, const std::vector<int64_t>& size);
 
 // Raises an error that names the pixels if the lists cannot be of maps of `size`.
 Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& lists, const std::vector<int64_t>& size);

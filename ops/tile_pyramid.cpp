@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <optional>
 
-#include "check.h"
+#include "map_arguments.h"
 #include "parallel.h"
 #include "pixels.h"
 
@@ -73,46 +73,21 @@ const Level* finer(const std::vector<Level>& before, const Level& level) {
   return best;
 }
 
-// The list of a level, rows (n, ty, tx) in raster order.
-Tensor indices_of(const char* op, const Level& level, const Tensor& like) {
-  const int64_t count = std::accumulate(level.active.begin(), level.active.end(), int64_t{0});
-  const Tensor indices = allocate(op, "mask", {count, 3, sizeof(int32_t)},
-                                  [&] { return torch::stable::new_empty(like, {count, 3}, ScalarType::Int); });
-  int32_t* next = indices.mutable_data_ptr<int32_t>();
-  for (int64_t row = 0; row < level.images * level.rows; ++row) {
-    const uint8_t* const tiles = level.active.data() + row * level.columns;
-    const auto image = static_cast<int32_t>(row / level.rows), ty = static_cast<int32_t>(row % level.rows);
-    for (int64_t tx = next_active(tiles, 0, level.columns); tx < level.columns;
-         tx = next_active(tiles, tx + 1, level.columns)) {
-      *next++ = image;
-      *next++ = ty;
-      *next++ = static_cast<int32_t>(tx);
-    }
-  }
-  return indices;
-}
-
 // mask bool [N, H, W] and, of each partition, the sides (y, x) of its tiles in pixels of a feature map and the map's
-// stride on the mask -> for each the active tiles int32 [B, 3], then the lists of their pixels on the map.
-std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> sides, std::vector<int64_t> strides) {
+// stride on the mask -> for each the lists of the pixels of its active tiles.
+std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> sides, std::vector<int64_t> strides,
+                                 std::optional<std::vector<int64_t>> capacities) {
   constexpr const char* op = "tile_pyramid";
-  check(argument.dim() == 3 && argument.scalar_type() == ScalarType::Bool, op, ": mask must be bool [N, H, W], got ",
-        describe(argument));
-  checked_extent(op, {argument.size(0), argument.size(1), argument.size(2)});
-  check(sides.size() == 2 * strides.size(), op, ": sides must be pairs, one for each of the strides, got ", sides.size(),
-        " integers and ", strides.size(), " strides");
-  for (const int64_t side : sides) check(side >= 1 && side <= kHighest, op, ": sides must be positive, got ", side);
-  for (const int64_t stride : strides) check(stride >= 1 && stride <= kHighest, op, ": strides must be positive, got ", stride);
+  const Extent extent = check_pyramid(op, argument, sides, strides);
+  check(!capacities, op, ": capacities are for the kernels of a GPU");
   const Tensor mask = torch::stable::contiguous(argument);
-  const Raster pixels{static_cast<const uint8_t*>(mask.const_data_ptr()), mask.size(0), mask.size(1), mask.size(2)};
+  const Raster pixels{static_cast<const uint8_t*>(mask.const_data_ptr()), extent.images, extent.height, extent.width};
 
   std::vector<Level> levels;
   std::vector<Tensor> lists;
   for (size_t i = 0; i < strides.size(); ++i) {
-    const Extent map{pixels.images, divide_up(pixels.rows, strides[i]), divide_up(pixels.columns, strides[i])};
-    // no side need exceed the map
-    const int64_t tile[2] = {smaller(sides[2 * i], larger(map.height, 1)), smaller(sides[2 * i + 1], larger(map.width, 1))};
-    const int64_t side[2] = {tile[0] * strides[i], tile[1] * strides[i]};
+    const auto [map, tile_height, tile_width] = partition_of(extent, &sides[2 * i], strides[i]);
+    const int64_t side[2] = {tile_height * strides[i], tile_width * strides[i]};
     Level level = allocate(op, "mask", {pixels.images, pixels.rows, pixels.columns},
                            [&] { return Level(pixels, side); });
     // tiles made of whole tiles of an earlier partition are active where one of those is
@@ -120,9 +95,8 @@ std::vector<Tensor> tile_pyramid(const Tensor& argument, std::vector<int64_t> si
       pool(source->raster(), level.side_y / source->side_y, level.side_x / source->side_x, level);
     else
       pool(pixels, level.side_y, level.side_x, level);
-    lists.push_back(indices_of(op, level, mask));
     thread_local RowList active;
-    pixels_of_tiles(level.active.data(), {level.images, level.rows, level.columns}, map, tile[0], tile[1], active);
+    pixels_of_tiles(level.active.data(), {level.images, level.rows, level.columns}, map, tile_height, tile_width, active);
     for (Tensor& list : lists_of(active, map, mask)) lists.push_back(list);
     levels.push_back(std::move(level));
   }

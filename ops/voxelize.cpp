@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <tuple>
+#include <optional>
 
 #include "check.h"
 #include "kernels.h"
@@ -114,12 +114,12 @@ void append_runs(const Cell* cells, int64_t count, int64_t number, std::vector<R
   }
 }
 
-// points float32 [P, 4] x, y, z, intensity -> start int32 [H + 1], runs int32 [R, 3], place int64 [K], bits int64 [K] and
-// mean intensity float32 [K] of the K occupied cells, and the number of points in them; see kernels.h for start and
-// runs. `range` is x_min, x_max, y_min, y_max.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& argument, std::vector<double> range,
-                                                                    double resolution, std::vector<int64_t> size,
-                                                                    double z_min, double bin_height, int64_t bins) {
+// points float32 [P, 4] x, y, z, intensity -> place int64 [K], bits int64 [K] and mean intensity float32 [K] of the K
+// occupied cells, the number of points in them, start int32 [H + 1] and runs int32 [R, 3]; see kernels.h for the last
+// two. `range` is x_min, x_max, y_min, y_max.
+std::vector<Tensor> voxelize(const Tensor& argument, std::vector<double> range, double resolution,
+                             std::vector<int64_t> size, double z_min, double bin_height, int64_t bins,
+                             std::optional<int64_t> capacity) {
   constexpr const char* op = "voxelize";
   check(argument.dim() == 2 && argument.size(1) == 4 && argument.scalar_type() == ScalarType::Float, op,
         ": points must be float32 [P, 4], got ", describe(argument));
@@ -131,6 +131,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor
   check(size[0] * size[1] <= kHighest, op, ": size must be at most ", kHighest, " cells");
   check(resolution > 0 && bin_height > 0 && std::isfinite(z_min) && bins >= 1 && bins <= 61, op,
         ": resolution and bin_height must be positive, z_min finite, bins 1 to 61");
+  check(!capacity, op, ": capacity is for the kernels of a GPU");
   const auto f = [](double value) { return static_cast<float>(value); };
   const Raster raster{f(range[0]), f(range[1]), f(range[2]), f(range[3]), f(1 / resolution), size[0], size[1],
                       f(z_min), f(z_min - bin_height / 2), f(z_min + (static_cast<double>(bins) + 0.5) * bin_height),
@@ -185,7 +186,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor
       *to_bits++ = cell->bits;
       *to_mean++ = cell->mean;
     }
-  return {start, runs, flat, bits, mean, in_cells};
+  return {flat, bits, mean, in_cells, start, runs};
 }
 
 }  // namespace

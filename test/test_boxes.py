@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_a_row_that_is_no_pixel_has_no_effect_whatever_it_holds(device):
     rows = torch.cat([prediction.rows, prediction.rows[1:2], torch.full((3, 9), torch.nan)])
     rows[3, 0], rows[5:] = 5.0, torch.inf
     flat = torch.cat([prediction.pixels.flat, torch.full((4,), -1)])
-    padded = Prediction(rows, Pixels(*prediction.pixels.lists[:2], flat, prediction.pixels.size), {})
+    padded = Prediction(rows, replace(prediction.pixels, flat=flat), {})
     expected = found_in(prediction, device)
     for found in (found_in(padded, device), plainly(padded)):
         assert found.boxes == pytest.approx(expected.boxes, abs=1e-5) and len(found) == 2

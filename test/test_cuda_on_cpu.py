@@ -82,9 +82,13 @@ MUTANTS = {
         *("asan", "use-after-poison"),
     ),
     "right_border": ("gather.cu", "column < placed.width", "column <= placed.width", "asan", "heap-buffer-overflow"),
-    "pairs_read_too_early": ("detect.cu", "__syncwarp();  // pairs are", "// pairs are", "tsan", "data race"),
+    "votes_read_too_early": ("detect.cu", "__syncwarp();  // votes are", "// votes are", "tsan", "data race"),
     "overlaps_without_atomics": (
         *("detect.cu", "atomicOr(round.overlaps + pair.candidate,", "(round.overlaps[pair.candidate] |="),
+        *("tsan", "data race"),
+    ),
+    "numbers_read_too_early": (
+        *("scan.cu", "  __syncthreads();\n  Sums", "  Sums"),
         *("tsan", "data race"),
     ),
     "linked_without_atomics": (

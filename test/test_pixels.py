@@ -28,8 +28,8 @@ def test_pixels_of_a_mask_of_tiles_and_of_positions_are_numbered_in_raster_order
     tiles = random_tiles(size, sides, density, 1, seed)
     pixels = tiles.pixels
     assert torch.equal(pixels.flat, torch.nonzero(tiles.mask().flatten())[:, 0]) and pixels.flat.dtype == torch.int64
-    begin, end, number = pixels.runs.long().unbind(1)
-    row = torch.repeat_interleave(pixels.start.long().diff())
+    begin, end, number = pixels.index[1].long().unbind(1)
+    row = torch.repeat_interleave(pixels.index[0].long().diff())
     assert torch.equal(pixels.flat[number], row * size[2] + begin)
     assert int((end - begin).sum()) == len(pixels)
     # A row's runs do not touch: as few as there can be.
@@ -41,11 +41,11 @@ def test_pixels_of_a_mask_of_tiles_and_of_positions_are_numbered_in_raster_order
         assert_same(other, pixels)
     assert_same(Pixels.all(size), Pixels.from_mask(torch.ones(size, dtype=torch.bool)))
     # The windows that come with tiles are the pixels up to one row and column away.
-    if tiles.pixels.windows:
-        start, runs = tiles.pixels.windows
+    if len(pixels.index) == 4:
+        start, runs = pixels.index[2:]
         around = torch.nn.functional.max_pool2d(pixels.mask().float(), 3, 1, 1) > 0
         expected = Pixels.from_mask(around)
-        assert torch.equal(start, expected.start) and torch.equal(runs[:, :2], expected.runs[:, :2])
+        assert torch.equal(start, expected.index[0]) and torch.equal(runs[:, :2], expected.index[1][:, :2])
 
 
 def test_tiles_may_be_larger_than_any_map():
@@ -88,7 +88,7 @@ def test_pixels_are_copied_and_pickled_without_what_was_computed_of_them():
     pixels = random_tiles((2, 9, 12), (2, 2), 0.3).pixels
     numbers = pixels.beneath(pixels, 1)
     again = copy.deepcopy(pixels)
-    assert set(vars(again)) == set(pixels.__reduce_ex__(4)[2]) == {"start", "runs", "flat", "size", "windows"}
+    assert set(vars(again)) == set(pixels.__reduce_ex__(4)[2]) == {"flat", "size", "index"}
     assert torch.equal(again.beneath(again, 1), numbers)
 
 

@@ -49,6 +49,11 @@ __device__ __forceinline__ uint16_t float_to_bfloat16(float value) {
   return bits;
 }
 
+// A store that other threads may make too, of the same value.
+__device__ __forceinline__ void store_relaxed(uint8_t* at, uint8_t value) {
+  *static_cast<volatile uint8_t*>(at) = value;
+}
+
 __device__ __forceinline__ char* shared_memory() {
   extern __shared__ __align__(128) char memory[];
   return memory;
@@ -85,6 +90,7 @@ using cuda_on_cpu::float_to_bfloat16;
 using cuda_on_cpu::float_to_half;
 using cuda_on_cpu::half_to_float;
 using cuda_on_cpu::shared_memory;
+using cuda_on_cpu::store_relaxed;
 
 inline void guard(char* begin, char* end) { cuda_on_cpu::poison(begin, static_cast<size_t>(end - begin)); }
 

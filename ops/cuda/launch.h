@@ -20,4 +20,24 @@ struct Placed {
   int64_t images, channels, height, width;
 };
 
+// 32 columns of a row of a map: bit i says whether column i is stored; `before` is the number of the first that is.
+struct alignas(8) Word {
+  uint32_t bits;
+  int32_t before;
+};
+
+// Which pixels of a batch of maps are stored, and their numbers in raster order. 64 times smaller than a number for each
+// pixel of the map: it stays in the caches.
+struct Index {
+  const Word* words;  // [images * height, row_words]
+  int64_t images, height, width;
+  int64_t capacity;  // pixels from this number on found no room and are not stored
+
+  constexpr SBNET_BOTH int64_t row_words() const { return divide_up(width, 32); }
+  constexpr SBNET_BOTH int64_t size() const { return images * height * row_words(); }
+};
+
+// Instead of a pixel's number: not stored, beyond the border.
+constexpr int32_t kAbsent = -1, kOutside = -2;
+
 }  // namespace sbnet::cuda

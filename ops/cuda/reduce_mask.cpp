@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "host.h"
+#include "memory.h"
 
 namespace sbnet::cuda {
 namespace {
@@ -31,7 +32,8 @@ Tensor reduce_mask(const Tensor& argument, std::vector<int64_t> block_count, std
               device.stream);
   sum_counts(counts.const_data_ptr<int32_t>(), pooling.parts(), starts, device.stream);
 
-  const int64_t count = read_count(starts + pooling.parts(), device.stream);
+  int64_t count;
+  copy_to_host(&count, starts + pooling.parts(), sizeof count, device.stream);
   const Tensor indices = allocate(op, "block_count", {count, 3, sizeof(int32_t)}, [&] { return new_list(count); });
   list_active(pooling, words, starts, indices.mutable_data_ptr<int32_t>(), device.stream);
   return indices;

@@ -122,10 +122,4 @@ void list_active(const Pooling& pooling, const uint32_t* bits, const int64_t* st
   launch("list active blocks", list_kernel, pooling.parts(), 1, 0, stream, pooling, bits, start, indices);
 }
 
-int64_t read_count(const int64_t* count, Stream stream) {
-  int64_t value;
-  read_back(&value, count, sizeof value, stream);
-  return value;
-}
-
 }  // namespace sbnet::cuda

@@ -27,7 +27,4 @@ void sum_counts(const int32_t* counts, int64_t parts, int64_t* start, Stream str
 // int32 [B, 3]: rows (n, by, bx) of the active blocks.
 void list_active(const Pooling& pooling, const uint32_t* bits, const int64_t* start, int32_t* indices, Stream stream);
 
-// The number that lies at `count` on the device; waits for it.
-int64_t read_count(const int64_t* count, Stream stream);
-
 }  // namespace sbnet::cuda

@@ -51,7 +51,7 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
 
 def dense_network(pipeline: Pipeline) -> Detector:
     """The pipeline's network as a module, in the pipeline's dtype."""
-    return in_dtype(load_network(pipeline.config), pipeline.config.dtype)
+    return in_dtype(load_network(pipeline.config), pipeline.network.dtype)
 
 
 def grid_of(config: DetectorConfig) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid, cell_along, is_within
 from sbnet_perception.blocks import Pixels, Voxels
+from sbnet_perception.blocks.pixels import fake_index
 from sbnet_perception.operation import call, dynamic_size, register
 
 BINS = 30
@@ -24,12 +24,14 @@ BELOW, ABOVE, INTENSITY = BINS, BINS + 1, BINS + 2
 CHANNELS = BINS + 3
 
 
-def voxels(points: Tensor, grid: Grid) -> Voxels:
+def voxels(points: Tensor, grid: Grid, capacity: int | None = None) -> Voxels:
     """Rasterise one cloud.
 
     Args:
         points: float32 [P, 4], columns x, y, z (metres, grid frame, z = 0 is the ground) and
             intensity (0-1). Points out of range or with a non-finite value are ignored.
+        capacity: rows of the voxels' buffers, whatever the points, so that nothing waits for their number; as many
+            voxels as fit are kept. The kernels of a GPU know it, no others.
 
     Returns:
         The occupied cells of a map of `CHANNELS` channels: 0-29 occupancy (0 or 1) of the height bins upwards from
@@ -39,21 +41,24 @@ def voxels(points: Tensor, grid: Grid) -> Voxels:
         ValueError: points are of another shape or dtype.
     """
     bins = (Z_MIN, BIN_HEIGHT, BINS)
-    start, runs, flat, bits, mean, count = call(_VOXELIZE, points, grid.bounds, grid.resolution, grid.shape, *bins)
-    return Voxels(Pixels(start, runs, flat, (1, *grid.shape)), bits, mean, CHANNELS, count)
+    raster = grid.bounds, grid.resolution, grid.shape
+    flat, bits, mean, count, *index = call(_VOXELIZE, points, *raster, *bins, capacity)
+    return Voxels(Pixels(flat, (1, *grid.shape), tuple(index)), bits, mean, CHANNELS, count)
 
 
 def plain_voxels(
     points: Tensor, bounds: Sequence[float], resolution: float, size: Sequence[int], z_min: float, bin_height: float,
-    bins: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    bins: int, capacity: int | None = None,
+) -> list[Tensor]:  # fmt: skip
     """The operation of `voxels` in PyTorch.
 
     Returns:
-        start int32 [H + 1] and runs int32 [R, 3] of the K occupied cells, as `Pixels` has them; flat int64 [K], their
-        places in the raster; bits int64 [K] and mean intensity float32 [K]; int64, the number of points in them.
+        flat int64 [K], the places in the raster of the K occupied cells; bits int64 [K] and mean intensity float32 [K];
+        int64, the number of points in them; and the index of their `Pixels`.
     """
-    _check(points, bounds, resolution, size, z_min, bin_height, bins)
+    _check(points, bounds, resolution, size, z_min, bin_height, bins, capacity)
+    if capacity is not None:
+        raise ValueError("voxelize: capacity is for the kernels of a GPU")
     # Cell, channel and intensity of each point that counts.
     counts = is_within(points[:, 0], points[:, 1], bounds) & points[:, 2:].isfinite().all(1)
     x, y, z, intensity = points[counts].unbind(1)
@@ -68,13 +73,13 @@ def plain_voxels(
     occupied[cell, channel] = True
     bits = (occupied.long() << torch.arange(bins + 2, device=points.device)).sum(1)
     total = torch.zeros(len(flat), dtype=torch.float64, device=points.device).index_add_(0, cell, intensity.double())
-    pixels = Pixels.from_flat(flat, (1, size[0], size[1]))
-    return pixels.start, pixels.runs, flat, bits, (total / points_in).float(), counts.sum()
+    index = Pixels.from_flat(flat, (1, size[0], size[1])).index
+    return [flat, bits, (total / points_in).float(), counts.sum(), *index]
 
 
 def _check(
     points: Tensor, bounds: Sequence[float], resolution: float, size: Sequence[int], z_min: float, bin_height: float,
-    bins: int,
+    bins: int, capacity: int | None,
 ) -> None:  # fmt: skip
     if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
         raise ValueError(f"voxelize: points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
@@ -84,24 +89,26 @@ def _check(
         raise ValueError(f"voxelize: size must be 2 positive integers and at most 2^31 - 1 cells, got {tuple(size)}")
     if not (resolution > 0 and bin_height > 0 and math.isfinite(z_min) and 1 <= bins <= 61):
         raise ValueError("voxelize: resolution and bin_height must be positive, z_min finite, bins 1 to 61")
+    if capacity is not None and not 1 <= capacity < 2**31:
+        raise ValueError(f"voxelize: capacity must be positive, got {capacity}")
 
 
-def _fake_voxels(points: Tensor, *raster: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check(points, *raster)
-    (height, _), runs, cells = raster[2], dynamic_size(), dynamic_size()
-    return (
-        points.new_empty(height + 1, dtype=torch.int32),
-        points.new_empty((runs, 3), dtype=torch.int32),
-        points.new_empty(cells, dtype=torch.int64),
-        points.new_empty(cells, dtype=torch.int64),
-        points.new_empty(cells),
-        points.new_empty((), dtype=torch.int64),
-    )
+def _fake_voxels(
+    points: Tensor, bounds: Sequence[float], resolution: float, size: Sequence[int], z_min: float, bin_height: float,
+    bins: int, capacity: int | None = None,
+) -> list[Tensor]:  # fmt: skip
+    _check(points, bounds, resolution, size, z_min, bin_height, bins, capacity)
+    rows = dynamic_size() if capacity is None else capacity
+    flat = points.new_empty(rows, dtype=torch.int64)
+    count = points.new_empty((), dtype=torch.int64)
+    # Nobody looks at the windows of voxels.
+    index = fake_index(flat, (1, *size), 0, windows=False)
+    return [flat, torch.empty_like(flat), points.new_empty(rows), count, *index]
 
 
 _VOXELIZE = register(
-    "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins) "
-    "-> (Tensor start, Tensor runs, Tensor flat, Tensor bits, Tensor mean, Tensor count)",
+    "voxelize(Tensor points, float[4] range, float resolution, int[2] size, float z_min, float bin_height, int bins, "
+    "int? capacity=None) -> Tensor[]",
     plain_voxels,
     _fake_voxels,
 )

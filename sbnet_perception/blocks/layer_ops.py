@@ -101,7 +101,7 @@ def residual_units(x: SparseMap, output: Pixels, stride: int, channels: int, wei
 
 def _pixels(lists: Sequence[Tensor], size: Sequence[int]) -> Pixels:
     images, height, width = size
-    return Pixels(lists[0], lists[1], lists[2], (images, height, width))
+    return Pixels(lists[0], (images, height, width), tuple(lists[1:]))
 
 
 def _affine(norm: Tensor, relu: bool = True) -> layer_plain.Rows:
@@ -164,7 +164,7 @@ def _plain_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
 
 
 def _rows(like: Tensor, pixels: Sequence[Tensor], channels: Any) -> Tensor:
-    return like.new_empty((pixels[2].shape[0], channels))
+    return like.new_empty((pixels[0].shape[0], channels))
 
 
 _PIXELS = "Tensor[] x_pixels, int[3] size, Tensor[] y_pixels"

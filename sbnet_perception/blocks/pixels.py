@@ -1,13 +1,17 @@
-"""Pixels: which pixels of a batch of maps are stored, row by row as runs."""
+"""Pixels: which pixels of a batch of maps are stored."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+
+from sbnet_perception.operation import call, dynamic_size, register
 
 Size = tuple[int, int, int]
 
@@ -22,18 +26,25 @@ class Pixels:
     Kernels trust the lists, which are right as the functions below make them.
 
     Attributes:
-        start: int32 [N * H + 1]; row r (of all maps, one below the other) has the runs start[r] .. start[r + 1].
-        runs: int32 [R, 3] (begin, end, number): columns begin .. end, the first of which has that number.
-        flat: int64 [P]: the position of each in the maps laid out one after the other.
+        flat: int64 [P]: the position of each in the maps laid out one after the other. Where the number of rows is the
+            capacity of a buffer, rows behind the last pixel are -1.
         size: (N, H, W).
-        windows: start and runs, whose numbers mean nothing, of all pixels in the 3x3 windows around these; or none.
+        index: where the kernels of the device look pixels up.
+
+    On the CPU the index is start int32 [N * H + 1] and runs int32 [R, 3]: row r (of all maps, one below the other) has
+    the runs start[r] .. start[r + 1], each (begin, end, number): columns begin .. end, the first of which has that
+    number. Behind them, if known, are start and runs, whose numbers mean nothing, of all pixels in the 3x3 windows
+    around these.
+
+    On a GPU with kernels it is count int32 [2], how many pixels there are and how many there would be with room for
+    all; words int32 [N * H * ceil(W / 32), 2], the bits of 32 columns of a row and the number of the first pixel among
+    them; and neighbours int32 [9, P], the numbers of the pixels in the 3x3 windows, -1 where none is stored, -2 beyond
+    the border; or [9, 0] where nobody asked for them.
     """
 
-    start: Tensor
-    runs: Tensor
     flat: Tensor
     size: Size
-    windows: tuple[Tensor, ...] = field(default=(), repr=False)
+    index: tuple[Tensor, ...] = field(repr=False)
 
     @staticmethod
     def from_mask(mask: Tensor) -> Pixels:
@@ -44,44 +55,29 @@ class Pixels:
     @staticmethod
     def from_flat(flat: Tensor, size: Size) -> Pixels:
         """Pixels by their increasing positions, int64 [P], in maps laid out one after the other."""
-        images, height, width = size
-        row, column = torch.div(flat, max(width, 1), rounding_mode="floor"), flat % max(width, 1)
-        # A run begins where the position before is not the neighbour, or lies in another row.
-        begins = torch.ones_like(flat, dtype=torch.bool)
-        begins[1:] = (flat.diff() != 1) | (row.diff() != 0)
-        number = torch.nonzero(begins)[:, 0]
-        length = torch.cat([number, number.new_full((1,), len(flat))]).diff()
-        runs = torch.stack([column[number], column[number] + length, number], 1)
-        rows = torch.arange(images * height + 1, device=flat.device)
-        start = torch.searchsorted(row[number], rows)
-        return Pixels(start.to(torch.int32), runs.to(torch.int32), flat, size)
+        return Pixels(flat, size, tuple(call(_PIXEL_INDEX, flat, size)))
 
     @staticmethod
     def all(size: Size, device: torch.device | str = "cpu") -> Pixels:
         """All pixels of N maps of H x W."""
         images, height, width = size
-        rows = torch.arange(images * height, dtype=torch.int32, device=device)
-        runs = torch.stack([torch.zeros_like(rows), torch.full_like(rows, width), rows * width], 1)
-        start = torch.arange(images * height + 1, dtype=torch.int32, device=device)
-        if width == 0:
-            start, runs = torch.zeros_like(start), runs[:0]
-        return Pixels(start, runs, torch.arange(images * height * width, device=device), size)
+        return Pixels.from_flat(torch.arange(images * height * width, device=device), size)
 
     def to(self, device: torch.device) -> Pixels:
         """The same pixels there."""
-        start, runs, flat, *windows = (part.to(device) for part in self.lists)
-        return Pixels(start, runs, flat, self.size, tuple(windows))
+        return self if self.flat.device == device else Pixels.from_flat(self.flat.to(device), self.size)
 
     @property
     def lists(self) -> list[Tensor]:
         """What the operations read."""
-        return [self.start, self.runs, self.flat, *self.windows]
+        return [self.flat, *self.index]
 
     def mask(self) -> Tensor:
         """bool [N, H, W]: True where a pixel is."""
         images, height, width = self.size
-        mask = torch.zeros(images * height * width, dtype=torch.bool, device=self.flat.device)
-        return mask.index_fill_(0, self.flat, True).view(self.size)
+        # One more for the rows without a pixel.
+        mask = torch.zeros(images * height * width + 1, dtype=torch.bool, device=self.flat.device)
+        return mask.index_fill_(0, self.flat, True)[:-1].view(self.size)
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -96,8 +92,11 @@ class Pixels:
     @functools.cached_property
     def _numbers(self) -> Tensor:
         images, height, width = self.size
-        numbers = torch.full((images * height * width,), len(self) + ABSENT, device=self.flat.device)
-        return numbers.index_copy_(0, self.flat, torch.arange(len(self), device=self.flat.device))
+        total = images * height * width
+        # One more for the rows without a pixel.
+        numbers = torch.full((total + 1,), len(self) + ABSENT, device=self.flat.device)
+        place = self.flat.where(self.flat >= 0, total)
+        return numbers.index_copy_(0, place, torch.arange(len(self), device=self.flat.device))
 
     def numbers(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """The numbers of the pixels at some positions; P + `ABSENT` and P + `OUTSIDE` for others."""
@@ -126,3 +125,43 @@ class Pixels:
     def __getstate__(self) -> dict[str, object]:
         """What is computed again stays out of a pickle or copy."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def plain_pixel_index(flat: Tensor, size: Sequence[int]) -> list[Tensor]:
+    """The index of the CPU's kernels, in PyTorch: of increasing positions int64 [P] in maps of size (N, H, W)."""
+    images, height, width = size
+    row, column = torch.div(flat, max(width, 1), rounding_mode="floor"), flat % max(width, 1)
+    # A run begins where the position before is not the neighbour, or lies in another row.
+    begins = torch.ones_like(flat, dtype=torch.bool)
+    begins[1:] = (flat.diff() != 1) | (row.diff() != 0)
+    number = torch.nonzero(begins)[:, 0]
+    length = torch.cat([number, number.new_full((1,), len(flat))]).diff()
+    runs = torch.stack([column[number], column[number] + length, number], 1)
+    rows = torch.arange(images * height + 1, device=flat.device)
+    start = torch.searchsorted(row[number], rows)
+    return [start.to(torch.int32), runs.to(torch.int32)]
+
+
+def has_words(device: torch.device) -> bool:
+    """Whether kernels of a GPU make the index there."""
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device.type)
+    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key("sbnet::pixel_index", key)
+
+
+def fake_index(like: Tensor, size: Sequence[Any], rows: Any, windows: bool) -> list[Tensor]:
+    """What stands for the index of ``rows`` pixels on the device of ``like`` while tracing; of tiles with windows."""
+    images, height, width = size
+    if has_words(like.device):
+        words = like.new_empty((images * height * -(-width // 32), 2), dtype=torch.int32)
+        neighbours = like.new_empty((9, rows), dtype=torch.int32)
+        return [like.new_empty((2,), dtype=torch.int32), words, neighbours]
+    start = like.new_empty((images * height + 1,), dtype=torch.int32)
+    runs = [like.new_empty((dynamic_size(), 3), dtype=torch.int32) for _ in range(1 + windows)]
+    return [start, runs[0], *(part for window in runs[1:] for part in (torch.empty_like(start), window))]
+
+
+_PIXEL_INDEX = register(
+    "pixel_index(Tensor flat, int[3] size) -> Tensor[]",
+    plain_pixel_index,
+    lambda flat, size: fake_index(flat, size, flat.shape[0], windows=False),
+)

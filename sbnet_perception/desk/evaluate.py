@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     add_detector_arguments(parser)
-    parser.add_argument("--dtype", default=defaults.dtype, help=f"float32 or bfloat16 (default {defaults.dtype})")
+    dtypes = f"float32, bfloat16, float16 or auto (default {defaults.dtype})"
+    parser.add_argument("--dtype", default=defaults.dtype, help=dtypes)
     real = "instead of simulated drives, measure on labelled real frames FOLDER/*.npz, without a map (docs/frames.md)"
     parser.add_argument("--real", type=Path, metavar="FOLDER", help=real)
     parser.add_argument("--simulated", action="store_true", help="with --real, measure on the held-out drives too")

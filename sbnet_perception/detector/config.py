@@ -39,10 +39,11 @@ class DetectorConfig:
         metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."},
     )
     dtype: str = field(
-        default="float32",
+        default="auto",
         metadata={
-            "help": "Numbers that the network computes with; bfloat16 is faster where the processor has it.",
-            "choices": ("float32", "bfloat16"),
+            "help": "Numbers that the network computes with: float32, or bfloat16 or float16, faster where the device "
+            "has them; auto is float32 on a CPU, bfloat16 on a GPU that has it.",
+            "choices": ("auto", "float32", "bfloat16", "float16"),
         },
     )
     device: str = field(

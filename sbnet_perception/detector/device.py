@@ -42,6 +42,16 @@ def multiplies_bfloat16(device: torch.device = CPU) -> bool:
     return bool(supported())
 
 
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of a configuration on a device; ``auto`` is float32 on a CPU, and on a GPU the fastest that it has."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
+
+
 def _why_not() -> str:
     if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA: install one that has it"

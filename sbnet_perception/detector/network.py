@@ -125,10 +125,10 @@ class Topology:
     header: Any
     branches: Any
 
-    def tiles(self, mask: Tensor) -> dict[str, Tiles]:
-        """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid."""
+    def tiles(self, mask: Tensor, capacities: Sequence[int] | None = None) -> dict[str, Tiles]:
+        """Tiles of every stage from one mask, bool [H, W] or [N, H, W] on the grid; rooms as in `Tiles.pyramid`."""
         tiles = [self.config.tile(stage) for stage in STRIDES]
-        return dict(zip(STRIDES, Tiles.pyramid(mask, tiles, list(STRIDES.values())), strict=True))
+        return dict(zip(STRIDES, Tiles.pyramid(mask, tiles, list(STRIDES.values()), capacities), strict=True))
 
     def predict(
         self, bev: Tensor | Voxels, tiles: dict[str, Tiles], lap: Callable[[str], None] = lambda stage: None

@@ -1,4 +1,4 @@
-"""The paper in one screen: points to mask to tiles to detections."""
+"""The detector on one device: frame in, detections out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbnet_perception.bev.voxelize import voxels
-from sbnet_perception.detector.boxes import Detections, detect, on_host
+from sbnet_perception.detector.boxes import Detections, on_host
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.device import device_of
+from sbnet_perception.detector.device import device_of, dtype_of
+from sbnet_perception.detector.frame import Inputs, compute
+from sbnet_perception.detector.gpu import Graphs
 from sbnet_perception.detector.weights import load_network
-from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.road import RoadView
 
 Cloud = Tensor | NDArray[np.float32]
@@ -62,7 +62,8 @@ class Pipeline:
         self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.network = load_network(config).prepare(getattr(torch, config.dtype), self.device)
+        self.network = load_network(config).prepare(dtype_of(config.dtype, self.device), self.device)
+        self._graphs = Graphs(self.network, config) if Graphs.run_on(self.device) else None
 
     @torch.inference_mode()
     def __call__(
@@ -75,35 +76,28 @@ class Pipeline:
             road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
             predicted: bool [H, W], what the mask expression calls ``predicted``.
         """
-        config, clock = self.config, _Clock()
-        points, predicted = self._here(points), None if predicted is None else self._here(predicted)
-        # A cheap mask says where to compute.
+        clock = _Clock()
         road = road if road is None or isinstance(road, RoadView) else self._here(road)
-        where = computation_mask(points, self.grid, road, config.mask, predicted)
-        mask = where.mask
-        if mask is None:
-            mask = torch.ones(self.grid.shape, dtype=torch.bool, device=self.device)
-        tiles = self.network.tiles(mask)
-        clock.lap("mask")
-        # The cloud becomes a bird's-eye view.
-        bev = voxels(points, self.grid)
-        clock.lap("voxelize")
-        # The network computes the active tiles of each stage.
-        prediction = self.network.predict(bev, tiles, clock.lap)
-        # Active positions become boxes; the better of two that overlap stays.
-        found = detect(
-            prediction, self.grid, config.thresholds, config.nms_groups, config.nms_iou, config.max_detections
-        )
-        detections = on_host(found)
-        clock.lap("nms")
+        inputs = Inputs(self._here(points), road, None if predicted is None else self._here(predicted))
+        if self._graphs:
+            computed, returned = self._graphs(inputs)
+            found, in_range, stored = returned.found, returned.points, returned.wanted[1:, 1].tolist()
+            mask = computed.mask.clone()  # the next frame overwrites it
+            clock.lap("frame")
+        else:
+            computed = compute(self.network, self.config, inputs, lap=clock.lap)
+            found, in_range, mask = computed.found, computed.points, computed.mask
+            stored = [len(pixels) for pixels in computed.stages.values()]
+        totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]
+        skipped = [1.0 - count / total for count, total in zip(stored, totals, strict=True)]
         return PipelineResult(
-            detections=detections,
+            detections=on_host(found),
             mask=mask,
-            computed=prediction.pixels.mask()[0],
-            dense=where.mask is None,
-            missing_road=where.missing_road,
-            points_in_range=int(bev.points),
-            sparsity={stage: tiles.sparsity for stage, tiles in prediction.tiles.items()},
+            computed=computed.header.mask()[0],
+            dense=computed.dense,
+            missing_road=computed.missing_road,
+            points_in_range=int(in_range),
+            sparsity=dict(zip(computed.stages, skipped, strict=True)),
             timings_ms=clock.laps,
         )
 

@@ -118,11 +118,11 @@ def load_network(config: DetectorConfig) -> Detector:
     return load_state(path, about, len(config.classes)).eval()
 
 
-def in_dtype(network: Detector, name: str) -> Detector:
+def in_dtype(network: Detector, dtype: torch.dtype) -> Detector:
     """Converts the convolutions to a dtype; normalizations stay in float32."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.to(getattr(torch, name))
+            module.to(dtype)
     return network
 
 

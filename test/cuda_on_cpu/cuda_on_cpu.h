@@ -77,6 +77,11 @@ T __shfl_up_sync(uint32_t mask, T value, int by, cuda_on_cpu::Site site = cuda_o
   return cuda_on_cpu::shuffle(mask, value, site, [by](int lane) { return lane - by; });
 }
 
+template <typename T>
+T __shfl_sync(uint32_t mask, T value, int from, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  return cuda_on_cpu::shuffle(mask, value, site, [from](int) { return from; });
+}
+
 inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
   cuda_on_cpu::Thread& me = *cuda_on_cpu::machine().current;
   me.in = static_cast<uint32_t>(value);
@@ -91,8 +96,9 @@ inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = 
 }
 
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
-
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
+inline int __clz(uint32_t bits) { return bits ? __builtin_clz(bits) : 32; }
+inline int __ffs(uint32_t bits) { return __builtin_ffs(static_cast<int>(bits)); }
 
 inline float __uint_as_float(uint32_t bits) {
   float value;
@@ -124,6 +130,8 @@ T atomicMin(T* at, T value) {
 }
 
 namespace cuda_on_cpu {
+
+inline void store_relaxed(uint8_t* at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELAXED); }
 
 inline float half_to_float(uint16_t bits) {
   const uint32_t sign = uint32_t{bits} >> 15 << 31, exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;

@@ -10,6 +10,7 @@
 #include <cuda/device.h>
 #include <cuda/gather.h>
 #include <cuda/reduce_mask.h>
+#include <cuda/scan.h>
 #include <cuda/scatter.h>
 
 using namespace sbnet;
@@ -41,10 +42,38 @@ std::vector<int32_t> active_blocks() {
   std::vector<int64_t> start(parts + 1);
   find_active(Element::kFloat, mask.data(), pooling, bits.data(), counts.data(), nullptr);
   sum_counts(counts.data(), pooling.parts(), start.data(), nullptr);
-  std::vector<int32_t> indices(static_cast<size_t>(3 * read_count(&start[parts], nullptr)));
+  std::vector<int32_t> indices(static_cast<size_t>(3 * start[parts]));
   list_active(pooling, bits.data(), start.data(), indices.data(), nullptr);
   add_result(indices);
   return indices;
+}
+
+// Two maps of one mask, with room for some of the pixels of the second.
+void numbered_pixels() {
+  const auto mask = draw<uint8_t>(2 * 41 * 300, 2);
+  std::vector<Word> words[2];
+  std::vector<int32_t> counts[2], neighbours[2];
+  std::vector<int64_t> flat[2];
+  std::vector<Scanned> maps;
+  const int64_t heights[2] = {41, 21}, widths[2] = {300, 150}, room[2] = {2 * 41 * 300, 1000};
+  for (int m = 0; m < 2; ++m) {
+    Index index{nullptr, 2, heights[m], widths[m], room[m]};
+    words[m].resize(static_cast<size_t>(index.size()));
+    index.words = words[m].data();
+    counts[m].resize(2);
+    flat[m].resize(static_cast<size_t>(room[m]));
+    neighbours[m].resize(static_cast<size_t>(9 * room[m]));
+    maps.push_back({words[m].data(), index, counts[m].data(), flat[m].data(), neighbours[m].data()});
+  }
+  find_tiles(mask.data(), 41, 300, maps, {{1, 2, 1}, {1, 1, 2}}, nullptr);
+  number_words(maps, nullptr);
+  list_pixels(maps, nullptr);
+  for (int m = 0; m < 2; ++m) {
+    add_result(counts[m]);
+    add_result(flat[m]);
+    neighbours[m].resize(static_cast<size_t>(counts[m][0]));
+    add_result(neighbours[m]);
+  }
 }
 
 // More counts than are summed in one round.
@@ -108,6 +137,7 @@ void boxes_of_a_crowd() {
 int main(int argc, char** argv) {
   cuda_on_cpu::seed(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1);
   sum_of_many();
+  numbered_pixels();
   blocks_there_and_back(active_blocks());
   boxes_of_a_crowd();
   std::printf("%016llx\n", static_cast<unsigned long long>(all_results));
