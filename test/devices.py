@@ -93,7 +93,7 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
 @functools.cache
 def _shim() -> list[str]:
     """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
-    import sbnet_perception.detector  # noqa: F401  declares all operations
+    import sbnet_perception.detector.pipeline  # noqa: F401  declares all operations
 
     sources = [*KERNELS, *OPERATIONS, SHIM / "host.cpp"]
     options = ["-O1", "-g", "-DSBNET_LIBRARY=sbnet_shim", "-DSBNET_DEVICE=CPU", *(build().SANITIZE if SANITIZE else [])]

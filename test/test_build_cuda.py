@@ -13,7 +13,9 @@ from devices import ROOT, build
 from test_build import OBJECTS, setup_py, symbols
 
 SETUP = build()
-MOST_REGISTERS = 64  # of 65536: kResident blocks of kThreads at a time (ops/cuda/device.h)
+# Registers of a thread, of 65536: kResident blocks of kThreads at a time (ops/cuda/device.h). Bytes of its stack, where
+# arrays lie whose places only the run tells. Polygons need more of both.
+MOST_REGISTERS, MOST_STACK = {"detect.cu": 128}, {"detect.cu": 656}
 
 
 def builder(cuda: bool = True) -> tuple[SimpleNamespace, list[str]]:
@@ -51,8 +53,10 @@ def test_every_kernel_keeps_to_its_registers_and_spills_none(built):
         )
         assert {architecture for _, architecture, *_ in kernels} == set(re.findall(r"code=sm_(\d+)", log))
         for name, architecture, stack, stores, loads, registers in kernels:
-            assert (stack, stores, loads) == ("0", "0", "0"), f"{name} spills on sm_{architecture}"
-            assert int(registers) <= MOST_REGISTERS, f"{name} on sm_{architecture}"
+            where = f"{name} on sm_{architecture}"
+            assert (stores, loads) == ("0", "0"), f"{where} spills"
+            assert int(stack) <= MOST_STACK.get(source.name, 0), where
+            assert int(registers) <= MOST_REGISTERS.get(source.name, 64), where
 
 
 def test_the_library_loads_without_a_driver_and_hides_the_cuda_runtime(built):

@@ -96,6 +96,7 @@ inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = 
 }
 
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __clz(uint32_t bits) { return bits ? __builtin_clz(bits) : 32; }
 inline int __ffs(uint32_t bits) { return __builtin_ffs(static_cast<int>(bits)); }
 
@@ -118,6 +119,14 @@ T atomicAdd(T* at, T value) {
 template <typename T>
 T atomicOr(T* at, T value) {
   return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+T atomicMin(T* at, T value) {
+  T before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (value < before && !__atomic_compare_exchange_n(at, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
 }
 
 namespace cuda_on_cpu {
