@@ -112,9 +112,6 @@ struct Conv {
   Weights weights{};
 };
 
-// Channels of a row of weights of a `VoxelConv`: whole vectors of any instruction set.
-constexpr int voxel_stride(int outputs) { return (outputs + 15) / 16 * 16; }
-
 // 3x3 convolution (stride 1, padding 1) of voxels, scale and shift, ReLU. Occupied pixel number k has the channels
 // c < channels - 1 whose bit is set in bits[k], and last[k] in the last one.
 struct VoxelConv {
@@ -125,7 +122,8 @@ struct VoxelConv {
   int channels = 0;
   Map y{};
   Rows active{};
-  Weights weights{};  // sums [9, channels, voxel_stride]: windows in raster order
+  Weights weights{};  // sums [9, channels, pitch]: windows in raster order
+  int pitch = 0;      // at least the channels of y, whole vectors of any instruction set
 };
 
 // Transposed 2x2 convolution of x plus 1x1 convolution of `skip`, scale and shift, ReLU.

@@ -6,7 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "bands.h"
-#include "check.h"
+#include "layer_arguments.h"
 #include "pixels.h"
 #include "weights.h"
 
@@ -37,34 +37,18 @@ Rows beneath(const Pixels& pixels, Extent input, int64_t stride, RowList& list) 
   return list.rows();
 }
 
-// The weights of one residual unit are 7 tensors: scale and shift of the activation, reduce, its scale and shift, conv,
-// its scale and shift, expand, project (empty where the shape is unchanged).
-constexpr size_t kUnitWeights = 7;
-
-bool has_projection(const Tensor* w) { return w[6].numel() > 0; }
-
 Unit make_unit(const char* op, LayerWeights& weights, Type type, const Map& x, const Map& y, int64_t stride,
                const Tensor* w) {
   Unit unit{.type = type, .x = x, .y = y, .stride = static_cast<int>(stride)};
   unit.middle = channels_of(op, "reduce_norm", w[2]);
   weights.norm("activation", w[0], x.channels, unit.activation);
-  unit.reduce.packed = weights.matrix("reduce", w[1], unit.middle, x.channels, 1, 1);
+  unit.reduce.packed = weights.matrix("reduce", w[1], unit.middle, x.channels, 1);
   weights.norm("reduce_norm", w[2], unit.middle, unit.reduce);
-  unit.conv.packed = weights.matrix("conv", w[3], unit.middle, unit.middle, 3, 3);
+  unit.conv.packed = weights.matrix("conv", w[3], unit.middle, unit.middle, 3);
   weights.norm("conv_norm", w[4], unit.middle, unit.conv);
-  unit.expand.packed = weights.matrix("expand", w[5], y.channels, unit.middle, 1, 1);
-  if (has_projection(w)) unit.project.packed = weights.matrix("project", w[6], y.channels, x.channels, 1, 1);
+  unit.expand.packed = weights.matrix("expand", w[5], y.channels, unit.middle, 1);
+  if (has_projection(w)) unit.project.packed = weights.matrix("project", w[6], y.channels, x.channels, 1);
   return unit;
-}
-
-void check_units(const char* op, int64_t inputs, int64_t stride, int64_t channels, const Lists& weights) {
-  check(stride == 1 || stride == 2, op, ": stride must be 1 or 2, got ", stride);
-  check(channels >= 1 && channels <= kMostChannels, op, ": channels must be 1 to ", kMostChannels, ", got ", channels);
-  check(!weights.empty() && weights.size() % kUnitWeights == 0, op, ": weights must be 7 tensors per unit");
-  for (size_t i = kUnitWeights; i < weights.size(); i += kUnitWeights)
-    check(!has_projection(&weights[i]), op, ": only the first unit may have a projection");
-  check(has_projection(weights.data()) || (stride == 1 && channels == inputs), op,
-        ": a unit without projection must keep the shape");
 }
 
 // Residual units one after the other; `stride` is that of the first, the others work in place.
@@ -106,12 +90,12 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
 Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t kernel, bool relu, const Tensor& weight,
             const Tensor& norm) {
   constexpr const char* op = "conv";
-  check(kernel == 1 || kernel == 3, op, ": kernel must be 1 or 3, got ", kernel);
+  check_kernel_size(op, kernel);
   const Map in = map_of(op, "x", x, pixels_of(op, "x", x_pixels, size));
   const Output y(op, x, pixels_of(op, "y", y_pixels, size), channels_of(op, "norm", norm));
   Conv layer{.type = type_of(op, x), .x = in, .y = y.map, .kernel = static_cast<int>(kernel), .relu = relu};
   LayerWeights taken(op, layer.type);
-  layer.weights.packed = taken.matrix("weight", weight, y.map.channels, in.channels, kernel, kernel);
+  layer.weights.packed = taken.matrix("weight", weight, y.map.channels, in.channels, kernel);
   taken.norm("norm", norm, y.map.channels, layer.weights);
   thread_local RowList list;
   if (kernel == 3) layer.needed = beneath(y.pixels, y.pixels.extent, 1, list);
@@ -132,8 +116,8 @@ Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_
   const Output y(op, x, pixels, channels_of(op, "norm", norm));
   Upsample layer{.type = type_of(op, x), .x = in, .skip = beside, .y = y.map};
   LayerWeights taken(op, layer.type);
-  layer.up.packed = taken.matrix("up", up, y.map.channels, in.channels, 2, 2);
-  layer.lateral.packed = taken.matrix("lateral", lateral, y.map.channels, beside.channels, 1, 1);
+  layer.up.packed = taken.matrix("up", up, y.map.channels, in.channels, 2);
+  layer.lateral.packed = taken.matrix("lateral", lateral, y.map.channels, beside.channels, 1);
   taken.norm("norm", norm, y.map.channels, layer.lateral);
   layer.active = pixels.rows;
   run(layer, kernels().upsample, bands_of(pixels.rows, y.rows(), (in.channels + beside.channels) * y.map.channels));
@@ -141,27 +125,18 @@ Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_
 }
 
 // 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps of
-// `channels` channels. weight [9, channels, voxel_stride] are sums; `like` has the dtype of the result.
+// `channels` channels. weight [9, channels, voxel_pitch] are sums; `like` has the dtype of the result.
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
   const Pixels occupied = pixels_of(op, "x", x_pixels, size);
-  check(bits.dim() == 1 && bits.size(0) == occupied.count && bits.scalar_type() == ScalarType::Long &&
-            bits.is_contiguous(),
-        op, ": bits must be contiguous int64 [", occupied.count, "], got ", describe(bits));
-  check(last.dim() == 1 && last.size(0) == occupied.count && last.scalar_type() == ScalarType::Float &&
-            last.is_contiguous(),
-        op, ": last must be contiguous float32 [", occupied.count, "], got ", describe(last));
-  check(channels >= 2 && channels <= 64, op, ": channels must be 2 to 64, got ", channels);
+  check_voxels(op, bits, last, occupied.count, channels, weight, norm);
   const int64_t* const data = bits.const_data_ptr<int64_t>();
   uint64_t any = 0;
   for (int64_t k = 0; k < occupied.count; ++k) any |= static_cast<uint64_t>(data[k]);
   check(any >> (channels - 1) == 0, op, ": bits are beyond channel ", channels - 2);
 
   const int outputs = channels_of(op, "norm", norm);
-  check(weight.dim() == 3 && weight.is_contiguous() && weight.scalar_type() == norm.scalar_type() &&
-            weight.size(0) == 9 && weight.size(1) == channels && weight.size(2) == voxel_stride(outputs),
-        op, ": weight must be contiguous [9, ", channels, ", ", voxel_stride(outputs), "], got ", describe(weight));
   const Output y(op, like, pixels_of(op, "y", y_pixels, size), outputs);
   VoxelConv layer{.type = type_of(op, like),
                   .occupied = occupied.rows,
@@ -172,6 +147,7 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
                   .active = y.pixels.rows};
   LayerWeights(op, layer.type).norm("norm", norm, outputs, layer.weights);
   layer.weights.packed = weight.const_data_ptr();
+  layer.pitch = static_cast<int>(weight.size(2));
   // an output pixel sees few of its 9 * channels inputs
   run(layer, kernels().voxels, bands_of(y.pixels.rows, y.rows(), 9 * outputs));
   return y.values;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "layer_arguments.h"
 #include "map_arguments.h"
 
 namespace sbnet {
@@ -67,10 +68,7 @@ Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& li
 }
 
 Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stored) {
-  check(x.dim() == 2 && x.is_contiguous() && x.size(0) == stored.count, op, ": ", name, " must be contiguous [",
-        stored.count, ", C], a row per stored pixel, got ", describe(x));
-  check(x.size(1) >= 1 && x.size(1) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
-        " channels, got ", x.size(1));
+  check_map(op, name, x, stored.count);
   return {const_cast<void*>(x.const_data_ptr()), stored.extent.height, stored.extent.width,
           static_cast<int>(x.size(1)), stored.rows};
 }

@@ -12,8 +12,6 @@ namespace sbnet {
 
 using torch::stable::Tensor;
 
-constexpr int64_t kMostChannels = 1 << 16;
-
 // Pixels as `Pixels` of Python holds them, which has checked what the lists say: positions int64 [P], start int32
 // [N * H + 1], runs int32 [R, 3] with numbers from 0 on; then, if known, start and runs of the pixels beneath their 3x3
 // windows.

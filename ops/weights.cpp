@@ -3,13 +3,12 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "check.h"
-#include "pixels.h"
+#include "layer_arguments.h"
 
 namespace sbnet {
 namespace {
 
-ScalarType type_of_sums(Type type) { return type == Type::kDouble ? ScalarType::Double : ScalarType::Float; }
+ScalarType sums_of(Type type) { return type == Type::kDouble ? ScalarType::Double : ScalarType::Float; }
 
 // How the kernels see a convolution's window: a product for each row of it; a transposed one of 2x2 has one for each of
 // its four phases.
@@ -37,20 +36,9 @@ std::vector<Sum> arranged(const Sum* weight, const Window& window) {
   return matrices;
 }
 
-Window window_of(const char* op, const char* name, const Tensor& weight) {
-  check(weight.dim() == 4 && weight.size(2) == weight.size(3) && weight.size(2) >= 1 && weight.size(2) <= 3, op, ": ",
-        name, " must be [N, K, 1, 1], [N, K, 2, 2] or [N, K, 3, 3], got ", describe(weight));
-  for (int i = 0; i < 2; ++i)
-    check(weight.size(i) >= 1 && weight.size(i) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
-          " input and output channels, got ", describe(weight));
-  return {weight.size(0), weight.size(1), weight.size(2), weight.size(3)};
-}
-
 Tensor pack(const char* op, const char* name, const Tensor& argument, Type type) {
-  const Window window = window_of(op, name, argument);
-  const ScalarType wanted = type_of_sums(type);
-  check(argument.scalar_type() == wanted, op, ": ", name, " must be ", torch::headeronly::toString(wanted), ", got ",
-        describe(argument));
+  check_weight(op, name, argument, sums_of(type));
+  const Window window{argument.size(0), argument.size(1), argument.size(2), argument.size(3)};
   const Tensor weight = torch::stable::contiguous(argument);
   const auto outputs = static_cast<int>(window.outputs);
   const PackKernel& kernel = kernels().weights;
@@ -73,45 +61,27 @@ Tensor pack_weights(const Tensor& weight, const Tensor& like) {
 }  // namespace
 
 Type type_of(const char* op, const Tensor& x) {
+  check_dtype(op, x);
   switch (x.scalar_type()) {
-    case ScalarType::Float: return Type::kFloat;
     case ScalarType::Double: return Type::kDouble;
     case ScalarType::Half: return Type::kHalf;
     case ScalarType::BFloat16: return Type::kBFloat16;
-    default: break;
+    default: return Type::kFloat;
   }
-  check(false, op, ": x must be float32, float64, float16 or bfloat16, got ", describe(x));
-  return {};
-}
-
-int channels_of(const char* op, const char* name, const Tensor& norm) {
-  check(norm.dim() == 2 && norm.size(1) >= 1 && norm.size(1) <= kMostChannels, op, ": ", name,
-        " must be [2, C] of scale and shift of 1 to ", kMostChannels, " channels, got ", describe(norm));
-  return static_cast<int>(norm.size(1));
 }
 
 const void* LayerWeights::matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs,
-                                 int64_t height, int64_t width) {
-  const Window window{outputs, inputs, height, width};
-  if (weight.scalar_type() == ScalarType::Byte) {
-    const int64_t bytes = kernels().weights.bytes(type_, window.terms(), static_cast<int>(outputs), window.depth());
-    check(weight.is_contiguous() && weight.numel() == bytes, op_, ": ", name, " must be ", bytes,
-          " packed bytes, those of ", inputs, " input and ", outputs, " output channels, got ", describe(weight));
-    return weight.const_data_ptr();
-  }
-  check(weight.dim() == 4 && weight.size(0) == outputs && weight.size(1) == inputs && weight.size(2) == height &&
-            weight.size(3) == width,
-        op_, ": ", name, " must be [", outputs, ", ", inputs, ", ", height, ", ", width, "], got ", describe(weight));
+                                 int64_t side) {
+  const Window window{outputs, inputs, side, side};
+  const int64_t bytes = kernels().weights.bytes(type_, window.terms(), static_cast<int>(outputs), window.depth());
+  check_weight_of(op_, name, weight, outputs, inputs, side, bytes);
+  if (weight.scalar_type() == ScalarType::Byte) return weight.const_data_ptr();
   packed_.push_back(pack(op_, name, weight, type_));
   return packed_.back().const_data_ptr();
 }
 
 void LayerWeights::norm(const char* name, const Tensor& norm, int64_t channels, Weights& weights) const {
-  const ScalarType wanted = type_of_sums(type_);
-  check(norm.scalar_type() == wanted && norm.is_contiguous() && norm.dim() == 2 && norm.size(0) == 2 &&
-            norm.size(1) == channels,
-        op_, ": ", name, " must be contiguous ", torch::headeronly::toString(wanted), " [2, ", channels,
-        "] of scale and shift, got ", describe(norm));
+  check_norm(op_, name, norm, channels, sums_of(type_));
   weights.scale = norm.const_data_ptr();
   weights.shift = static_cast<const char*>(weights.scale) + channels * norm.element_size();
 }

@@ -15,17 +15,13 @@ using torch::stable::Tensor;
 // The type of the maps of a layer.
 Type type_of(const char* op, const Tensor& x);
 
-// How many channels scale and shift [2, C] have.
-int channels_of(const char* op, const char* name, const Tensor& norm);
-
 // Takes a layer's weights one by one. Those that come as plain tensors are packed for this call.
 class LayerWeights {
  public:
   LayerWeights(const char* op, Type type) : op_(op), type_(type) {}
 
-  // Weights [outputs, inputs, height, width], or what pack_weights made of them.
-  const void* matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs, int64_t height,
-                     int64_t width);
+  // Weights [outputs, inputs, side, side], or what pack_weights made of them.
+  const void* matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs, int64_t side);
   // Scale and shift [2, channels] of the sums of `weights`.
   void norm(const char* name, const Tensor& norm, int64_t channels, Weights& weights) const;
 

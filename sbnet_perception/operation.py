@@ -47,6 +47,8 @@ def register(
 ) -> Any:
     """Define ``sbnet::<schema>``; kernels of the compiled library go before ``plain``.
 
+    ``sbnet::<name>_plain`` is the plain form whatever the device: for kernels that leave it some dtypes.
+
     Args:
         schema: as torch writes it, ``name(Tensor x, int k) -> Tensor``.
         plain: the operation in PyTorch, for any device. It raises ValueError for wrong arguments.
@@ -57,8 +59,9 @@ def register(
         The overload; call it through `call`.
     """
     name = schema.partition("(")[0]
-    _library.define(schema)
-    _library.impl(name, plain, "CompositeExplicitAutograd")
+    for defined in (name, f"{name}_plain"):
+        _library.define(schema.replace(name, defined, 1))
+        _library.impl(defined, plain, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sbnet::{name}", fake, lib=_library)
     if backward is not None:
         torch.library.register_autograd(f"sbnet::{name}", backward, setup_context=setup_context, lib=_library)

@@ -30,3 +30,10 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Where the operations of a test run, once for each of `DEVICES`: its tensors must be on it."""
     with operations_on(request.param) as device:
         yield device
+
+
+@pytest.fixture(scope="module", params=[name for name in DEVICES if name != "cpu"])
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """`device`, for what only the kernels of a GPU do."""
+    with operations_on(request.param) as device:
+        yield device

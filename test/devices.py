@@ -73,7 +73,7 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
     folder.mkdir(parents=True, exist_ok=True)
     include = [f"-I{path}" for path in (SHIM, ROOT / "ops", ROOT / "ops" / "cuda")]
     include += ["-isystem", str(Path(torch.__file__).parent / "include")]
-    command = ["g++", *setup.COMPILE, *options, *include]
+    command = ["g++", *setup.COMPILE, "-Wno-unknown-pragmas", *options, *include]  # nvcc's #pragma unroll
 
     def compiled(source: Path) -> str:
         language = ["-x", "c++"] if source.suffix == ".cu" else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -26,14 +28,14 @@ def random_mask(size, density, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).random(size) < density)
 
 
-def random_tiles(size, tile, density, stride=1, seed=0):
-    return Tiles.from_mask(random_mask(size, density, seed), tile, stride)
+def random_tiles(size, tile, density, stride=1, seed=0, device="cpu"):
+    return Tiles.from_mask(random_mask(size, density, seed).to(device), tile, stride)
 
 
-def random_voxels(size, density, seed, channels=6):
-    rng, pixels = np.random.default_rng(seed), Pixels.from_mask(random_mask(size, density, seed))
-    bits = torch.from_numpy(rng.integers(0, 1 << (channels - 1), len(pixels)))
-    last = torch.from_numpy(rng.random(len(pixels)).astype(np.float32))
+def random_voxels(size, density, seed, channels=6, device="cpu"):
+    rng, pixels = np.random.default_rng(seed), Pixels.from_mask(random_mask(size, density, seed).to(device))
+    bits = torch.from_numpy(rng.integers(0, 1 << (channels - 1), len(pixels))).to(device)
+    last = torch.from_numpy(rng.random(len(pixels)).astype(np.float32)).to(device)
     return Voxels(pixels, bits, last, channels, torch.tensor(len(pixels)))
 
 
@@ -52,13 +54,31 @@ def prepared(layer, dtype=torch.float32):
     return prepare_branches([layer], dtype) if isinstance(layer, PointwiseConv2d) else layer.prepare(dtype)
 
 
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 3e-2}
+
+
+def assert_computes_its_plain_form(name, arguments, dtype):
+    found, expected = run(name, arguments), plain(name, arguments)
+    assert found.dtype == dtype and found.shape == expected.shape and found.is_contiguous()
+    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    torch.testing.assert_close(found.double() / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+    return found
+
+
 # --- operations with their arguments: lists of pixels, values, plain weights
 
 OPERATIONS = ["conv", "voxel_conv", "upsample", "residual_units"]
 
 
-def arguments_of(name, dtype, channels, size=(2, 7, 6), sides=(2, 3), densities=(0.3, 0.3), seed=0, **options):
+def arguments_of(name, dtype, channels, *maps, device="cpu", **options):
     """Arguments of an operation for random maps: ``channels`` (inputs, outputs, and of skip or between units)."""
+    arguments = _arguments_on(device, name, dtype, channels, *maps, **options)
+    return tree_map(lambda a: a.to(device) if isinstance(a, torch.Tensor) else a, arguments)
+
+
+def _arguments_on(
+    device, name, dtype, channels, size=(2, 7, 6), sides=(2, 3), densities=(0.3, 0.3), seed=0, **options
+):  # fmt: skip
     torch.manual_seed(seed)
     inputs, outputs, other = channels
     sums = torch.promote_types(dtype, torch.float32)
@@ -69,16 +89,19 @@ def arguments_of(name, dtype, channels, size=(2, 7, 6), sides=(2, 3), densities=
     def norm(count):
         return torch.stack([torch.rand(count) + 0.5, torch.randn(count) * 0.3]).to(sums)
 
+    @functools.cache  # whoever asks for the same pixels gets the same lists
     def pixels(stride, density, shift):
-        return random_tiles(size, sides, density, stride, seed + shift).pixels
+        if "mask" in options:
+            return Tiles.from_mask(options["mask"].to(device), (1, 1), stride).pixels
+        return random_tiles(size, sides, density, stride, seed + shift, device).pixels
 
-    x_pixels, y_pixels = pixels(1, densities[0], 0), pixels(1, densities[1], 1)
+    x_pixels, y_pixels = pixels(1, densities[0], 0), pixels(1, densities[1], 0 if "mask" in options else 1)
     x = torch.randn(len(x_pixels), inputs).to(dtype)
     if name == "conv":
         kernel, relu = options.get("kernel", 3), options.get("relu", True)
         return x, x_pixels.lists, size, y_pixels.lists, kernel, relu, matrix(outputs, inputs, kernel), norm(outputs)
     if name == "voxel_conv":
-        seen, scale = random_voxels(size, densities[0], seed, min(max(inputs, 2), 64)), norm(outputs)
+        seen, scale = random_voxels(size, densities[0], seed, min(max(inputs, 2), 64), device), norm(outputs)
         weights = layer_ops.voxel_weights(matrix(outputs, seen.channels, 3), scale)
         like = torch.empty(0, dtype=dtype)
         return seen.bits, seen.last, seen.pixels.lists, size, y_pixels.lists, seen.channels, *weights, like
@@ -109,7 +132,7 @@ def plain(name, arguments):
 
 def packed(arguments, dtype):
     """With packed weights; all other tensors have fewer dimensions."""
-    like = torch.empty(0, dtype=dtype)
+    like = torch.empty(0, dtype=dtype, device=arguments[0].device)
     pack = torch.ops.sbnet.pack_weights
     return tree_map(lambda a: pack(a, like) if isinstance(a, torch.Tensor) and a.dim() == 4 else a, arguments)
 

@@ -90,6 +90,15 @@ MUTANTS = {
         *("scan.cu", "  __syncthreads();\n  Sums", "  Sums"),
         *("tsan", "data race"),
     ),
+    "products_before_their_rows_are_found": (
+        *("products.cu", "count, rows);\n      __syncwarp();", "count, rows);"),
+        *("tsan", "data race"),
+    ),
+    "wide_channels_read_too_early": (
+        *("unit.cu", "__syncthreads();  // and so are", "// and so are"),
+        *("tsan", "data race"),
+    ),
+    "unit_without_an_end": ("unit.cu", "pixel >= 0 && pixel < count", "pixel >= 0", "asan", "heap-buffer-overflow"),
     "linked_without_atomics": (
         *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),
         *("tsan", "data race"),

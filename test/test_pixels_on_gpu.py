@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from devices import DEVICES, operations_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_helpers import DENSITIES, SEEDS, SIDES, SIZES, random_mask
@@ -12,12 +10,6 @@ from layer_helpers import DENSITIES, SEEDS, SIDES, SIZES, random_mask
 from sbnet_perception.blocks import Pixels, Tiles
 from sbnet_perception.blocks.pixels import ABSENT, OUTSIDE
 from sbnet_perception.blocks.tiles import plain_tile_pyramid
-
-
-@pytest.fixture(scope="module", params=[name for name in DEVICES if name != "cpu"])
-def gpu(request):
-    with operations_on(request.param) as device:
-        yield device
 
 
 def assert_index(pixels, room):

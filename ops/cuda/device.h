@@ -23,9 +23,11 @@ constexpr int kWarp = 32, kThreads = 256, kResident = 4;
 
 // Numbers of 16 bits.
 struct BFloat16 {
+  static constexpr bool kIsBFloat16 = true;
   uint16_t bits;
 };
 struct Half {
+  static constexpr bool kIsBFloat16 = false;
   uint16_t bits;
 };
 
@@ -54,6 +56,53 @@ __device__ __forceinline__ void store_relaxed(uint8_t* at, uint8_t value) {
   *static_cast<volatile uint8_t*>(at) = value;
 }
 
+// Two numbers of a register, the first in its low half.
+template <typename T>
+__device__ __forceinline__ uint32_t floats_to_pair(float low, float high) {
+  uint32_t pair;
+  if constexpr (T::kIsBFloat16)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// d[16 x 8] += a[16 x 16] * b[16 x 8] by a whole warp. With r = lane / 4 and t = lane % 4 a lane holds
+//   a: (r, 2t..), (r + 8, 2t..), (r, 2t + 8..), (r + 8, 2t + 8..), two numbers each
+//   b: (2t.., r), (2t + 8.., r)
+//   d: (r, 2t), (r, 2t + 1), (r + 8, 2t), (r + 8, 2t + 1)
+template <typename T>
+__device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (T::kIsBFloat16)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// What lies at `from` in global memory, or 0 unless it is wanted: without a branch, so that loads run ahead of what they
+// are for. Nothing may write there while the kernel runs, save the thread itself, later.
+__device__ __forceinline__ uint2 load_if(bool wanted, const uint2* from) {
+  uint2 value;
+  asm("{.reg .pred p; setp.ne.s32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0, %1}, [%2];}"
+      : "=&r"(value.x), "=&r"(value.y)
+      : "l"(__cvta_generic_to_global(from)), "r"(int{wanted}));
+  return value;
+}
+__device__ __forceinline__ uint4 load_if(bool wanted, const uint4* from) {
+  uint4 value;
+  asm("{.reg .pred p; setp.ne.s32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0; "
+      "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+      : "l"(__cvta_generic_to_global(from)), "r"(int{wanted}));
+  return value;
+}
+
 __device__ __forceinline__ char* shared_memory() {
   extern __shared__ __align__(128) char memory[];
   return memory;
@@ -67,6 +116,9 @@ inline void check(cudaError_t status, const char* what) {
 template <typename... Parameters, typename... Arguments>
 void start(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes, Stream stream,
            Arguments... arguments) {
+  constexpr int kAlways = 48 << 10;  // bytes that need not be asked for before
+  if (shared_bytes > kAlways)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), what);
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
@@ -91,6 +143,25 @@ using cuda_on_cpu::float_to_half;
 using cuda_on_cpu::half_to_float;
 using cuda_on_cpu::shared_memory;
 using cuda_on_cpu::store_relaxed;
+
+template <typename T>
+uint32_t floats_to_pair(float low, float high) {
+  if constexpr (T::kIsBFloat16) return float_to_bfloat16(low) | uint32_t{float_to_bfloat16(high)} << 16;
+  return float_to_half(low) | uint32_t{float_to_half(high)} << 16;
+}
+template <typename T>
+void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                  cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  if constexpr (T::kIsBFloat16)
+    cuda_on_cpu::multiply_add(d, a, b0, b1, [](uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }, site);
+  else
+    cuda_on_cpu::multiply_add(d, a, b0, b1, half_to_float, site);
+}
+
+template <typename T>
+T load_if(bool wanted, const T* from) {
+  return wanted ? *from : T{};
+}
 
 inline void guard(char* begin, char* end) { cuda_on_cpu::poison(begin, static_cast<size_t>(end - begin)); }
 

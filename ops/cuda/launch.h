@@ -37,6 +37,14 @@ struct Index {
   constexpr SBNET_BOTH int64_t size() const { return images * height * row_words(); }
 };
 
+// The pixels of a map as an operation is given them. They belong to the lists.
+struct Pixels {
+  Index index;
+  const int64_t* flat;
+  const int32_t* count;       // [2], on the device
+  const int32_t* neighbours;  // [9, capacity]; null where nobody has asked for them
+};
+
 // Instead of a pixel's number: not stored, beyond the border.
 constexpr int32_t kAbsent = -1, kOutside = -2;
 

@@ -8,14 +8,6 @@ namespace sbnet::cuda {
 
 using Lists = std::vector<Tensor>;
 
-// The pixels of a map as an operation is given them. They belong to the lists.
-struct Pixels {
-  Index index;
-  const int64_t* flat;
-  const int32_t* count;       // [2], on the device
-  const int32_t* neighbours;  // [9, capacity]; null where nobody has asked for them
-};
-
 // Raises an error that names the pixels if the lists cannot be of maps of `size` (N, H, W).
 Pixels pixels_of(const char* op, const char* name, const Lists& lists, const std::vector<int64_t>& size);
 

@@ -32,7 +32,7 @@ void add_rows(const Sum* weights, const int* offsets, int count, int last_row, S
 template <typename Storage>
 void compute(const VoxelConv& c, const Band& band, Scratch& scratch) {
   using Sum = typename Multiply<typename ElementOf<Storage>::type>::Sum;
-  const int out = c.y.channels, stride = voxel_stride(out), tap = c.channels * stride;
+  const int out = c.y.channels, stride = c.pitch, tap = c.channels * stride;
   const auto* const weights = static_cast<const Sum*>(c.weights.packed);
   const auto* const scale = static_cast<const Sum*>(c.weights.scale);
   const auto* const shift = static_cast<const Sum*>(c.weights.shift);

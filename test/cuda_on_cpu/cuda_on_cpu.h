@@ -6,12 +6,13 @@
 
 #include <cmath>
 
-#include "machine.h"
+#include "tensor_core.h"
 
 #define __global__
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 
 #define threadIdx (cuda_on_cpu::machine().current->index)
@@ -21,6 +22,15 @@
 
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
 };
 
 namespace cuda_on_cpu {
@@ -77,6 +87,7 @@ T __shfl_up_sync(uint32_t mask, T value, int by, cuda_on_cpu::Site site = cuda_o
   return cuda_on_cpu::shuffle(mask, value, site, [by](int lane) { return lane - by; });
 }
 
+// The source must be the same in all lanes.
 template <typename T>
 T __shfl_sync(uint32_t mask, T value, int from, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
   return cuda_on_cpu::shuffle(mask, value, site, [from](int) { return from; });
@@ -95,10 +106,11 @@ inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = 
   return static_cast<int>(me.out);
 }
 
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __clz(uint32_t bits) { return bits ? __builtin_clz(bits) : 32; }
-inline int __ffs(uint32_t bits) { return __builtin_ffs(static_cast<int>(bits)); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline float __uint_as_float(uint32_t bits) {
   float value;

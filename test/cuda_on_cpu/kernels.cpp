@@ -9,9 +9,12 @@
 #include <cuda/detect.h>
 #include <cuda/device.h>
 #include <cuda/gather.h>
+#include <cuda/pack_weights.h>
 #include <cuda/reduce_mask.h>
 #include <cuda/scan.h>
 #include <cuda/scatter.h>
+#include <cuda/unit.h>
+#include <cuda/voxel_conv.h>
 
 using namespace sbnet;
 using namespace sbnet::cuda;
@@ -132,6 +135,77 @@ void boxes_of_a_crowd() {
   add_result(std::vector<int64_t>{count, number});
 }
 
+// A map of 15 x 20 pixels, half of which are stored.
+struct HalfAMap {
+  std::vector<Word> words;
+  std::vector<int32_t> count, neighbours;
+  std::vector<int64_t> flat;
+  Pixels pixels{{nullptr, 1, 15, 20, 0}, nullptr, nullptr, nullptr};
+
+  HalfAMap() : words(15), count(2) {
+    const auto mask = draw<uint8_t>(15 * 20, 2);
+    Index& index = pixels.index;
+    index.words = words.data();
+    for (const uint8_t pixel : mask) index.capacity += pixel;
+    flat.resize(static_cast<size_t>(index.capacity));
+    neighbours.resize(9 * flat.size());
+    const Scanned map{words.data(), index, count.data(), flat.data(), neighbours.data()};
+    find_tiles(mask.data(), 15, 20, {map}, {{1, 1, 1}}, nullptr);
+    number_words({map}, nullptr);
+    list_pixels({map}, nullptr);
+    pixels.flat = flat.data();
+    pixels.count = count.data();
+    pixels.neighbours = neighbours.data();
+  }
+  size_t size() const { return flat.size(); }
+};
+
+// What layers are made of: memory that lives as long as they do, and small whole numbers in it, exact in 16 bits.
+struct LayerParts {
+  std::vector<std::vector<uint16_t>> rows;
+  std::vector<std::vector<float>> norms;
+
+  Rows map(size_t pixels, int channels, int before = 0) {
+    auto& of = rows.emplace_back((pixels + static_cast<size_t>(before)) * static_cast<size_t>(channels));
+    for (uint16_t& bits : of) bits = float_to_bfloat16(static_cast<float>(random_numbers() % 3));
+    return {of.data(), channels, before};
+  }
+  Norm norm(int channels) { return {norms.emplace_back(draw<float>(2 * channels, 2)).data(), channels}; }
+  Matrix matrix(int outputs, int inputs, int taps) {
+    const auto weight = draw<float>(int64_t{outputs} * inputs * taps, 2);
+    const int blocks_out = (outputs + 15) / 16, blocks_in = (inputs + 15) / 16;
+    auto& packed = rows.emplace_back(static_cast<size_t>(taps * blocks_in * blocks_out * 256));
+    pack_weights(Element::kBFloat16, weight.data(), outputs, inputs, taps, packed.data(), nullptr);
+    return {packed.data(), blocks_in, blocks_out};
+  }
+};
+
+// A convolution from one map to another, the 1x1 and the unit behind it, and the 1x1 of the next one.
+void layers() {
+  const HalfAMap in, out;
+  LayerParts parts;
+  const Element type = Element::kBFloat16;
+  const Term window{parts.map(in.size(), 20), in.pixels, Window::kNine, 1, false, parts.matrix(36, 20, 9)};
+  const Rows y = parts.map(out.size(), 36), narrow = parts.map(out.size(), 48, 1), next = parts.map(out.size(), 48, 1);
+  multiply(type, {{window}, 1, {}, parts.norm(36), true, y, out.pixels}, nullptr);
+  const Term beneath{y, out.pixels, Window::kOne, 1, true, parts.matrix(40, 36, 1)};
+  multiply(type, {{beneath}, 1, parts.norm(36), parts.norm(40), true, narrow, out.pixels}, nullptr);
+  const Term conv{narrow, out.pixels, Window::kNine, 1, true, parts.matrix(40, 40, 9)};
+  const Term shortcut{y, out.pixels, Window::kOne, 1, true, {}};
+  const Unit unit{conv, parts.norm(40), parts.matrix(36, 40, 1), shortcut, {}, y, out.pixels, next, parts.norm(36),
+                  parts.norm(40), parts.matrix(40, 36, 1)};
+  run_unit(type, unit, nullptr);
+  for (const auto& rows : parts.rows) add_result(rows);
+
+  std::vector<float> sums(out.size() * 37);
+  const auto bits = draw<int64_t>(static_cast<int64_t>(in.size()), 16);
+  const auto last = draw<float>(static_cast<int64_t>(in.size()), 2), weights = draw<float>(9 * 5 * 48, 3);
+  const Norm norm = parts.norm(37);
+  convolve_voxels(Element::kFloat, {in.pixels, bits.data(), last.data(), 5, 37, 48, weights.data(), norm.scale,
+                                    out.pixels, sums.data()}, nullptr);
+  add_result(sums);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -140,5 +214,6 @@ int main(int argc, char** argv) {
   numbered_pixels();
   blocks_there_and_back(active_blocks());
   boxes_of_a_crowd();
+  layers();
   std::printf("%016llx\n", static_cast<unsigned long long>(all_results));
 }

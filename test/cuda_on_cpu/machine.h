@@ -37,6 +37,8 @@ struct Thread {
   bool done = false;
   Site site{"", 0};
   uint32_t in = 0, out = 0;  // exchanged in operations of a warp, or of a block
+  uint32_t factors[6];       // of a product of matrices: a lane's share
+  float sums[4];
 };
 
 // An operation of a warp that some of its lanes have reached.

@@ -1,0 +1,92 @@
+// Layers that are one product. A warp has 16 pixels and a part of the outputs: no barrier, and the warps beside it, which
+// have the other outputs of the same pixels, find these in the cache.
+#include "products.h"
+
+#include "windows.h"
+
+namespace sbnet::cuda {
+namespace {
+
+constexpr int kPart = 2;  // blocks of outputs that a warp has
+
+template <typename T>
+__device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& norm, int part, int64_t first,
+                      int64_t count) {
+  const int lane = lane_of_warp();
+#pragma unroll
+  for (int n = 0; n < kPart; ++n) {
+    const int own = n * kBlock + lane % 4 * 4, channel = part * kPart * kBlock + own;
+    if (channel >= p.y.channels) continue;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t pixel = first + lane / 4 + 8 * half;
+      if (pixel >= count) continue;
+      const Piece piece = rounded<T>(normalized(sums.values(n, half), norm, own, p.relu));
+      store_piece(piece, static_cast<T*>(p.y.data) + (pixel + p.y.before) * p.y.channels, channel, p.y.channels);
+    }
+  }
+}
+
+struct Shared {
+  int32_t* found;  // [warps, kFound]
+  float* norm;     // [warps, 2, kPart * kBlock]
+  Staged activation;
+
+  __host__ __device__ Shared(Arena& arena, const Products& p)
+      : found(arena.take<int32_t>(kThreads / kWarp * kFound)),
+        norm(arena.take<float>(kThreads / kWarp * 2 * kPart * kBlock)),
+        activation(Staged::take(arena, p.activation)) {}
+};
+
+template <typename T, bool Activates>
+__global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p) {
+  const int64_t count = *p.pixels.count;
+  const int parts = (p.terms[0].weights.outputs + kPart - 1) / kPart;
+  const auto first_of = [&](int64_t item) { return item / parts * kPixels - p.y.before; };
+  if (first_of(int64_t{blockIdx.x} * (kThreads / kWarp)) >= count) return;
+  Arena arena(shared_memory());
+  const Shared shared(arena, p);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  if constexpr (Activates) {
+    shared.activation.stage(p.activation, 0, thread, kThreads);
+    __syncthreads();
+  }
+
+  int32_t* const rows = shared.found + warp * kFound;
+  for (int64_t item = thread_of_grid() / kWarp; first_of(item) < count; item += threads_of_grid() / kWarp) {
+    const int64_t first = first_of(item);
+    const int part = static_cast<int>(item % parts), channel = part * kPart * kBlock;
+    const Staged norm{shared.norm + warp * 2 * kPart * kBlock, p.norm.channels - channel, kPart * kBlock};
+    norm.stage(p.norm, channel, thread % kWarp, kWarp);
+    Sums<kPart> sums;
+    for (int t = 0; t < p.count; ++t) {
+      const Term& term = p.terms[t];
+      const uint32_t taps = find_rows(term, p.pixels, first, count, rows);
+      __syncwarp();
+      const FoundRows<T> found{term.x, rows};
+      if constexpr (Activates)
+        add_products<T>(sums, ActivatedRows<T>{found, shared.activation}, 1, term.weights, part * kPart);
+      else
+        add_products<T>(sums, found, taps, term.weights, part * kPart);
+      __syncwarp();  // the next term's rows go where these were
+    }
+    store<T>(sums, p, norm, part, first, count);
+    __syncwarp();  // and the next part's scale and shift
+  }
+}
+
+}  // namespace
+
+void multiply(Element element, const Products& products, Stream stream) {
+  Arena arena(nullptr);
+  const Shared shared(arena, products);
+  const int64_t parts = divide_up(products.terms[0].weights.outputs, kPart);
+  const int64_t warps = divide_up(products.pixels.index.capacity + products.y.before, kPixels) * parts;
+  const auto start = [&]<typename T>(T) {
+    const auto kernel = products.activation.scale ? products_kernel<T, true> : products_kernel<T, false>;
+    launch("multiply pixels", kernel, warps, kThreads / kWarp, arena.bytes(), stream, products);
+  };
+  element == Element::kBFloat16 ? start(BFloat16{}) : start(Half{});
+}
+
+}  // namespace sbnet::cuda
