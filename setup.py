@@ -3,7 +3,8 @@
 ``build_ext`` compiles ops/ into sbnet_perception/_ops.so against the LibTorch stable ABI: one library for
 every Python and every torch from 2.10 on. The sources in ops/kernels/ are compiled once per instruction set. It needs
 g++ with its binutils and an installed torch, nothing else; torch is not imported. Where torch has CUDA and there is an
-nvcc, ops/cuda/ goes into the same library, for all architectures or those of SBNET_CUDA_ARCHS (docs/gpu.md).
+nvcc, ops/cuda/ goes into the same library, for all architectures or those of SBNET_CUDA_ARCHS, which may be "none"
+(docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ if platform.machine() == "x86_64":
     VARIANTS["avx512"] = ["-march=x86-64-v4"]
     VARIANTS["avx512bf16"] = ["-march=x86-64-v4", "-mavx512bf16"]
 
-CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "120"]
+CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "110", "120"]
+LOWEST_ARCHITECTURE = 80  # kernels use bfloat16
 NVCC = ["-std=c++20", "-O3", "-DNDEBUG", "-Xcompiler=-Wall,-Wextra,-fPIC,-fvisibility=hidden"]
 NVCC += ["-Xptxas=-v"]  # registers and spills go to the log ...
 PTXAS_INFO = re.compile(r"ptxas info|    \d+ bytes (stack frame|gmem)")  # ... and are nobody's concern at a build
@@ -112,6 +114,8 @@ class BuildOps(build_ext):
         """The command of nvcc; empty where there are no CUDA kernels to compile, or nothing to compile them with."""
         if not self.cuda and not (torch_root / "lib" / "libtorch_cuda.so").exists():
             return []  # no tensor could lie on a GPU
+        if os.environ.get("SBNET_CUDA_ARCHS") == "none":
+            return []
         home = os.environ.get("CUDA_HOME")
         named = [os.environ.get("NVCC", ""), f"{home}/bin/nvcc" if home else "", "nvcc", "/usr/local/cuda/bin/nvcc"]
         found = [command for command in map(shlex.split, named) if command and shutil.which(command[0])]
@@ -137,7 +141,7 @@ def host_compiler() -> list[str]:
 def compiles_kernels(nvcc: list[str]) -> bool:
     """Whether it knows an architecture of ours, C++20, and its host compiler: an old one must not end the build."""
     listed = subprocess.run([*nvcc, "--list-gpu-code"], capture_output=True, text=True, check=False)
-    if not set(re.findall(r"sm_(\d+)", listed.stdout)) & set(CUDA_ARCHITECTURES):
+    if not set(able_architectures(listed.stdout)) & set(CUDA_ARCHITECTURES):
         return False
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder, "probe.cu")
@@ -146,16 +150,22 @@ def compiles_kernels(nvcc: list[str]) -> bool:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def able_architectures(listed: str) -> list[str]:
+    """Those of an nvcc's list that the kernels can be compiled for, from the lowest on."""
+    return sorted({name for name in re.findall(r"sm_(\d+)", listed) if int(name) >= LOWEST_ARCHITECTURE}, key=int)
+
+
 def architectures(nvcc: list[str]) -> list[str]:
-    """Options of nvcc: machine code for each architecture, and PTX for what will come after the newest."""
-    known = set(re.findall(r"sm_(\d+)", subprocess.check_output([*nvcc, "--list-gpu-code"], text=True)))
+    """Options of nvcc: machine code for each architecture; PTX of the newest for what comes after it, and of the lowest
+    for what lies between."""
+    able = able_architectures(subprocess.check_output([*nvcc, "--list-gpu-code"], text=True))
     wanted = re.findall(r"\w+", os.environ.get("SBNET_CUDA_ARCHS", ""))
-    if not set(wanted) <= known & set(CUDA_ARCHITECTURES):
-        able = " ".join(arch for arch in CUDA_ARCHITECTURES if arch in known)
-        raise SystemExit(f"{NAME}: SBNET_CUDA_ARCHS is {' '.join(wanted)!r}. Remedy: choose some of {able}")
-    chosen = [arch for arch in CUDA_ARCHITECTURES if arch in known and (arch in wanted or not wanted)]
+    if not set(wanted) <= set(able):
+        raise SystemExit(f"{NAME}: SBNET_CUDA_ARCHS is {' '.join(wanted)!r}. Remedy: choose some of {' '.join(able)}")
+    chosen = [arch for arch in able if arch in (wanted or CUDA_ARCHITECTURES)]
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
-    return [*codes, f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}"]
+    portable = sorted({chosen[0], chosen[-1]}, key=int)
+    return [*codes, *(f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in portable)]
 
 
 def cuda_runtime(nvcc: list[str]) -> list[str]:

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "use_sim_time": ("false", "Take the time from /clock"),
     "namespace": ("", "Namespace of the node and its topics"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
+    "respawn": ("false", "Start the node again, 2 seconds after it has ended for whatever reason"),
     "rviz": ("false", "Start RViz with config/sbnet.rviz"),
 }
 
@@ -54,6 +55,8 @@ def start(context: LaunchContext) -> list[Node]:
         parameters=[LaunchConfiguration("params_file"), overrides | sim_time],
         remappings=[(topic, LaunchConfiguration(topic)) for topic in TOPICS],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        respawn=LaunchConfiguration("respawn").perform(context).lower() in ("true", "1"),
+        respawn_delay=2.0,
     )
     rviz = Node(
         package="rviz2",

@@ -1,10 +1,8 @@
 // dilate: a mask grown by a stack of horizontal runs, on bits.
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-
 #include "bits.h"
-#include "check.h"
+#include "mask_arguments.h"
 #include "parallel.h"
 
 namespace sbnet {
@@ -72,18 +70,10 @@ void dilate_rows(const uint8_t* mask, Raster size, const std::vector<int64_t>& h
 // x + half_widths[i] of the rows y - i and y + i. half_widths never grow.
 Tensor dilate(const Tensor& argument, std::vector<int64_t> half_widths) {
   constexpr const char* op = "dilate";
-  check(argument.dim() == 2 && argument.scalar_type() == ScalarType::Bool, op, ": mask must be bool [H, W], got ",
-        describe(argument));
-  check(!half_widths.empty() && half_widths.back() >= 0 && half_widths.front() <= kHighest &&
-            std::is_sorted(half_widths.rbegin(), half_widths.rend()),
-        op, ": half_widths must be whole numbers from 0 to ", kHighest, " that never grow, at least one");
+  half_widths = check_dilation(op, argument, half_widths);
   const Tensor mask = torch::stable::contiguous(argument);
   const Raster size{mask.size(0), mask.size(1)};
   Tensor result = torch::stable::empty_like(mask);
-  // What reaches beyond the raster from anywhere need not be laid out.
-  half_widths.resize(smaller(static_cast<int64_t>(half_widths.size()), larger(size.rows, 1)));
-  for (int64_t& half_width : half_widths) half_width = smaller(half_width, size.columns);
-
   const int64_t runs = static_cast<int64_t>(half_widths.size());
   const int64_t grain = larger(kWorkPerThread / (words_of(size.columns) * runs + 1), runs);
   const auto* const from = static_cast<const uint8_t*>(mask.const_data_ptr());

@@ -5,43 +5,20 @@
 #include <array>
 #include <limits>
 #include <utility>
+#include <vector>
 
-#include "blocks.h"
+#include "ground_cells.h"
 #include "parallel.h"
 
 namespace sbnet {
 namespace {
 
-constexpr int kSide = 128;  // cells of 4 m about the origin; what lies beyond belongs to the outermost
-constexpr int kCells = kSide * kSide;
-constexpr float kPerMetre = 0.25f;
-constexpr double kPercentile = 0.05;
-
-// z in whole centimetres
-constexpr int kZeroLevel = 1 << 12;
-constexpr float kLowest = -40.96f, kHighestZ = 40.95f, kStep = 0.01f, kPerStep = 100.0f;
-
-// One more cell for the points that do not count: no branch tells them apart.
-constexpr uint16_t kNowhere = kCells;
-constexpr int kBins = kCells + 1;
+constexpr int kBins = kCells + 1;  // one more: no branch tells the points that do not count apart
 constexpr float kEmpty = std::numeric_limits<float>::infinity();
 
 // The sort counts in this many parts of the cloud; its result does not depend on them.
 constexpr int64_t kParts = 4;
 constexpr int64_t kPointsPerThread = 1 << 13;
-
-float clamped(float value, float low, float high) {
-  value = value > low ? value : low;
-  return value < high ? value : high;
-}
-
-bool is_finite(float value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
-
-int cell_along(float metres) {
-  const float scaled = clamped(metres * kPerMetre, -kSide / 2.0f, kSide / 2.0f - 1);
-  const int towards_zero = static_cast<int>(scaled);
-  return towards_zero - (static_cast<float>(towards_zero) > scaled) + kSide / 2;
-}
 
 // A few points by columns: the compiler makes vector instructions of loops over them.
 struct Columns {
@@ -57,14 +34,9 @@ struct Places {
 void place(const Columns& points, int64_t count, const Range& within, uint16_t* __restrict cells,
            uint16_t* __restrict levels) {
   const Range range = within;
-  for (int64_t i = 0; i < count; ++i) {
-    const float x = points.x[i], y = points.y[i], z = points.z[i];
-    const int counts = range.holds(x, y) & is_finite(x) & is_finite(y) & is_finite(z);
-    const int cell = cell_along(y) * kSide + cell_along(x);
-    cells[i] = static_cast<uint16_t>(kNowhere + counts * (cell - kNowhere));
-  }
   for (int64_t i = 0; i < count; ++i)
-    levels[i] = static_cast<uint16_t>(static_cast<int>((clamped(points.z[i], kLowest, kHighestZ) - kLowest) * kPerStep));
+    cells[i] = static_cast<uint16_t>(ground_cell(range, points.x[i], points.y[i], points.z[i]));
+  for (int64_t i = 0; i < count; ++i) levels[i] = static_cast<uint16_t>(level_of(points.z[i]));
 }
 
 Places places_of(const Cloud& cloud, const Range& range) {
@@ -123,9 +95,9 @@ Sorted sorted_by_cell(const Places& places) {
 
 // One cell's low percentile in metres.
 float low_of(uint16_t* first, uint16_t* last) {
-  uint16_t* const pick = first + static_cast<int64_t>(static_cast<double>(last - first - 1) * kPercentile);
+  uint16_t* const pick = first + points_below(last - first);
   std::nth_element(first, pick, last);
-  return static_cast<float>(*pick - kZeroLevel) * kStep;
+  return metres_of(*pick);
 }
 
 // Lower median of a cell and its neighbours, of those that hold points.

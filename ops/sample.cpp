@@ -3,15 +3,12 @@
 
 #include <algorithm>
 
-#include "check.h"
+#include "mask_arguments.h"
 #include "parallel.h"
 
 namespace sbnet {
 namespace {
 
-// Positions are in raster cells with this many bits after the point: sums of them are exact.
-constexpr int kFraction = 32;
-constexpr int64_t kMostCells = int64_t{1} << 29;
 constexpr int64_t kPixelsPerThread = 1 << 14;
 
 // A position that moves by `step` from one pixel to the next.
@@ -33,16 +30,13 @@ struct Walk {
   static int64_t pixels_to(int64_t distance, int64_t step) { return distance <= 0 ? 0 : (distance - 1) / step + 1; }
 };
 
-// The raster cell (y, x) of pixel (row, column): floor of origin + row * per_row + column * per_column.
-struct Affine {
-  int64_t origin[2], per_row[2], per_column[2];
-
-  Walk along(int64_t row, int axis) const { return {origin[axis] + row * per_row[axis], per_column[axis]}; }
-};
+Walk along(const Affine& affine, int64_t row, int axis) {
+  return {affine.origin[axis] + row * affine.per_row[axis], affine.per_column[axis]};
+}
 
 void sample_row(const uint8_t* raster, const int64_t (&extent)[2], const Affine& affine, int64_t row, int64_t columns,
                 uint8_t* out) {
-  const Walk y = affine.along(row, 0), x = affine.along(row, 1);
+  const Walk y = along(affine, row, 0), x = along(affine, row, 1);
   const Span rows = y.inside(columns, extent[0]), cols = x.inside(columns, extent[1]);
   const int64_t begin = larger(rows.begin, cols.begin), end = larger(begin, smaller(rows.end, cols.end));
   std::fill_n(out, smaller(begin, columns), 0);
@@ -52,33 +46,15 @@ void sample_row(const uint8_t* raster, const int64_t (&extent)[2], const Affine&
   std::fill(out + end, out + columns, 0);
 }
 
-// Checks one (y, x) pair of positions and that no pixel of `size` leaves 64 bits.
-void check_positions(const char* op, const char* name, const std::vector<int64_t>& pair, int64_t times) {
-  check(pair.size() == 2, op, ": ", name, " must be 2 integers, got ", pair.size());
-  const int64_t most = (kMostCells << kFraction) / larger(times, 1);
-  for (const int64_t value : pair)
-    check(value >= -most && value <= most, op, ": ", name, " must stay within ", kMostCells, " raster cells");
-}
-
 // raster bool [h, w] -> bool [H, W], False beyond the raster. Positions (y, x) are in 2^-32 raster cells.
 Tensor sample_raster(const Tensor& argument, std::vector<int64_t> origin, std::vector<int64_t> per_row,
                      std::vector<int64_t> per_column, std::vector<int64_t> size) {
   constexpr const char* op = "sample_raster";
-  check(argument.dim() == 2 && argument.scalar_type() == ScalarType::Bool, op, ": raster must be bool [h, w], got ",
-        describe(argument));
-  check(argument.size(0) <= kMostCells && argument.size(1) <= kMostCells, op, ": raster must have at most ",
-        kMostCells, " rows and columns, got ", describe(argument));
-  check_pair(op, "size", size, 1);
-  check_positions(op, "origin", origin, 1);
-  check_positions(op, "per_row", per_row, 2 * size[0]);
-  check_positions(op, "per_column", per_column, 2 * size[1]);
-  const Affine affine{{origin[0], origin[1]}, {per_row[0], per_row[1]}, {per_column[0], per_column[1]}};
-
+  const Affine affine = check_sampling(op, argument, origin, per_row, per_column, size);
   const Tensor raster = torch::stable::contiguous(argument);
   const int64_t extent[2] = {raster.size(0), raster.size(1)};
   const auto* const cells = static_cast<const uint8_t*>(raster.const_data_ptr());
-  Tensor result = allocate(op, "size", {size[0], size[1]},
-                           [&] { return torch::stable::new_empty(raster, {size[0], size[1]}); });
+  Tensor result = new_sample(op, raster, size);
   auto* const out = static_cast<uint8_t*>(result.mutable_data_ptr());
   parallel_for(size[0], larger(kPixelsPerThread / size[1], 1), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row)

@@ -118,5 +118,7 @@ def dynamic_size() -> Any:
 
 UNAVAILABLE = _load_library()
 """Why the compiled kernels are not in use; empty when they are."""
+CUDA_KERNELS = hasattr(torch.ops.sbnet, "cuda_problem")
+"""The compiled library has kernels for a GPU."""
 if UNAVAILABLE:
     warnings.warn(f"operations run in plain PyTorch: {UNAVAILABLE}", RuntimeWarning, stacklevel=2)

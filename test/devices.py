@@ -7,6 +7,7 @@ the header of test/cuda_on_cpu (docs/gpu.md), and while a test runs they take th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import importlib.util
 import os
@@ -23,6 +24,10 @@ from torch import Tensor
 DEVICES = ["cpu", "shim", *(["cuda"] if torch.cuda.is_available() else [])]
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "test" / "cuda_on_cpu"
+GPU_ITSELF = ("host.cpp", "usable.cpp", "usable.cu")  # of no use without one
+KERNELS, OPERATIONS = (
+    sorted(path for path in ROOT.glob(f"ops/cuda/*.{kind}") if path.name not in GPU_ITSELF) for kind in ("cu", "cpp")
+)
 SANITIZE = bool(os.environ.get("SBNET_SANITIZE"))  # `make sanitize`
 
 
@@ -42,11 +47,11 @@ def operations_on(name: str) -> Iterator[torch.device]:
         return
     kernels = _shim()
     over = torch.library.Library("sbnet", "IMPL")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that these are overridden
-        for operation in kernels:
-            over.impl(operation, getattr(torch.ops.sbnet_shim, operation).default, "CPU", allow_override=True)
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that these are overridden
+            for operation in kernels:
+                over.impl(operation, getattr(torch.ops.sbnet_shim, operation).default, "CPU", allow_override=True)
         yield torch.device("cpu")
     finally:
         over._destroy()
@@ -74,11 +79,14 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
         language = ["-x", "c++"] if source.suffix == ".cu" else []
         return str(setup.compile_source([*command, *language], source, "", folder))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other tests that make the same objects go first
         objects = list(pool.map(compiled, sources))
-    made = target.stat().st_mtime_ns if target.exists() else 0
-    if any(Path(name).stat().st_mtime_ns >= made for name in objects):
-        subprocess.run(["g++", *options, *objects, *link, "-o", str(target)], check=True)
+        made = target.stat().st_mtime_ns if target.exists() else 0
+        if any(Path(name).stat().st_mtime_ns >= made for name in objects):
+            fresh = target.with_name(f"{output}.new")
+            subprocess.run(["g++", *options, *objects, *link, "-o", str(fresh)], check=True)
+            fresh.replace(target)  # whoever has the old one open keeps it whole
     return target
 
 
@@ -87,8 +95,7 @@ def _shim() -> list[str]:
     """Builds and loads the kernels as operations of ``sbnet_shim``; returns their names."""
     import sbnet_perception.detector.pipeline  # noqa: F401  declares all operations
 
-    sources = [*ROOT.glob("ops/cuda/*.cu"), *ROOT.glob("ops/cuda/*.cpp"), SHIM / "host.cpp"]
-    sources = [source for source in sources if source != ROOT / "ops" / "cuda" / "host.cpp"]
+    sources = [*KERNELS, *OPERATIONS, SHIM / "host.cpp"]
     options = ["-O1", "-g", "-DSBNET_LIBRARY=sbnet_shim", "-DSBNET_DEVICE=CPU", *(build().SANITIZE if SANITIZE else [])]
     link = ["-shared", f"-L{Path(torch.__file__).parent / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
     folder = ROOT / "build" / ("sanitize" if SANITIZE else "") / "cuda_on_cpu"

@@ -134,11 +134,16 @@ class Robot:
         lines: everything that the node's process has printed.
     """
 
-    def __init__(self, parameters: Mapping[str, object], arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, object],
+        arguments: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("-m", "sbnet_perception.node.node"),
+    ) -> None:
         self.session = Session()
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        command = ["-m", "sbnet_perception.node.node", "--ros-args"]
+        command = [*program, "--ros-args"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         self.process = ChildProcess([*command, *arguments], self.session.environment, self._on_line)
@@ -326,6 +331,14 @@ class Robot:
             self._tell()
 
         self.node.create_subscription(kind, topic, callback, RELIABLE)
+
+
+def ends(robot: Robot) -> None:
+    """Waits until the node's process has ended."""
+    deadline = time.monotonic() + PATIENCE_S
+    while robot.process.exit_code is None:
+        assert time.monotonic() < deadline, robot.log()
+        time.sleep(0.01)
 
 
 def ns_of(msg: Any) -> int:

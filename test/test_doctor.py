@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from sbnet_perception import cli
+from sbnet_perception import cli, operation
 from sbnet_perception.desk import doctor
 from sbnet_perception.desk.doctor import Finding, examine
 from sbnet_perception.desk.session import PROFILE_VARIABLES, Session
+from sbnet_perception.detector import device
 from sbnet_perception.resources import resource
 
 SHIPPED = str(resource("config/fastdds.xml"))
@@ -31,6 +33,20 @@ def test_this_machine_has_everything_that_the_node_needs() -> None:
     assert {"Python", "torch", "CPU", "compiled ops", "ROS 2", "message packages", "middleware", "tf2_ros"} <= set(
         found
     )
+
+
+def test_a_gpu_is_judged_by_whether_pytorch_and_the_compiled_ops_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert finding("GPU").state == "OK"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
+    monkeypatch.setattr(device, "problem_of", lambda index: None)
+    for there, state in ((True, "OK"), (False, "WARN")):
+        monkeypatch.setattr(operation, "CUDA_KERNELS", there)
+        assert finding("GPU 0").state == state
+    monkeypatch.setattr(device, "problem_of", lambda index: device.Problem("it is too old", "take another"))
+    assert finding("GPU 0") == Finding("WARN", "GPU 0", "it is too old", "take another")
 
 
 def test_a_two_megabyte_cloud_makes_the_round_trip_between_two_processes_with_the_shipped_profile(

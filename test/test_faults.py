@@ -6,10 +6,12 @@ One node process serves the whole module; it is reconfigured where a test needs 
 from __future__ import annotations
 
 import array
+import re
 import time
 from pathlib import Path
 from typing import Any
 
+import failing_node
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -18,6 +20,7 @@ from ros_process import (
     SECOND,
     Robot,
     cloud,
+    ends,
     ns_of,
     same_answer,
     scene,
@@ -209,6 +212,50 @@ def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(robot
 
     robot.wait(answers, "answers after the jump")
     assert sum("time jumped by -" in line for line in robot.lines) == 1
+
+
+# 22, 23: the GPU -------------------------------------------------------------------------------------------
+
+
+def test_22_a_gpu_that_is_not_there_fails_the_configuration_with_the_remedy(robot: Robot, reconfigured: Any) -> None:
+    with pytest.raises(AssertionError):
+        reconfigured(device="cuda:99")
+    assert robot.state() == "unconfigured"
+    robot.wait_printed("FATAL.*cannot configure: device is 'cuda:99', but .*; set device to cpu, or to auto")
+    robot.set(device="auto")
+    for label in ("configure", "activate"):
+        assert robot.transition(label), robot.log()
+    robot.detect()
+
+
+def test_23_without_memory_a_frame_is_tried_twice_and_on_a_lost_device_the_process_ends_for_another(
+    weights: Path,
+) -> None:
+    robot = Robot({"weights": weights, "score_threshold": 0.0}, program=failing_node.PROGRAM)
+    try:
+        robot.ready()
+        robot.detect(cloud(points(failing_node.SHORT_OF_MEMORY), robot.tick()))
+        robot.wait_printed("WARN.*computed twice, memory was released: CUDA out of memory")
+        assert robot.counter("failed") == 0
+        lost = cloud(points(failing_node.WITHOUT_MEMORY), robot.tick())
+        robot.send(lost)
+        robot.wait_printed("ERROR.*a cloud failed: OutOfMemoryError: CUDA out of memory")
+        robot.wait(lambda: robot.diagnostics[-1][1].level == DiagnosticStatus.ERROR, "an error in /diagnostics")
+        assert "inference failed" in robot.diagnostics[-1][1].message
+        robot.detect()
+        assert ns_of(lost) not in robot.detections
+        robot.send(cloud(points(failing_node.ILLEGAL_ACCESS), robot.tick()))
+        ends(robot)
+    finally:
+        code = robot.close()
+    assert code == 1
+    (fatal,) = (line for line in robot.lines if "FATAL" in line)
+    assert re.search(rf"is lost to this process \({failing_node.FAILURE}\).*exit code 1.*respawn.*device to cpu", fatal)
+    assert not robot.printed("Traceback"), robot.log()
+
+
+def points(count: int) -> np.ndarray:
+    return np.resize(scene(), (count, 4))
 
 
 # 24, 27, 29 --------------------------------------------------------------------------------------------

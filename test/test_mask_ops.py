@@ -1,4 +1,4 @@
-"""The compiled operations of clouds, masks and tiles are their plain forms bit for bit, on any number of threads."""
+"""The compiled operations of clouds, masks and tiles are their plain forms bit for bit, on any device and number of threads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from devices import moved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -44,7 +45,7 @@ CLOUDS = st.integers(0, 60).flatmap(lambda count: arrays(np.float32, (count, 4),
 EVERYWHERE = (-math.inf, math.inf) * 2
 
 
-@pytest.fixture(params=[1, 2, 5], autouse=True)
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -62,7 +63,7 @@ def _drive(seed: int, count: int) -> torch.Tensor:
 
 
 def _same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def _where(grid: Grid) -> tuple[Any, ...]:
@@ -71,30 +72,36 @@ def _where(grid: Grid) -> tuple[Any, ...]:
 
 @settings(max_examples=150, deadline=None)
 @given(CLOUDS, st.just(EVERYWHERE) | GRIDS.map(lambda grid: grid.bounds))
-def test_the_ground_is_the_plain_one_for_any_points(points: torch.Tensor, bounds: tuple[float, ...]) -> None:
-    _same(SBNET.height_above_ground(points, bounds), plain_heights(points, bounds))
+def test_the_ground_is_the_plain_one_for_any_points(
+    device: torch.device, points: torch.Tensor, bounds: tuple[float, ...]
+) -> None:
+    _same(SBNET.height_above_ground(points.to(device), bounds), plain_heights(points, bounds))
 
 
 @settings(max_examples=150, deadline=None)
 @given(CLOUDS, GRIDS, st.sampled_from([(0.35, 3.2), (-math.inf, math.inf), (0.0, 0.0)]))
 def test_the_occupied_cells_and_voxels_are_the_plain_ones_for_any_points(
-    points: torch.Tensor, grid: Grid, limits: tuple[float, float]
+    device: torch.device, points: torch.Tensor, grid: Grid, limits: tuple[float, float]
 ) -> None:
-    _same(SBNET.occupancy(points, *limits, *_where(grid)), plain_occupancy(points, *limits, *_where(grid)))
+    _same(SBNET.occupancy(points.to(device), *limits, *_where(grid)), plain_occupancy(points, *limits, *_where(grid)))
     voxels = points, *_where(grid), Z_MIN, BIN_HEIGHT, BINS
     for found, expected in zip(SBNET.voxelize(*voxels), plain_voxels(*voxels), strict=True):
         _same(found, expected)
 
 
-@pytest.mark.parametrize("layout", ["rows", "columns", "slice"])
-def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_cells_and_voxels(layout: str) -> None:
+@pytest.mark.parametrize(
+    ("layout", "threads"), [("rows", 1), ("rows", 5), ("columns", 2), ("slice", 5)], indirect=["threads"]
+)
+def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_cells_and_voxels(
+    device: torch.device, threads: None, layout: str
+) -> None:
     points, grid = _drive(0, 120_000), Grid.named("paper")
     arranged: dict[str, Callable[[], torch.Tensor]] = {
         "rows": lambda: points,
         "columns": lambda: points.t().contiguous().t(),
         "slice": lambda: points.repeat_interleave(2, 0)[::2],
     }
-    cloud = arranged[layout]()
+    cloud = moved(arranged[layout](), device)
     _same(SBNET.height_above_ground(cloud, EVERYWHERE), plain_heights(points, EVERYWHERE))
     expected = plain_occupancy(points, 0.35, 3.2, *_where(grid))
     assert expected.any()
@@ -116,12 +123,25 @@ RUNS = st.lists(st.integers(0, 12) | st.integers(50, 300), min_size=1, max_size=
 
 @settings(max_examples=150, deadline=None)
 @given(MASKS, RUNS, st.booleans())
-def test_a_dilation_is_the_plain_one_for_any_width_and_runs(mask: torch.Tensor, runs: list[int], turned: bool) -> None:
+def test_a_dilation_is_the_plain_one_for_any_width_and_runs(
+    device: torch.device, mask: torch.Tensor, runs: list[int], turned: bool
+) -> None:
     mask = mask.T if turned else mask
-    before = mask.clone()
+    before, here = mask.clone(), moved(mask, device)
     runs.sort(reverse=True)
-    _same(SBNET.dilate(mask, runs), plain_dilate(mask, runs))
-    _same(mask, before)
+    _same(SBNET.dilate(here, runs), plain_dilate(mask, runs))
+    _same(here, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+def test_a_large_mask_is_dilated_and_sampled_as_plainly(device: torch.device, threads: None) -> None:
+    mask = torch.rand(1100, 90, generator=torch.Generator().manual_seed(0)) < 5e-5
+    runs, how = [40, *[10] * 520], ((0, 1 << 33), (1 << 32, 1 << 25), (1 << 31, 1 << 31), (300, 200))
+    dilated = plain_dilate(mask, runs)
+    sampled = plain_sample(dilated, *how)
+    assert 0.1 < dilated.float().mean() < 0.9 and 0.1 < sampled.float().mean() < 0.9
+    _same(SBNET.dilate(mask.to(device), runs), dilated)
+    _same(SBNET.sample_raster(dilated.to(device), *how), sampled)
 
 
 TILES = st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.just((99, 3))
@@ -145,9 +165,11 @@ def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
 
 @settings(max_examples=200, deadline=None)
 @given(MASKS, st.lists(st.integers(-(2**34), 2**34), min_size=6, max_size=6), st.integers(1, 9), st.integers(1, 70))
-def test_a_raster_is_sampled_as_plainly_for_any_steps(raster: torch.Tensor, steps: list[int], h: int, w: int) -> None:
-    arguments = (raster, (steps[0] * 16, steps[1] * 16), (steps[2], steps[3]), (steps[4], steps[5] >> 33), (h, w))
-    _same(SBNET.sample_raster(*arguments), plain_sample(*arguments))
+def test_a_raster_is_sampled_as_plainly_for_any_steps(
+    device: torch.device, raster: torch.Tensor, steps: list[int], h: int, w: int
+) -> None:
+    how = ((steps[0] * 16, steps[1] * 16), (steps[2], steps[3]), (steps[4], steps[5] >> 33), (h, w))
+    _same(SBNET.sample_raster(raster.to(device), *how), plain_sample(raster, *how))
 
 
 def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
@@ -250,10 +272,11 @@ WRONG: list[tuple[str, int, Any, str]] = [
 
 @pytest.mark.parametrize(("name", "number", "wrong", "reason"), WRONG)
 def test_an_unusable_argument_is_named_by_kernel_and_plain_form(
-    name: str, number: int, wrong: Any, reason: str
+    device: torch.device, name: str, number: int, wrong: Any, reason: str
 ) -> None:
     operation, plainly, arguments = CALLS[name]
     arguments = (*arguments[:number], wrong, *arguments[number + 1 :])
+    arguments = tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in arguments)
     for form in (operation, plainly):
         with pytest.raises((RuntimeError, ValueError), match=f"{name}: {reason}"):
             form(*arguments)

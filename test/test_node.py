@@ -20,6 +20,7 @@ from ros_process import (
     SECOND,
     Robot,
     cloud,
+    ends,
     ns_of,
     road_grid,
     scene,
@@ -242,14 +243,6 @@ def ended(parameters: dict[str, Any]) -> tuple[int, str]:
     finally:
         code = robot.close()
     return code, "\n".join(robot.lines)
-
-
-def ends(robot: Robot) -> None:
-    """Waits until the node's process has ended."""
-    deadline = time.monotonic() + PATIENCE_S
-    while robot.process.exit_code is None:
-        assert time.monotonic() < deadline, robot.log()
-        time.sleep(0.01)
 
 
 def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights: Path) -> None:

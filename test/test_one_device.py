@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.cli import main
+from sbnet_perception.detector import device
 from sbnet_perception.detector.boxes import detect
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import DeviceError, device_of
@@ -120,14 +123,70 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     assert device_of("auto") == torch.device("cpu")
     with pytest.raises(DeviceError, match=r"device is 'cuda', but .*; set device to cpu, or to auto"):
         device_of("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert device_of("auto") == device_of("cuda") == torch.device("cuda")
-    with pytest.raises(DeviceError, match=r"device is 'cuda:1', but it has 1 GPU\(s\)"):
-        device_of("cuda:1")
     with pytest.raises(DeviceError, match="device is 'gpu'; use cpu, cuda, cuda:N"):
         device_of("gpu")
     assert DetectorConfig().device == "cpu"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with one GPU, which answers PyTorch; a function that says what CUDA says against our kernels."""
+
+    def says(said, capability=(8, 7)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+        monkeypatch.setattr(torch.ops.sbnet, "cuda_problem", lambda index: said, raising=False)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(shape))
+    monkeypatch.setattr(device, "CUDA_KERNELS", True)
+    says("")
+    return says
+
+
+def test_a_gpu_that_runs_the_kernels_is_taken_and_one_for_which_they_are_not_compiled_refused(gpu):
+    assert device_of("auto") == device_of("cuda") == torch.device("cuda")
+    with pytest.raises(DeviceError, match=r"device is 'cuda:1', but it has 1 GPU\(s\); set device to cpu"):
+        device_of("cuda:1")
+    no_image = "no kernel image is available for execution on the device (cudaErrorNoKernelImageForDevice; ...)"
+    for said, capability, remedy in (
+        (no_image, (8, 7), "SBNET_CUDA_ARCHS=87"),
+        (no_image, (7, 5), "SBNET_CUDA_ARCHS=none"),
+        ("driver version is insufficient (cudaErrorInsufficientDriver; ...)", (9, 0), "update the NVIDIA driver"),
+        ("devices are busy (cudaErrorDevicesUnavailable; ...)", (9, 0), "nvidia-smi"),
+    ):
+        gpu(said, capability)
+        name = f"Some GPU (sm_{capability[0]}{capability[1]})"
+        sentence = re.escape(f"the compiled ops do not run on {name}: {said}; ") + f".*{remedy}"
+        with pytest.raises(DeviceError, match=f"device is 'cuda', but {sentence}.*, or set device to cpu"):
+            device_of("cuda")
+        with pytest.warns(RuntimeWarning, match=f"computing on the CPU: {sentence}"):
+            assert device_of("auto") == torch.device("cpu")
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_refused_and_one_without_kernels_of_ours_warned_of(gpu, monkeypatch):
+    monkeypatch.setattr(device, "CUDA_KERNELS", False)
+    with pytest.warns(RuntimeWarning, match="have no CUDA kernels.*slower.*; for a GPU of sm_80 or newer install the"):
+        assert device_of("cuda") == torch.device("cuda")
+
+    def ones(*_shape, **_options):
+        raise torch.AcceleratorError("CUDA error: no kernel image available\nadvice to programmers")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(DeviceError, match=r"PyTorch .* does not run on GPU 0: CUDA error: no kernel image available; "):
+        device_of("cuda:0")
+
+
+def test_a_gpu_that_is_lost_says_why_and_one_that_works_nothing(monkeypatch):
+    def lost(_device):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nadvice to programmers")
+
+    assert device.failure_of(torch.device("cpu")) == ""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    assert device.failure_of(torch.device("cuda")) == ""
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    assert device.failure_of(torch.device("cuda")) == "CUDA error: an illegal memory access was encountered"
 
 
 def test_a_training_on_a_device_that_is_not_there_is_refused_at_once(tmp_path, monkeypatch, capsys):

@@ -51,6 +51,11 @@ __device__ __forceinline__ uint16_t float_to_bfloat16(float value) {
   return bits;
 }
 
+// A store that other threads may make too, of the same value.
+__device__ __forceinline__ void store_relaxed(uint8_t* at, uint8_t value) {
+  *static_cast<volatile uint8_t*>(at) = value;
+}
+
 // Two numbers of a register, the first in its low half.
 template <typename T>
 __device__ __forceinline__ uint32_t floats_to_pair(float low, float high) {
@@ -137,6 +142,7 @@ using cuda_on_cpu::float_to_bfloat16;
 using cuda_on_cpu::float_to_half;
 using cuda_on_cpu::half_to_float;
 using cuda_on_cpu::shared_memory;
+using cuda_on_cpu::store_relaxed;
 
 template <typename T>
 uint32_t floats_to_pair(float low, float high) {
@@ -182,9 +188,12 @@ void launch(const char* what, void (*kernel)(Parameters...), int64_t items, int6
         Parameters(arguments)...);
 }
 
-// This thread among all of the grid, and how many these are.
+// This thread, or warp, among all of the grid, and how many these are.
 __device__ __forceinline__ int64_t thread_of_grid() { return int64_t{blockIdx.x} * kThreads + threadIdx.x; }
 __device__ __forceinline__ int64_t threads_of_grid() { return int64_t{gridDim.x} * kThreads; }
+__device__ __forceinline__ int64_t warp_of_grid() { return thread_of_grid() / kWarp; }
+__device__ __forceinline__ int64_t warps_of_grid() { return threads_of_grid() / kWarp; }
+__device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x % kWarp); }
 
 // Hands out arrays in shared memory. Without memory it counts the bytes that a launch has to ask for. Arrays declared
 // __shared__ would be variables of the program on the CPU, without guards: do not use them.

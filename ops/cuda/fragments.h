@@ -13,8 +13,7 @@ namespace sbnet::cuda {
 
 constexpr int kBlock = 16;   // channels
 constexpr int kPixels = 16;  // that a warp has at a time
-
-__device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x % kWarp); }
+constexpr int kResidentWithProducts = 2;  // 128 registers
 
 // The channels that a lane holds of a pixel in a block, two in a register; and as numbers.
 struct Piece {

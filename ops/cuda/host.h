@@ -24,6 +24,26 @@ class OnDevice {
   std::shared_ptr<void> guard_;
 };
 
+// Memory on the device of an argument, for as long as this lives. What does not fit names the argument.
+class Scratch {
+ public:
+  Scratch(const char* op, const char* name, const Tensor& argument) : op_(op), name_(name), argument_(argument) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    constexpr auto size = static_cast<int64_t>(sizeof(T));
+    memory_.push_back(allocate(op_, name_, {count, size}, [&] {
+      return torch::stable::new_empty(argument_, {count * size}, ScalarType::Byte);
+    }));
+    return static_cast<T*>(memory_.back().mutable_data_ptr());
+  }
+
+ private:
+  const char *op_, *name_;
+  const Tensor& argument_;
+  std::vector<Tensor> memory_;
+};
+
 inline Element element_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Bool:

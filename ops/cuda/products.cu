@@ -39,7 +39,7 @@ struct Shared {
 };
 
 template <typename T, bool Activates>
-__global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p) {
+__global__ void __launch_bounds__(kThreads, kResidentWithProducts) products_kernel(const Products p) {
   const int64_t count = *p.pixels.count;
   const int parts = (p.terms[0].weights.outputs + kPart - 1) / kPart;
   const auto first_of = [&](int64_t item) { return item / parts * kPixels - p.y.before; };
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 2) products_kernel(const Products p)
   }
 
   int32_t* const rows = shared.found + warp * kFound;
-  for (int64_t item = thread_of_grid() / kWarp; first_of(item) < count; item += threads_of_grid() / kWarp) {
+  for (int64_t item = warp_of_grid(); first_of(item) < count; item += warps_of_grid()) {
     const int64_t first = first_of(item);
     const int part = static_cast<int>(item % parts), channel = part * kPart * kBlock;
     const Staged norm{shared.norm + warp * 2 * kPart * kBlock, p.norm.channels - channel, kPart * kBlock};

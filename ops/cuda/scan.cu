@@ -19,9 +19,6 @@ struct Tilings {
   Tiling of[kMostMaps];
 };
 
-__device__ __forceinline__ int64_t warp_of_grid() { return thread_of_grid() / kWarp; }
-__device__ __forceinline__ int64_t warps_of_grid() { return threads_of_grid() / kWarp; }
-
 // Whether any byte of the rows and columns is set.
 __device__ bool any(const uint8_t* image, int64_t width, Span rows, Span columns) {
   for (int64_t y = rows.begin; y < rows.end; ++y)
@@ -33,7 +30,7 @@ __device__ bool any(const uint8_t* image, int64_t width, Span rows, Span columns
 // A warp for each word: a lane asks what lies beneath the tile of its pixel.
 __global__ void __launch_bounds__(kThreads, kResident) find_kernel(const uint8_t* mask, int64_t height, int64_t width,
                                                                    const Maps maps, const Tilings tilings) {
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int lane = lane_of_warp();
   for (int m = 0; m < maps.count; ++m) {
     const Index& map = maps.map[m].index;
     const Tiling& tiling = tilings.of[m];
@@ -111,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, kResident) number_kernel(const Maps 
 
 // A warp for each word, a lane for each pixel of it.
 __global__ void __launch_bounds__(kThreads, kResident) list_kernel(const Maps maps) {
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int lane = lane_of_warp();
   for (int m = 0; m < maps.count; ++m) {
     const Scanned& map = maps.map[m];
     const Index& index = map.index;

@@ -137,7 +137,7 @@ struct Worker {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2) unit_kernel(const Unit u) {
+__global__ void __launch_bounds__(kThreads, kResidentWithProducts) unit_kernel(const Unit u) {
   const int warps = static_cast<int>(blockDim.x / kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
   const int64_t count = *u.pixels.count;
   const auto first_of = [&](int64_t group) { return group * kPixels - u.next.before; };

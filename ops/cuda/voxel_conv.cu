@@ -13,7 +13,7 @@ constexpr int kTaps = 9;
 template <typename Visit>
 __device__ void for_each_occupied(const VoxelConv& c, int64_t pixel, const Visit& visit) {
   const Place place = place_of(c.pixels, pixel);
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int lane = lane_of_warp();
   int32_t number = kOutside;
   if (lane < kTaps)
     number = number_of(c.occupied.index, place.image, place.row + lane / 3 - 1, place.column + lane % 3 - 1);
@@ -25,11 +25,11 @@ __device__ void for_each_occupied(const VoxelConv& c, int64_t pixel, const Visit
 
 template <typename T, typename Sum>
 __global__ void __launch_bounds__(kThreads, kResident) voxel_kernel(const VoxelConv c) {
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int lane = lane_of_warp();
   const auto *const weights = static_cast<const Sum*>(c.weights), *const norm = static_cast<const Sum*>(c.norm);
   const uint64_t known = (uint64_t{1} << (c.channels - 1)) - 1;
   const int64_t count = *c.pixels.count;
-  for (int64_t pixel = thread_of_grid() / kWarp; pixel < count; pixel += threads_of_grid() / kWarp)
+  for (int64_t pixel = warp_of_grid(); pixel < count; pixel += warps_of_grid())
     for (int begin = 0; begin < c.outputs; begin += kWarp) {
       const int output = begin + lane;
       Sum sum = 0;

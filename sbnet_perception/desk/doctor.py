@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def examine(with_dds: bool = True) -> Iterator[Finding]:
     """All findings, one by one; a check that itself breaks is a finding too."""
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _torch, _ops, _weights, _ros, _messages, _middleware, _shared_memory, _domain, _optional,
+        _python, _torch, _ops, _gpus, _weights, _ros, _messages, _middleware, _shared_memory, _domain, _optional,
     ]  # fmt: skip
     if with_dds:
         checks.append(_round_trips)
@@ -118,6 +118,24 @@ def _ops() -> Iterator[Finding]:
         yield Finding("WARN", "compiled ops", f"plain PyTorch is used: {ops.UNAVAILABLE}", remedy)
     else:
         yield Finding("OK", "compiled ops", str(ops.LIBRARY))
+
+
+def _gpus() -> Iterator[Finding]:
+    """Each GPU that PyTorch sees, and whether the compiled kernels run on it."""
+    import torch
+
+    from sbnet_perception.detector.device import NO_KERNELS, problem_of
+    from sbnet_perception.operation import CUDA_KERNELS
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        yield Finding("OK", "GPU", "none" if torch.version.cuda else "not used: this PyTorch is built without CUDA")
+    for index in range(count):
+        problem = problem_of(index) or (None if CUDA_KERNELS else NO_KERNELS)
+        if problem:
+            yield Finding("WARN", f"GPU {index}", *problem)
+        else:
+            yield Finding("OK", f"GPU {index}", f"{torch.cuda.get_device_name(index)}, the compiled ops run on it")
 
 
 def _weights() -> Iterator[Finding]:

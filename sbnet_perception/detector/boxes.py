@@ -21,6 +21,8 @@ from sbnet_perception.operation import call, register
 Floats = NDArray[np.float32]
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """Boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and how many of them count."""
+# Votes for axes cancel where what is left of their weight is no more than rounding.
+_CANCELLED = 1e-6
 # Square metres: what rounding makes of the cross product of two edges on one line.
 _THIN = 1e-9
 
@@ -59,7 +61,8 @@ def detect(
     A pixel is of that class, of those whose threshold it exceeds, which has the highest score. A box goes where it
     overlaps a better one of the same group by more than ``iou`` in the bird's-eye view. What stays is the mean of the
     box and of those that went for it, weighted by score and the fourth power of the overlap, so that neighbours have no
-    say (Gidaris, Komodakis 2015, box voting); its score, class and place in the order remain.
+    say (Gidaris, Komodakis 2015, box voting); its score, class and place in the order remain. Rows whose ``flat`` is
+    negative are none.
 
     Args:
         thresholds: score of each class above which a pixel is a box.
@@ -88,10 +91,11 @@ def plain_detect(
     iou: float, limit: int,
 ) -> Found:  # fmt: skip
     """The operation of `detect` in PyTorch: rows float32 [P, classes + 8] of the pixels at flat [P] (row * width +
-    column), with x_min, y_min and the side of a pixel in metres."""
+    column; negative: none), with x_min, y_min and the side of a pixel in metres."""
     x_min, y_min, step = place
     scores = torch.sigmoid(rows[:, : -SIZE - ORIENTATION])
-    scores = torch.where(scores > scores.new_tensor(thresholds), scores, 0)
+    is_box = (scores > scores.new_tensor(thresholds)) & (flat >= 0)[:, None]
+    scores = torch.where(is_box, scores, 0)
     best, classes = scores.max(1)
     # Best first; what is below its threshold comes last.
     order = torch.argsort(best, descending=True, stable=True)
@@ -114,7 +118,7 @@ def plain_detect(
         itself, overlaps = numbers == one, plain_iou(boxes[one], boxes)
         gone = left & (itself | (group == group[one]) & (overlaps > iou))
         weights = torch.where(gone & (finite | itself), best * torch.where(itself, 1, overlaps) ** 4, 0)
-        voted = _vote(boxes, box[:, 6:8], weights)
+        voted = _vote(boxes, box[:, 6:8], weights, boxes[one, 6])
         for to, value in zip(taken, (voted, best[one], classes[one]), strict=False):
             to[position] = torch.where(left[one], value, 0)
         taken[3].add_(left[one])
@@ -122,10 +126,11 @@ def plain_detect(
     return taken
 
 
-def _vote(boxes: Tensor, headings: Tensor, weights: Tensor) -> Tensor:
+def _vote(boxes: Tensor, headings: Tensor, weights: Tensor, best_yaw: Tensor) -> Tensor:
     """The weighted mean [7] of boxes [M, 7]; headings [M, 2], cosine and sine, count as much as they are long.
 
-    Headings that differ by half a turn agree on the axis, then outvote each other.
+    Headings that differ by half a turn agree on the axis, then outvote each other. Where axes cancel, such as those of
+    two headings across each other, the best box keeps its yaw.
     """
     voters, weights = (weights > 0)[:, None], weights.double()[:, None]
     yaw = boxes[:, 6:].double()
@@ -134,7 +139,8 @@ def _vote(boxes: Tensor, headings: Tensor, weights: Tensor) -> Tensor:
     along = torch.atan2(mean[7], mean[6]) / 2
     axis = torch.stack([torch.cos(along), torch.sin(along)])
     way = torch.where(mean[8:] @ axis < 0, -axis, axis)
-    return torch.cat([mean[:6], torch.atan2(way[1], way[0])[None]]).float()
+    turned = torch.where(mean[6:8].norm() < _CANCELLED, best_yaw, torch.atan2(way[1], way[0]))
+    return torch.cat([mean[:6], turned[None]]).float()
 
 
 def plain_iou(box: Tensor, boxes: Tensor) -> Tensor:

@@ -1,37 +1,97 @@
-"""Where the detector computes."""
+"""Where the detector computes, and whether it can there."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 
 from sbnet_perception.errors import UserError
+from sbnet_perception.operation import CUDA_KERNELS
 
 CPU = torch.device("cpu")
+LOWEST_ARCHITECTURE = 80
+"""Of the GPUs that the kernels can be compiled for; below it a build without them runs in plain PyTorch."""
 
 
 class DeviceError(UserError):
-    """A device that is not there; says what is and what to do."""
+    """A device that is not there, or of no use; says what is and what to do."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with a device, and what to do."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+NO_KERNELS = Problem(
+    "the compiled ops have no CUDA kernels: on a GPU their slower PyTorch forms run",
+    "for a GPU of sm_80 or newer install the CUDA toolkit and build again (docs/gpu.md)",
+)
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a configuration: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU where there is one.
+    """The device of a configuration: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU that is of use.
+
+    Warns where ``auto`` does without a GPU that is there, and where a GPU has no kernels of ours.
 
     Raises:
-        DeviceError: there is no such device, or PyTorch cannot use it.
+        DeviceError: there is no such device, or neither PyTorch nor the compiled kernels can use it.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise DeviceError(f"device is {name!r}; use cpu, cuda, cuda:N (the N-th GPU from 0 on) or auto")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if name == "cpu" or (name == "auto" and not count):
+        return CPU
+    device = torch.device("cuda" if name == "auto" else name)
+    index = device.index or 0
+    if index >= count:
         reason = f"it has {count} GPU(s)" if count else _why_not()
         raise DeviceError(f"device is {name!r}, but {reason}; set device to cpu, or to auto to take what is there")
+    if problem := problem_of(index):
+        if name != "auto":
+            raise DeviceError(f"device is {name!r}, but {problem}, or set device to cpu")
+        warnings.warn(f"computing on the CPU: {problem}", RuntimeWarning, stacklevel=2)
+        return CPU
+    if not CUDA_KERNELS:
+        warnings.warn(str(NO_KERNELS), RuntimeWarning, stacklevel=2)
     return device
+
+
+def problem_of(index: int) -> Problem | None:
+    """Why a GPU that is there is of no use: PyTorch or the compiled kernels do not run on it."""
+    try:
+        major, minor = torch.cuda.get_device_capability(index)
+        torch.ones(1, device=f"cuda:{index}").add_(1).item()
+    except RuntimeError as error:
+        return Problem(
+            f"PyTorch {torch.__version__} does not run on GPU {index}: {first_line(error)}",
+            "nvidia-smi says what it is and does; take a PyTorch that is built for it",
+        )
+    said = torch.ops.sbnet.cuda_problem(index) if CUDA_KERNELS else ""
+    if not said:
+        return None
+    gpu = f"{torch.cuda.get_device_name(index)} (sm_{major}{minor})"
+    return Problem(f"the compiled ops do not run on {gpu}: {said}", _remedy(said, 10 * major + minor))
+
+
+def failure_of(device: torch.device) -> str:
+    """What a GPU says instead of an answer; empty while it works, and for a CPU.
+
+    After an illegal memory access and the like nothing on the GPU succeeds any more in this process.
+    """
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            return first_line(error)
+    return ""
 
 
 def multiplies_bfloat16(device: torch.device = CPU) -> bool:
@@ -52,7 +112,22 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of PyTorch says, without its advice to programmers."""
+    return str(error).partition("\n")[0]
+
+
 def _why_not() -> str:
     if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA: install one that has it"
     return "PyTorch finds no GPU: is the NVIDIA driver installed (nvidia-smi) and CUDA_VISIBLE_DEVICES right?"
+
+
+def _remedy(said: str, architecture: int) -> str:
+    """Against what CUDA said of the compiled kernels."""
+    if "InsufficientDriver" in said:
+        return f"update the NVIDIA driver, or build with the CUDA toolkit of this PyTorch ({torch.version.cuda})"
+    if re.search("NoKernelImage|Ptx|Jit", said):
+        wanted = str(architecture) if architecture >= LOWEST_ARCHITECTURE else "none"
+        return f"build with SBNET_CUDA_ARCHS={wanted}, as docs/gpu.md tells"
+    return "nvidia-smi says more"

@@ -101,6 +101,13 @@ class Pipeline:
             timings_ms=clock.laps,
         )
 
+    def release(self) -> None:
+        """Gives back the memory of the device that can be done without."""
+        if self._graphs:
+            self._graphs.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _here(self, values: Tensor | NDArray) -> Tensor:
         """As a tensor on the device, copied only where it must be."""
         if isinstance(values, np.ndarray):

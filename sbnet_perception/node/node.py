@@ -13,10 +13,12 @@ import functools
 import re
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from nav_msgs.msg import OccupancyGrid
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -25,6 +27,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.device import failure_of
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
@@ -70,7 +73,12 @@ def _kind(text: str) -> str:
 
 
 class SbnetNode(LifecycleNode):
-    """Wires subscriptions, worker and publishers together; the work itself is in `Processor`."""
+    """Wires subscriptions, worker and publishers together; the work itself is in `Processor`.
+
+    Attributes:
+        device_lost: the detector's device does not work any more in this process, which has to end.
+        on_device_lost: called in the worker thread when that happens.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("sbnet", **kwargs)
@@ -83,6 +91,8 @@ class SbnetNode(LifecycleNode):
         self._abandoned: Inbox[Arrived] | None = None
         self._transforms: Transforms | None = None
         self._configured = False
+        self.device_lost = False
+        self.on_device_lost: Callable[[], None] = lambda: None
 
     def autostart(self) -> bool:
         """Configures and activates where the parameter `autostart` says so; False when that failed."""
@@ -108,14 +118,17 @@ class SbnetNode(LifecycleNode):
         try:
             config, detector = self._settings.read()
             path = weights_path(detector)
-            self._pipeline = Pipeline(detector)
-        except (ParameterError, UserError) as error:
+            with warnings.catch_warnings(record=True) as remarks:
+                self._pipeline = Pipeline(detector)
+        except (ParameterError, UserError, torch.OutOfMemoryError) as error:
             self.get_logger().fatal(f"cannot configure: {error}")
             return FAILURE
+        for remark in remarks:
+            self.get_logger().warning(str(remark.message))
         self._create(config, detector, path)
-        mask = detector.mask.expression
+        made_of = f"grid {detector.grid}, mask {detector.mask.expression}, weights {path.name}"
         seconds = time.monotonic() - started
-        self.get_logger().info(f"configured in {seconds:.1f} s: grid {detector.grid}, mask {mask}, weights {path.name}")
+        self.get_logger().info(f"configured in {seconds:.1f} s on {self._pipeline.device}: {made_of}")
         if not detector.mask.names:
             self.get_logger().warning("mask.expression names no mask: computing densely")
         return super().on_configure(state)
@@ -193,7 +206,7 @@ class SbnetNode(LifecycleNode):
             self._config.queue_size,
             self._work,
             on_drop=lambda count: self._status.dropped(NEWER, count),
-            on_failure=self._on_failure,
+            on_failure=functools.partial(self._on_failure, self._pipeline.device),
         )
 
     def _stop_worker(self) -> None:
@@ -277,9 +290,16 @@ class SbnetNode(LifecycleNode):
             self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)
 
-    def _on_failure(self, error: Exception) -> None:
+    def _on_failure(self, device: torch.device, error: Exception) -> None:
         self._status.failed()
         self._say("error", type(error).__name__, f"a cloud failed: {type(error).__name__}: {error}")
+        if not self.device_lost and (reason := failure_of(device)):
+            self.get_logger().fatal(
+                f"{device} is lost to this process ({reason}): the node ends with exit code 1 and has to be started "
+                "again, as the launch argument respawn does; if that goes on, set device to cpu"
+            )
+            self.device_lost = True
+            self.on_device_lost()
 
     def _refuse(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
         self._status.not_processed(error, frame_id, is_cloud)

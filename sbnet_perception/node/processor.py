@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.device import first_line
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
+from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.detections import raised, split_invalid
 from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
@@ -109,7 +111,7 @@ class Processor:
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result = self._pipeline(points, None if road is None else road.view)
+        result, again = self._detect(points, None if road is None else road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
@@ -127,11 +129,26 @@ class Processor:
             road_age_s=None if road is None else road.age_s,
             ground=ground,
             intensity=intensity,
-            warnings=cloud.warnings + ground.warnings + intensity.warnings,
+            warnings=cloud.warnings + ground.warnings + intensity.warnings + again,
             sparsity=result.sparsity,
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )
         return Processed(grid_frame, ground.z, header.stamp, raised(good, ground.z), invalid, result, facts)
+
+    def _detect(self, points: Tensor, road: RoadView | None) -> tuple[PipelineResult, tuple[str, ...]]:
+        """The result, and a warning where it took a second attempt with memory released.
+
+        On a GPU any error may be a lack of memory: that of a compiled operation does not say so.
+        """
+        try:
+            return self._pipeline(points, road), ()
+        except Exception as error:
+            if self._device.type == "cpu" and not isinstance(error, torch.OutOfMemoryError):
+                raise
+            warning = f"computed twice, memory was released: {first_line(error)}"
+        # Outside the handler: the error holds what the attempt had allocated.
+        self._pipeline.release()
+        return self._pipeline(points, road), (warning,)
 
     def _watch(self, grid_frame: str, now_ns: int) -> None:
         """What was learnt in another grid frame, or before time began anew, does not count."""

@@ -28,7 +28,7 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     threads at import that do not block them.)
 
     Returns:
-        0, or 1 when the node's autostart failed or one of its callbacks raised.
+        0, or 1 when the node's autostart failed, one of its callbacks raised, or its device was lost.
     """
     wake = _WakeUp()
     try:
@@ -47,8 +47,9 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     # The interpreter's end would bring back the default action: to die of an impatient second Ctrl-C.
     for number in END:
         signal.signal(number, signal.SIG_IGN)
-    if node.inference_under_way:
-        # The interpreter cannot end in order underneath an inference that outlasts its patience.
+    if node.inference_under_way or node.device_lost:
+        # The interpreter cannot end in order underneath an inference that outlasts its patience, nor on a device that
+        # gives nothing back.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0 if good else 1)
@@ -73,11 +74,12 @@ class _WakeUp:
 
 
 def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
-    """Executes the node's callbacks until a signal comes; False when one of them raised."""
+    """Executes the node's callbacks until a signal comes; False when one of them raised or the device was lost."""
+    node.on_device_lost = wake.call
     spinner = Spinner(node, wake.call)
     wake.wait()
     spinner.stop()
     if spinner.failure is not None:
         error = spinner.failure
         node.get_logger().fatal(f"a callback failed: {type(error).__name__}: {error}")
-    return spinner.failure is None
+    return spinner.failure is None and not node.device_lost

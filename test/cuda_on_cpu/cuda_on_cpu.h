@@ -93,9 +93,24 @@ T __shfl_sync(uint32_t mask, T value, int from, cuda_on_cpu::Site site = cuda_on
   return cuda_on_cpu::shuffle(mask, value, site, [from](int) { return from; });
 }
 
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __reduce_add_sync(uint32_t mask, int value, cuda_on_cpu::Site site = cuda_on_cpu::Site::here()) {
+  cuda_on_cpu::Thread& me = *cuda_on_cpu::machine().current;
+  me.in = static_cast<uint32_t>(value);
+  cuda_on_cpu::meet(mask, site, false, [mask](cuda_on_cpu::Warp& warp) {
+    uint32_t sum = 0;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) sum += warp.lanes[lane]->in;
+    for (unsigned lane = 0; lane < cuda_on_cpu::kWarp; ++lane)
+      if (mask >> lane & 1) warp.lanes[lane]->out = sum;
+  });
+  return static_cast<int>(me.out);
+}
+
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
+inline int __clz(uint32_t bits) { return bits ? __builtin_clz(bits) : 32; }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline float __uint_as_float(uint32_t bits) {
   float value;
@@ -109,11 +124,26 @@ T atomicExch(T* at, T value) {
 }
 
 template <typename T>
+T atomicAdd(T* at, T value) {
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
 T atomicOr(T* at, T value) {
   return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
 }
 
+template <typename T>
+T atomicMin(T* at, T value) {
+  T before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (value < before && !__atomic_compare_exchange_n(at, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return before;
+}
+
 namespace cuda_on_cpu {
+
+inline void store_relaxed(uint8_t* at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELAXED); }
 
 inline float half_to_float(uint16_t bits) {
   const uint32_t sign = uint32_t{bits} >> 15 << 31, exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;

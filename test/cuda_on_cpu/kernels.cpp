@@ -1,10 +1,12 @@
 // All kernels in one program, for the sanitizers: kernels [schedule]. Every buffer ends where its contents end. What
 // comes out must not depend on the schedule, so it prints a number that stands for all results.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
+#include <cuda/detect.h>
 #include <cuda/device.h>
 #include <cuda/gather.h>
 #include <cuda/pack_weights.h>
@@ -104,6 +106,35 @@ void blocks_there_and_back(const std::vector<int32_t>& indices) {
   add_result(added);
 }
 
+// Several rounds of candidates; more pairs of them near each other than a warp has lanes.
+void boxes_of_a_crowd() {
+  constexpr int64_t kRows = 300, kLimit = 80;
+  std::vector<float> rows(kRows * (1 + kBox));
+  for (float& value : rows) value = static_cast<float>(random_numbers() % 1000) / 500 - 1;
+  const auto flat = draw<int64_t>(kRows, 12 * 12);
+  const Classes classes{{threshold_of(0.4)}, {0}};
+  const Outputs outputs{rows.data(), flat.data(), kRows, 1, {12, 0, 0, 0.8}};
+  std::vector<Candidate> found(kRows);
+  int32_t count;
+  find_candidates(outputs, classes, found.data(), &count, nullptr);
+
+  std::vector<Circle> circles(kRows), kept_circles(kLimit);
+  std::vector<Footprint> footprints(kRows);
+  std::vector<Voter> voters(kRows);
+  std::vector<int32_t> owners(kRows), ranks(kLimit);
+  const Ranking ranking{&count, circles.data(), footprints.data(), voters.data(), owners.data()};
+  int64_t number;
+  const Kept kept{ranks.data(), kept_circles.data(), &number};
+  rank_candidates(outputs, classes, found.data(), ranking, nullptr);
+  suppress(ranking, 0.1, kLimit, kept, nullptr);
+  std::vector<float> boxes(7 * kLimit), scores(kLimit);
+  std::vector<int64_t> labels(kLimit);
+  vote(ranking, kept, kLimit, boxes.data(), scores.data(), labels.data(), nullptr);
+  for (float& value : boxes) value = std::fabs(value) * 1e6f;
+  add_result(boxes);
+  add_result(std::vector<int64_t>{count, number});
+}
+
 // A map of 15 x 20 pixels, half of which are stored.
 struct HalfAMap {
   std::vector<Word> words;
@@ -184,6 +215,7 @@ int main(int argc, char** argv) {
   sum_of_many();
   numbered_pixels();
   blocks_there_and_back(active_blocks());
+  boxes_of_a_crowd();
   layers();
   std::printf("%016llx\n", static_cast<unsigned long long>(all_results));
 }

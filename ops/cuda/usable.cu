@@ -1,0 +1,25 @@
+#include "usable.h"
+
+#include <cuda_runtime.h>
+
+namespace sbnet::cuda {
+namespace {
+
+// All kernels are compiled for the same architectures: one speaks for all.
+__global__ void probe() {}
+constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
+
+}  // namespace
+
+Answer ask(int device) {
+  Answer answer{nullptr, nullptr, kArchitectures, kArchitectures + sizeof(kArchitectures) / sizeof(int)};
+  cudaFuncAttributes attributes;
+  cudaError_t status = cudaSetDevice(device);
+  if (status == cudaSuccess) status = cudaFuncGetAttributes(&attributes, probe);
+  if (status == cudaSuccess) return answer;
+  answer.error = cudaGetErrorName(status);
+  answer.reason = cudaGetErrorString(status);
+  return answer;
+}
+
+}  // namespace sbnet::cuda
