@@ -97,12 +97,9 @@ struct Step {
   uint32_t taps;
   int tap, block;
 
-  __device__ __forceinline__ explicit Step(uint32_t of) : taps(of), tap(__ffs(static_cast<int>(of)) - 1), block(0) {}
+  __device__ __forceinline__ static Step first(uint32_t taps) { return {taps, __ffs(static_cast<int>(taps)) - 1, 0}; }
   __device__ __forceinline__ void advance(int blocks) {
-    if (++block < blocks) return;
-    block = 0;
-    taps &= taps - 1;
-    tap = __ffs(static_cast<int>(taps)) - 1;
+    if (++block == blocks) *this = first(taps & (taps - 1));
   }
 };
 
@@ -117,7 +114,7 @@ __device__ __forceinline__ void add_products(Sums<N>& sums, const Pixels& rows, 
 #pragma unroll
   for (int n = 0; n < N; ++n) from[n] = (first + n < weights.outputs ? first + n : weights.outputs - 1) * kWarp + lane;
   const int steps = __popc(taps) * weights.inputs;
-  Step next(taps);
+  Step next = Step::first(taps);
   for (int begin = 0; begin < steps; begin += kAhead) {
     Piece upper[kAhead], lower[kAhead];
     uint4 matrix[kAhead][N];
