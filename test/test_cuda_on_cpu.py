@@ -85,6 +85,7 @@ MUTANTS = {
         *("scan.cu", "  __syncthreads();\n  Sums", "  Sums"),
         *("tsan", "data race"),
     ),
+    "bits_read_too_early": ("dilate.cu", "__syncthreads();  // other", "// other", "tsan", "data race"),
     "linked_without_atomics": (
         *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),
         *("tsan", "data race"),
