@@ -7,7 +7,7 @@
 
 namespace sbnet {
 
-// Points of [P, >= 3] floats, columns x, y, z, in any memory layout.
+// Points of [P, >= 3] floats, columns x, y, z and perhaps intensity, in any memory layout.
 struct Cloud {
   const float* data;
   int64_t count, to_next, to_column;
@@ -15,6 +15,7 @@ struct Cloud {
   constexpr SBNET_BOTH float x(int64_t i) const { return data[i * to_next]; }
   constexpr SBNET_BOTH float y(int64_t i) const { return data[i * to_next + to_column]; }
   constexpr SBNET_BOTH float z(int64_t i) const { return data[i * to_next + 2 * to_column]; }
+  constexpr SBNET_BOTH float intensity(int64_t i) const { return data[i * to_next + 3 * to_column]; }
 };
 
 // x_min <= x < x_max and y_min <= y < y_max.

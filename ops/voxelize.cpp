@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <optional>
 
-#include "check.h"
+#include "cloud_arguments.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -16,33 +15,10 @@ namespace {
 
 constexpr int64_t kPointsPerThread = 1 << 14, kBits = 64;
 
-// Where points fall, in float32 as the reference computes it.
-struct Raster {
-  float x_min, x_max, y_min, y_max, per_metre;
-  int64_t height, width;
-  float z_min, lowest, highest, bins_per_metre;
-  int bins;
-
-  // The row of a point that counts; -1 for others.
-  int32_t row(const float* p) const {
-    const bool inside = p[0] >= x_min && p[0] < x_max && p[1] >= y_min && p[1] < y_max;
-    if (!inside || !std::isfinite(p[2]) || !std::isfinite(p[3])) return -1;
-    return index(p[1], y_min, height);
-  }
-  int32_t column(const float* p) const { return index(p[0], x_min, width); }
-  // Heights from below upwards, then all that is below, all that is above.
-  int channel(const float* p) const {
-    const int bin = static_cast<int>(std::floor((std::clamp(p[2], lowest, highest) - z_min) * bins_per_metre));
-    return bin < 0 ? bins : bin >= bins ? bins + 1 : bin;
-  }
-
- private:
-  // Rounding next to the upper edge stays in the last cell.
-  int32_t index(float value, float low, int64_t count) const {
-    const float cell = std::clamp((value - low) * per_metre, 0.0f, static_cast<float>(count - 1));
-    return static_cast<int32_t>(smaller(static_cast<int64_t>(cell), count - 1));
-  }
-};
+// The row of a point that counts; -1 for others.
+int32_t row_of(const VoxelGrid& grid, const float* p) {
+  return grid.holds(p[0], p[1], p[2], p[3]) ? static_cast<int32_t>(grid.cells.row(p[1])) : -1;
+}
 
 struct Cell {
   int32_t column;
@@ -83,19 +59,20 @@ class RowOfCells {
 };
 
 // Numbers of the points that count, row by row and in their own order; `start` is where each row begins.
-void sort_by_row(const Tensor& points, const Raster& raster, std::vector<int32_t>& order, std::vector<int64_t>& start) {
+void sort_by_row(const Tensor& points, const VoxelGrid& grid, std::vector<int32_t>& order,
+                 std::vector<int64_t>& start) {
   const int64_t count = points.size(0), step = points.size(1);
   const float* const data = points.const_data_ptr<float>();
   thread_local std::vector<int32_t> rows_of_points;
   std::vector<int32_t>& rows = rows_of_points;
   rows.resize(count);
   parallel_for(count, kPointsPerThread, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) rows[i] = raster.row(data + i * step);
+    for (int64_t i = first; i < last; ++i) rows[i] = row_of(grid, data + i * step);
   });
-  start.assign(raster.height + 1, 0);
+  start.assign(grid.cells.height + 1, 0);
   for (int64_t i = 0; i < count; ++i)
     if (rows[i] >= 0) ++start[rows[i] + 1];
-  for (int64_t row = 0; row < raster.height; ++row) start[row + 1] += start[row];
+  for (int64_t row = 0; row < grid.cells.height; ++row) start[row + 1] += start[row];
   order.resize(start.back());
   for (int64_t i = 0; i < count; ++i)
     if (rows[i] >= 0) order[start[rows[i]]++] = static_cast<int32_t>(i);
@@ -121,21 +98,10 @@ std::vector<Tensor> voxelize(const Tensor& argument, std::vector<double> range, 
                              std::vector<int64_t> size, double z_min, double bin_height, int64_t bins,
                              std::optional<int64_t> capacity) {
   constexpr const char* op = "voxelize";
-  check(argument.dim() == 2 && argument.size(1) == 4 && argument.scalar_type() == ScalarType::Float, op,
-        ": points must be float32 [P, 4], got ", describe(argument));
-  const Tensor points = torch::stable::contiguous(argument);
-  check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest);
-  check(range.size() == 4 && std::all_of(range.begin(), range.end(), [](double edge) { return std::isfinite(edge); }),
-        op, ": range must be x_min, x_max, y_min, y_max, all finite");
-  check_pair(op, "size", size, 1);
-  check(size[0] * size[1] <= kHighest, op, ": size must be at most ", kHighest, " cells");
-  check(resolution > 0 && bin_height > 0 && std::isfinite(z_min) && bins >= 1 && bins <= 61, op,
-        ": resolution and bin_height must be positive, z_min finite, bins 1 to 61");
+  const VoxelGrid grid = check_voxels(op, argument, range, resolution, size, z_min, bin_height, bins);
   check(!capacity, op, ": capacity is for the kernels of a GPU");
-  const auto f = [](double value) { return static_cast<float>(value); };
-  const Raster raster{f(range[0]), f(range[1]), f(range[2]), f(range[3]), f(1 / resolution), size[0], size[1],
-                      f(z_min), f(z_min - bin_height / 2), f(z_min + (static_cast<double>(bins) + 0.5) * bin_height),
-                      f(1 / bin_height), static_cast<int>(bins)};
+  const Tensor points = torch::stable::contiguous(argument);
+  const int64_t height = grid.cells.height, width = grid.cells.width;
 
   thread_local std::vector<int32_t> order_of_points;
   thread_local std::vector<int64_t> start_of_rows;
@@ -143,34 +109,34 @@ std::vector<Tensor> voxelize(const Tensor& argument, std::vector<double> range, 
   std::vector<int32_t>& order = order_of_points;
   std::vector<int64_t>& first_point = start_of_rows;
   std::vector<Cell>& cells = all_cells;
-  sort_by_row(points, raster, order, first_point);
+  sort_by_row(points, grid, order, first_point);
   // Each row's cells, where its points were.
   cells.resize(order.size());
-  std::vector<int64_t> count(raster.height);
+  std::vector<int64_t> count(height);
   const float* const data = points.const_data_ptr<float>();
   const int64_t parts = std::min<int64_t>(8, static_cast<int64_t>(order.size()) / kPointsPerThread + 1);
-  parallel_for(raster.height, divide_up(raster.height, parts), [&](int64_t first, int64_t last) {
-    RowOfCells line(raster.width);
+  parallel_for(height, divide_up(height, parts), [&](int64_t first, int64_t last) {
+    RowOfCells line(width);
     for (int64_t row = first; row < last; ++row) {
       for (int64_t i = first_point[row]; i < first_point[row + 1]; ++i) {
         const float* const p = data + int64_t{order[i]} * 4;
-        line.add(raster.column(p), raster.channel(p), p[3]);
+        line.add(static_cast<int32_t>(grid.cells.column(p[0])), grid.channel(p[2]), p[3]);
       }
       count[row] = line.take(cells.data() + first_point[row]);
     }
   });
 
   // Runs, and the cells without the gaps that repeated points left.
-  Tensor start = torch::stable::new_empty(points, {raster.height + 1}, ScalarType::Int);
+  Tensor start = torch::stable::new_empty(points, {height + 1}, ScalarType::Int);
   int32_t* const starts = start.mutable_data_ptr<int32_t>();
   std::vector<Run> list;
   int64_t number = 0;
-  for (int64_t row = 0; row < raster.height; ++row) {
+  for (int64_t row = 0; row < height; ++row) {
     starts[row] = static_cast<int32_t>(list.size());
     append_runs(cells.data() + first_point[row], count[row], number, list);
     number += count[row];
   }
-  starts[raster.height] = static_cast<int32_t>(list.size());
+  starts[height] = static_cast<int32_t>(list.size());
   Tensor runs = torch::stable::new_empty(points, {static_cast<int64_t>(list.size()), 3}, ScalarType::Int);
   if (!list.empty()) std::copy(list.begin(), list.end(), reinterpret_cast<Run*>(runs.mutable_data_ptr<int32_t>()));
   Tensor flat = torch::stable::new_empty(points, {number}, ScalarType::Long);
@@ -180,9 +146,9 @@ std::vector<Tensor> voxelize(const Tensor& argument, std::vector<double> range, 
   *in_cells.mutable_data_ptr<int64_t>() = static_cast<int64_t>(order.size());
   int64_t *to_flat = flat.mutable_data_ptr<int64_t>(), *to_bits = bits.mutable_data_ptr<int64_t>();
   float* to_mean = mean.mutable_data_ptr<float>();
-  for (int64_t row = 0; row < raster.height; ++row)
+  for (int64_t row = 0; row < height; ++row)
     for (const Cell *cell = cells.data() + first_point[row], *end = cell + count[row]; cell < end; ++cell) {
-      *to_flat++ = row * raster.width + cell->column;
+      *to_flat++ = row * width + cell->column;
       *to_bits++ = cell->bits;
       *to_mean++ = cell->mean;
     }

@@ -13,11 +13,12 @@ import importlib.util
 import os
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,6 +38,12 @@ def moved(x: Tensor, device: torch.device) -> Tensor:
         return x.to(device)
     last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
     return x.as_strided((last + 1,), (1,)).to(device).as_strided(x.shape, x.stride())
+
+
+def on_cpu(test: Callable[..., None]) -> Callable[..., None]:
+    """A test with the kernels of the CPU, beside others with the argument ``device``: theirs may still be in place."""
+    alone: Callable[..., None] = pytest.mark.parametrize("device", ["cpu"], indirect=True)(test)
+    return pytest.mark.usefixtures("device")(alone)
 
 
 @contextlib.contextmanager

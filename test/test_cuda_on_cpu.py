@@ -99,6 +99,7 @@ MUTANTS = {
         *("tsan", "data race"),
     ),
     "unit_without_an_end": ("unit.cu", "pixel >= 0 && pixel < count", "pixel >= 0", "asan", "heap-buffer-overflow"),
+    "bits_read_too_early": ("dilate.cu", "__syncthreads();  // other", "// other", "tsan", "data race"),
     "linked_without_atomics": (
         *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),
         *("tsan", "data race"),

@@ -1,4 +1,4 @@
-"""The compiled operations of clouds, masks and tiles are their plain forms bit for bit, on any device and number of threads."""
+"""The compiled operations of clouds, masks and tiles are their plain forms bit for bit, on all devices and threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from devices import moved
+from devices import moved, on_cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,7 +20,7 @@ from sbnet_perception import operation as ops
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.ground import plain_heights
 from sbnet_perception.bev.voxelize import BIN_HEIGHT, BINS, Z_MIN, plain_voxels
-from sbnet_perception.blocks import Tiles
+from sbnet_perception.blocks import Pixels, Tiles
 from sbnet_perception.blocks.tiles import plain_tile_pyramid
 from sbnet_perception.masks.dilate import plain_dilate
 from sbnet_perception.masks.occupancy import plain_occupancy
@@ -39,8 +39,14 @@ COORDINATES = st.one_of(
     st.integers(-300, 300).map(lambda n: n * 0.05),
     st.floats(-30, 80, width=32),
 )
-CLOUDS = st.integers(0, 60).flatmap(lambda count: arrays(np.float32, (count, 4), elements=COORDINATES)).map(
-    torch.from_numpy
+# Their sums are exact, and so the same in any order.
+INTENSITIES = st.sampled_from([0.0, math.nan, math.inf, -math.inf]) | st.integers(-300, 300).map(lambda n: n * 0.05)
+CLOUDS = st.integers(0, 60).flatmap(
+    lambda count: st.builds(
+        lambda *columns: torch.from_numpy(np.hstack(columns)),
+        arrays(np.float32, (count, 3), elements=COORDINATES),
+        arrays(np.float32, (count, 1), elements=INTENSITIES),
+    )
 )
 EVERYWHERE = (-math.inf, math.inf) * 2
 
@@ -66,11 +72,19 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=0, equal_nan=True)
 
 
+def _same_voxels(found: list[torch.Tensor], expected: list[torch.Tensor], grid: Grid) -> None:
+    for part, of_plain in zip(found[:4], expected[:4], strict=True):
+        _same(part, of_plain)
+    # On each device the index is that of the positions.
+    index = Pixels.from_flat(found[0], (1, *grid.shape)).index
+    assert all(map(torch.equal, found[4:6], index[:2])) and all(part.numel() == 0 for part in found[6:])
+
+
 def _where(grid: Grid) -> tuple[Any, ...]:
     return grid.bounds, grid.resolution, grid.shape
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(CLOUDS, st.just(EVERYWHERE) | GRIDS.map(lambda grid: grid.bounds))
 def test_the_ground_is_the_plain_one_for_any_points(
     device: torch.device, points: torch.Tensor, bounds: tuple[float, ...]
@@ -78,15 +92,14 @@ def test_the_ground_is_the_plain_one_for_any_points(
     _same(SBNET.height_above_ground(points.to(device), bounds), plain_heights(points, bounds))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(CLOUDS, GRIDS, st.sampled_from([(0.35, 3.2), (-math.inf, math.inf), (0.0, 0.0)]))
 def test_the_occupied_cells_and_voxels_are_the_plain_ones_for_any_points(
     device: torch.device, points: torch.Tensor, grid: Grid, limits: tuple[float, float]
 ) -> None:
     _same(SBNET.occupancy(points.to(device), *limits, *_where(grid)), plain_occupancy(points, *limits, *_where(grid)))
-    voxels = points, *_where(grid), Z_MIN, BIN_HEIGHT, BINS
-    for found, expected in zip(SBNET.voxelize(*voxels), plain_voxels(*voxels), strict=True):
-        _same(found, expected)
+    how = *_where(grid), Z_MIN, BIN_HEIGHT, BINS
+    _same_voxels(SBNET.voxelize(points.to(device), *how), plain_voxels(points, *how), grid)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +119,8 @@ def test_a_large_cloud_in_any_memory_layout_has_the_plain_ground_cells_and_voxel
     expected = plain_occupancy(points, 0.35, 3.2, *_where(grid))
     assert expected.any()
     _same(SBNET.occupancy(cloud, 0.35, 3.2, *_where(grid)), expected)
-    voxels = *_where(grid), Z_MIN, BIN_HEIGHT, BINS
-    for found, plainly in zip(SBNET.voxelize(cloud, *voxels), plain_voxels(points, *voxels), strict=True):
-        _same(found, plainly)
+    how = *_where(grid), Z_MIN, BIN_HEIGHT, BINS
+    _same_voxels(SBNET.voxelize(cloud, *how), plain_voxels(points, *how), grid)
 
 
 MASKS = st.tuples(st.integers(1, 40), st.integers(1, 200)).flatmap(
@@ -148,6 +160,7 @@ TILES = st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.just((99, 3))
 LEVELS = st.lists(st.tuples(TILES, st.sampled_from([1, 2, 3, 4, 16])), max_size=6)
 
 
+@on_cpu
 @settings(max_examples=150, deadline=None)
 @given(MASKS, st.integers(0, 3), LEVELS)
 def test_a_pyramid_of_tiles_is_each_partition_from_the_mask(
@@ -172,6 +185,7 @@ def test_a_raster_is_sampled_as_plainly_for_any_steps(
     _same(SBNET.sample_raster(raster.to(device), *how), plain_sample(raster, *how))
 
 
+@on_cpu
 def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
     mask = torch.rand(800, 1408, generator=torch.Generator().manual_seed(0)) < 0.003
     sides, strides = (2, 2, 2, 2, 1), (1, 2, 4, 8, 16)
@@ -180,6 +194,7 @@ def test_the_pyramid_of_the_detector_is_each_of_its_partitions() -> None:
         assert torch.equal(tiles.indices, Tiles.from_mask(mask, (side, side), stride).indices)
 
 
+@on_cpu
 def test_the_pyramid_suits_torch_and_names_what_is_wrong() -> None:
     mask = torch.rand(2, 9, 13, generator=torch.Generator().manual_seed(0)) < 0.3
     checked = torch.library.opcheck(torch.ops.sbnet.tile_pyramid, (mask, [2, 2, 2, 3], [1, 2]))
@@ -211,18 +226,24 @@ CALLS: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
+def _on(device: torch.device, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in arguments)
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_an_operation_suits_torch(name: str) -> None:
+def test_an_operation_suits_torch(device: torch.device, name: str) -> None:
     operation, _, arguments = CALLS[name]
+    arguments = _on(device, arguments)
     assert set(torch.library.opcheck(operation, arguments).values()) == {"SUCCESS"}
 
 
+@on_cpu
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "voxelize"])
 def test_a_plain_form_never_looks_at_its_data_and_stays_on_their_device(name: str) -> None:
     """On the meta device there are none; how many voxels there are only they can tell."""
     _, plainly, arguments = CALLS[name]
     expected = plainly(*arguments)
-    found = plainly(*(part.to("meta") if isinstance(part, torch.Tensor) else part for part in arguments))
+    found = plainly(*_on(torch.device("meta"), arguments))
     assert (found.device.type, found.dtype, found.shape) == ("meta", expected.dtype, expected.shape)
 
 
@@ -267,6 +288,7 @@ WRONG: list[tuple[str, int, Any, str]] = [
     ("sample_raster", 2, (0, 1 << 60), "per_row must stay within"),
     ("voxelize", 0, POINTS[:, :3], "points must be float32"),
     ("voxelize", 2, 0.0, "resolution and bin_height must be positive"),
+    ("voxelize", 7, 0, "capacity "),
 ]
 
 
@@ -276,7 +298,7 @@ def test_an_unusable_argument_is_named_by_kernel_and_plain_form(
 ) -> None:
     operation, plainly, arguments = CALLS[name]
     arguments = (*arguments[:number], wrong, *arguments[number + 1 :])
-    arguments = tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in arguments)
+    arguments = _on(device, arguments)
     for form in (operation, plainly):
         with pytest.raises((RuntimeError, ValueError), match=f"{name}: {reason}"):
             form(*arguments)

@@ -195,6 +195,16 @@ __device__ __forceinline__ int64_t warp_of_grid() { return thread_of_grid() / kW
 __device__ __forceinline__ int64_t warps_of_grid() { return threads_of_grid() / kWarp; }
 __device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x % kWarp); }
 
+// The sum over the lanes of a warp up to this one.
+__device__ __forceinline__ int sum_up_to_lane(int value) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int by = 1; by < kWarp; by *= 2) {
+    const int other = __shfl_up_sync(~0u, value, by);
+    if (lane >= by) value += other;
+  }
+  return value;
+}
+
 // Hands out arrays in shared memory. Without memory it counts the bytes that a launch has to ask for. Arrays declared
 // __shared__ would be variables of the program on the CPU, without guards: do not use them.
 class Arena {

@@ -12,8 +12,8 @@ namespace {
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // A thread for each point.
-__global__ void __launch_bounds__(kThreads, kResident) place_kernel(const Cloud cloud, const Range range, int32_t* cells,
-                                                                    int32_t* ranks, int32_t* counts) {
+__global__ void __launch_bounds__(kThreads, kResident) place_kernel(const Cloud cloud, const Range range,
+                                                                    int32_t* cells, int32_t* ranks, int32_t* counts) {
   for (int64_t i = thread_of_grid(); i < cloud.count; i += threads_of_grid()) {
     const int cell = ground_cell(range, cloud.x(i), cloud.y(i), cloud.z(i));
     cells[i] = cell;
@@ -26,11 +26,7 @@ __global__ void __launch_bounds__(kThreads, kResident) reserve_kernel(int32_t* c
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t cell = thread_of_grid(); cell < kCells; cell += threads_of_grid()) {
     const int count = counts[cell];
-    int sum = count;
-    for (int by = 1; by < kWarp; by *= 2) {
-      const int other = __shfl_up_sync(~0u, sum, by);
-      if (lane >= by) sum += other;
-    }
+    const int sum = sum_up_to_lane(count);
     const int before = lane == kWarp - 1 ? atomicAdd(counts + kCells, sum) : 0;
     start[cell] = __shfl_sync(~0u, before, kWarp - 1) + sum - count;
   }
@@ -90,7 +86,8 @@ __global__ void __launch_bounds__(kThreads, kResident) smooth_kernel(const int32
 // A thread for each point.
 __global__ void __launch_bounds__(kThreads, kResident) height_kernel(const Cloud cloud, const int32_t* cells,
                                                                      const float* ground, float* heights) {
-  for (int64_t i = thread_of_grid(); i < cloud.count; i += threads_of_grid()) heights[i] = cloud.z(i) - ground[cells[i]];
+  for (int64_t i = thread_of_grid(); i < cloud.count; i += threads_of_grid())
+    heights[i] = cloud.z(i) - ground[cells[i]];
 }
 
 }  // namespace

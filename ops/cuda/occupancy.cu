@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(kThreads, kResident) mark_kernel(const Cloud c
 void mark_between(const Cloud& cloud, const Ground& found, Heights between, const CellGrid& grid, uint8_t* raster,
                   Stream stream) {
   fill_bytes(raster, 0, static_cast<size_t>(grid.height * grid.width), stream);
-  launch("mark occupied cells", mark_kernel, cloud.count, kThreads, 0, stream, cloud, found.cells, found.ground, between,
-         grid, raster);
+  launch("mark what stands up", mark_kernel, cloud.count, kThreads, 0, stream, cloud, found.cells, found.ground,
+         between, grid, raster);
 }
 
 }  // namespace sbnet::cuda

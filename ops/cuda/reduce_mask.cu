@@ -62,14 +62,10 @@ __global__ void __launch_bounds__(kThreads, kResident) sum_kernel(const int32_t*
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   int64_t before = 0;
   for (int64_t first = 0; first < parts; first += kThreads) {
-    // sum within the warp up to each lane
     const int64_t part = first + thread;
     const int count = part < parts ? counts[part] : 0;
-    int sum = count;
-    for (int by = 1; by < kWarp; by *= 2) {
-      const int other = __shfl_up_sync(~0u, sum, by);
-      if (lane >= by) sum += other;
-    }
+    // sum within the warp up to each lane
+    const int sum = sum_up_to_lane(count);
     if (lane == kWarp - 1) warp_sum[warp] = sum;
     __syncthreads();
     // and that of the warps before it

@@ -63,11 +63,7 @@ struct Sums {
 };
 __device__ Sums sum_over_block(int value, int* warp_sum) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  int sum = value;
-  for (int by = 1; by < kWarp; by *= 2) {
-    const int other = __shfl_up_sync(~0u, sum, by);
-    if (lane >= by) sum += other;
-  }
+  const int sum = sum_up_to_lane(value);
   if (lane == kWarp - 1) warp_sum[warp] = sum;
   __syncthreads();
   Sums sums{0, sum - value};

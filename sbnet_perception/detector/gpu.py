@@ -80,7 +80,7 @@ class Graphs:
         self._cells = height * width
         sizes = [-(-height // stride) * -(-width // stride) for stride in STRIDES.values()]
         self._stages = [tuple(max(int(share * size), 1) for size in sizes) for share in SHARES]
-        self._recorded: dict[tuple[int, int, bool, bool], _Recorded] = {}
+        self._recorded: dict[tuple[int, int, type, type], _Recorded] = {}
         self._level = 0
         self.repeated = 0
         """Frames that were computed again for want of room."""
@@ -118,7 +118,7 @@ class Graphs:
         points = FEWEST_POINTS
         while points < len(inputs.points):
             points *= 2
-        key = points, self._level, inputs.road is not None, inputs.predicted is not None
+        key = points, self._level, type(inputs.road), type(inputs.predicted)
         if key not in self._recorded:
             room = Room(min(points, self._cells), self._stages[self._level])
             function = partial(compute, self._network, self._config, room=room)

@@ -4,6 +4,7 @@
 // Only what the kernels use is here: add what a new one needs.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 
 #include "tensor_core.h"
@@ -126,6 +127,10 @@ T atomicExch(T* at, T value) {
 template <typename T>
 T atomicAdd(T* at, T value) {
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+
+inline double atomicAdd(double* at, double value) {
+  return std::atomic_ref(*at).fetch_add(value, std::memory_order_relaxed);
 }
 
 template <typename T>

@@ -8,13 +8,16 @@
 
 #include <cuda/detect.h>
 #include <cuda/device.h>
+#include <cuda/dilate.h>
 #include <cuda/gather.h>
+#include <cuda/occupancy.h>
 #include <cuda/pack_weights.h>
 #include <cuda/reduce_mask.h>
 #include <cuda/scan.h>
 #include <cuda/scatter.h>
 #include <cuda/unit.h>
 #include <cuda/voxel_conv.h>
+#include <cuda/voxelize.h>
 
 using namespace sbnet;
 using namespace sbnet::cuda;
@@ -77,6 +80,48 @@ void numbered_pixels() {
     neighbours[m].resize(static_cast<size_t>(counts[m][0]));
     add_result(neighbours[m]);
   }
+}
+
+void grown_mask() {
+  const Raster size{3, 80};
+  std::vector<uint8_t> mask;
+  for (const int number : draw<int>(size.rows * size.columns, 40)) mask.push_back(number == 0);
+  std::vector<uint32_t> bits(static_cast<size_t>(size.rows * size.words())), distances(mask.size());
+  find_distances(mask.data(), size, 50, bits.data(), distances.data(), nullptr);
+  add_result(distances);
+  lay_runs(distances.data(), size, {2, 1}, mask.data(), nullptr);
+  add_result(mask);
+}
+
+// Points, their ground, the cells of the high ones, and the voxels of all, with room for some.
+void points_in_cells() {
+  const int64_t count = 256, room = 100;
+  const auto numbers = draw<float>(4 * count, 40);
+  const Cloud cloud{numbers.data(), count, 4, 1};
+  const CellGrid grid{{3, 40, 0, 30}, 1, 30, 37};
+  std::vector<int32_t> cells(count), ranks(count), counts(kCells + 1), start(kCells), low(kCells);
+  std::vector<uint16_t> levels(count);
+  std::vector<float> level(kCells + 1);
+  const Ground ground{cells.data(), ranks.data(), levels.data(), counts.data(), start.data(), low.data(), level.data()};
+  find_ground(cloud, grid.range, ground, nullptr);
+  add_result(low);
+  std::vector<uint8_t> raster(30 * 37);
+  mark_between(cloud, ground, {10, 20}, grid, raster.data(), nullptr);
+  add_result(raster);
+
+  std::vector<Word> words(30 * 2);
+  std::vector<int32_t> number_of_cells(2);
+  std::vector<Counter> bits(room), points(1);
+  std::vector<CellSum> sums(room);
+  std::vector<float> mean(room);
+  const Scanned map{words.data(), {words.data(), 1, 30, 37, room}, number_of_cells.data(), nullptr, nullptr};
+  const VoxelGrid voxels{grid, 0, -1, 31, 1, 30};
+  mark_cells(cloud, voxels, map, points.data(), nullptr);
+  number_words({map}, nullptr);
+  fill_cells(cloud, voxels, map, sums.data(), bits.data(), mean.data(), nullptr);
+  add_result(points);
+  add_result(bits);
+  add_result(mean);
 }
 
 // More counts than are summed in one round.
@@ -213,9 +258,11 @@ void layers() {
 int main(int argc, char** argv) {
   cuda_on_cpu::seed(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1);
   sum_of_many();
+  grown_mask();
   numbered_pixels();
   blocks_there_and_back(active_blocks());
   boxes_of_a_crowd();
   layers();
+  points_in_cells();
   std::printf("%016llx\n", static_cast<unsigned long long>(all_results));
 }

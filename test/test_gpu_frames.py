@@ -1,0 +1,103 @@
+"""Frames on a GPU: buffers of a fixed size, one graph for all clouds and masks, the boxes of the CPU.
+
+On the device ``shim`` nothing is recorded: the function that a graph is made of runs each time, with the same buffers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from devices import DEVICES, operations_on
+
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.detector import gpu as gpu_frames
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.road import RoadMap, RoadView
+
+REGION = (0.0, 12.8, -6.4, 6.4)
+
+
+def config(device="cpu", dtype="bfloat16"):
+    mask = MaskConfig("dilate(occupancy, 0.5) and dilate(road, 0.5)")
+    return DetectorConfig(region=REGION, device=device, dtype=dtype, mask=mask, score_threshold=0.1)
+
+
+def cars(seed, count):
+    """Boxes of points on a plane."""
+    rng = np.random.default_rng(seed)
+    ground = rng.uniform([0, -6.4, -0.02, 0], [12.8, 6.4, 0.02, 1], (1000, 4))
+    parts = [ground]
+    for x, y in rng.uniform([1, -6], [9, 5], (count, 2)):
+        parts.append(rng.uniform([x, y, 0.2, 0], [x + 4, y + 1.8, 1.6, 1], (200, 4)))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def road(yaw):
+    cells = torch.zeros(100, 100, dtype=torch.bool)
+    cells[40:70, 20:90] = True
+    return RoadView(RoadMap(cells, 0.2, SE2(-5.0, -10.0, 0.0)), SE2(0.0, 0.0, yaw))
+
+
+def assert_same_result(found, expected, close=0.05):
+    """Boxes and scores are ``close``: sums of 16 bits are rounded in other places."""
+    assert found.points_in_range == expected.points_in_range and found.dense == expected.dense
+    assert torch.equal(found.mask.cpu(), expected.mask) and torch.equal(found.computed.cpu(), expected.computed)
+    assert found.sparsity == expected.sparsity
+    assert len(found.detections) == len(expected.detections)
+    np.testing.assert_allclose(found.detections.boxes, expected.detections.boxes, atol=close)
+    np.testing.assert_allclose(found.detections.scores, expected.detections.scores, atol=close / 10)
+
+
+def frames():
+    some = torch.rand(config().raster.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    where = [road(0.0), road(0.4), road(0.4), None, some, some]
+    counts, most = (2, 6, 1, 3, 5, 5), (None, None, 50, None, None, 0)
+    return [(cars(seed, count)[:m], r) for seed, (count, m, r) in enumerate(zip(counts, most, where, strict=True))]
+
+
+@pytest.fixture(autouse=True)
+def few_points(monkeypatch):
+    """A point more is a thread more."""
+    monkeypatch.setattr(gpu_frames, "FEWEST_POINTS", 1024)
+
+
+@pytest.fixture(scope="module")
+def on_cpu():
+    """What the CPU makes of these frames, and of the one of all the region in float32."""
+    pipeline, exact = Pipeline(config()), Pipeline(config(dtype="float32"))
+    return [*(pipeline(*frame) for frame in frames()), exact(*frames()[3])]
+
+
+@pytest.fixture(scope="module", params=[name for name in DEVICES if name != "cpu"])
+def gpu(request, on_cpu):
+    with operations_on(request.param) as device:
+        yield device
+
+
+def test_frames_of_any_cloud_and_road_have_the_boxes_of_the_cpu(gpu, on_cpu):
+    pipeline = Pipeline(config(str(gpu)))
+    # All at first: what comes back belongs to the caller.
+    found = [pipeline(*frame) for frame in frames()]
+    for one, expected in zip(found, on_cpu, strict=False):
+        assert_same_result(one, expected)
+    assert sum(len(one.detections) for one in on_cpu) > 5
+
+
+def test_a_frame_that_needs_more_room_is_computed_in_a_larger_graph_and_room_is_given_back(gpu, on_cpu):
+    pipeline, (wide, *_, narrow) = Pipeline(config(str(gpu))), [frames()[n] for n in (3, 5)]
+    graphs = pipeline._graphs
+    assert_same_result(pipeline(*wide), on_cpu[3])
+    assert graphs.repeated == 1
+    assert_same_result(pipeline(*wide), on_cpu[3])
+    assert graphs.repeated == 1
+    assert_same_result(pipeline(*narrow), on_cpu[5])
+    assert_same_result(pipeline(*narrow), on_cpu[5])
+    graphs.release()
+    assert_same_result(pipeline(*narrow), on_cpu[5])
+
+
+def test_float32_is_computed_in_the_plain_form_with_the_same_buffers(gpu, on_cpu):
+    assert_same_result(Pipeline(config(str(gpu), "float32"))(*frames()[3]), on_cpu[-1], 1e-3)
