@@ -47,8 +47,9 @@ help:
 demo: setup
 	@$(BIN)/sbnet demo
 
+# Files go to two processes; each test has a DDS domain of its own.
 test: setup $(STAMPS)/test-requirements
-	@$(BIN)/python -m pytest test
+	@$(BIN)/python -m pytest -n 2 --dist loadfile test
 
 lint: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -q test/test_style.py
