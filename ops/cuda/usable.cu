@@ -6,7 +6,8 @@ namespace sbnet::cuda {
 namespace {
 
 // All kernels are compiled for the same architectures: one speaks for all.
-__global__ void probe() {}
+constexpr int kOneWarp = 32, kAtOnce = 16;
+__global__ void __launch_bounds__(kOneWarp, kAtOnce) probe() {}
 constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
 
 }  // namespace
