@@ -30,6 +30,7 @@ from sbnet_perception.blocks.layer_ops import UnitWeights
 from sbnet_perception.detector.network import Detector
 
 pytestmark = needs_ops
+PACK = torch.ops.sbnet.pack_weights.default
 HALVES = [torch.bfloat16, torch.float16]
 CHANNELS = st.integers(1, 40) | st.sampled_from([96, 130])
 OPTIONS = st.fixed_dictionaries(
@@ -201,6 +202,8 @@ def test_in_other_dtypes_weights_stay_as_they_are_and_the_plain_form_computes(gp
             assert all(a.dtype != torch.uint8 for a in prepared if isinstance(a, torch.Tensor))
             expected = getattr(torch.ops.sbnet, f"{name}_plain")(*arguments)
             torch.testing.assert_close(run(name, prepared), expected, rtol=1e-5, atol=1e-5)
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.library.opcheck(PACK, (torch.ones(3, 5, 2, 2, device=gpu), torch.empty(0, dtype=dtype, device=gpu)))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

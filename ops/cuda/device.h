@@ -85,21 +85,22 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// What lies at `from` in global memory, or 0 unless it is wanted: without a branch, so that loads run ahead of what they
-// are for. Nothing may write there while the kernel runs, save the thread itself, later.
-__device__ __forceinline__ uint2 load_if(bool wanted, const uint2* from) {
-  uint2 value;
-  asm("{.reg .pred p; setp.ne.s32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0, %1}, [%2];}"
-      : "=&r"(value.x), "=&r"(value.y)
-      : "l"(__cvta_generic_to_global(from)), "r"(int{wanted}));
-  return value;
-}
-__device__ __forceinline__ uint4 load_if(bool wanted, const uint4* from) {
-  uint4 value;
-  asm("{.reg .pred p; setp.ne.s32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0; "
-      "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
-      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
-      : "l"(__cvta_generic_to_global(from)), "r"(int{wanted}));
+// The vector that lies `place` numbers behind `base` in global memory, or 0 unless it is wanted: without a branch, so that
+// loads run ahead of what they are for. Nothing may write there while the kernel runs, save the thread itself, later.
+template <typename Vector, typename T>
+__device__ __forceinline__ Vector load_if(bool wanted, const T* base, int64_t place) {
+  static_assert(sizeof(Vector) == 8 || sizeof(Vector) == 16);
+  const uint64_t address = __cvta_generic_to_global(base) + static_cast<uint64_t>(place) * sizeof(T);
+  Vector value;
+  if constexpr (sizeof(Vector) == 8)
+    asm("{.reg .pred p; setp.ne.s32 p, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0; @p ld.global.v2.u32 {%0, %1}, [%2];}"
+        : "=&r"(value.x), "=&r"(value.y)
+        : "l"(address), "r"(int{wanted}));
+  else
+    asm("{.reg .pred p; setp.ne.s32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0; "
+        "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+        : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+        : "l"(address), "r"(int{wanted}));
   return value;
 }
 
@@ -158,9 +159,9 @@ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b
     cuda_on_cpu::multiply_add(d, a, b0, b1, half_to_float, site);
 }
 
-template <typename T>
-T load_if(bool wanted, const T* from) {
-  return wanted ? *from : T{};
+template <typename Vector, typename T>
+Vector load_if(bool wanted, const T* base, int64_t place) {
+  return wanted ? *reinterpret_cast<const Vector*>(base + place) : Vector{};
 }
 
 inline void guard(char* begin, char* end) { cuda_on_cpu::poison(begin, static_cast<size_t>(end - begin)); }

@@ -128,7 +128,7 @@ __device__ __forceinline__ void add_products(Sums<N>& sums, const Pixels& rows, 
       const int64_t row = (int64_t{next.tap} * weights.inputs + next.block) * weights.outputs * kWarp;
 #pragma unroll
       for (int n = 0; n < N; ++n)
-        matrix[i][n] = load_if(wanted, static_cast<const uint4*>(weights.fragments) + row + from[n]);
+        matrix[i][n] = load_if<uint4>(wanted, static_cast<const uint4*>(weights.fragments), row + from[n]);
       next.advance(weights.inputs);
     }
 #pragma unroll

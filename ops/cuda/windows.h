@@ -55,8 +55,8 @@ struct FoundRows {
 
   __device__ __forceinline__ Piece fetch(int tap, int pixel, int channel, bool wanted) const {
     const int row = wanted ? rows[tap * kPixels + pixel] : -1;
-    const T* const from = static_cast<const T*>(map.data) + int64_t{row} * map.channels + channel;
-    const uint2 pairs = load_if(row >= 0 && channel < map.channels, reinterpret_cast<const uint2*>(from));
+    const uint2 pairs = load_if<uint2>(row >= 0 && channel < map.channels, static_cast<const T*>(map.data),
+                                       int64_t{row} * map.channels + channel);
     return {{pairs.x, pairs.y}};
   }
   __device__ __forceinline__ Piece ready(const Piece& piece, int) const { return piece; }

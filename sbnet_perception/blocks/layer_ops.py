@@ -1,8 +1,8 @@
 """The layers as operations of torch on stored pixels, one for each kind: a node each for tracers.
 
-Kernels of ops/ compute them on the CPU, the plain form elsewhere. Gradients, of any order, are those of the plain form,
-which is computed again. Weights are named tuples; a kernel reads packed ones as they are (`packed`), and packs others
-for each call.
+Kernels of ops/ compute them on the CPU, and in 16 bits on a GPU; the plain form elsewhere. Gradients, of any order, are
+those of the plain form, which is computed again. Weights are named tuples; a kernel reads packed ones as they are
+(`packed`), and packs others for each call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sbnet_perception.blocks import layer_plain
-from sbnet_perception.blocks.pixels import Pixels, Size
+from sbnet_perception.blocks.pixels import Pixels, Size, has_words
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels
 from sbnet_perception.operation import call, dynamic_size, recomputed, register
 
@@ -167,11 +167,17 @@ def _rows(like: Tensor, pixels: Sequence[Tensor], channels: Any) -> Tensor:
     return like.new_empty((pixels[0].shape[0], channels))
 
 
+def _fake_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
+    if has_words(like.device) and like.dtype.itemsize > 2:
+        return _plain_pack_weights(weight, like)  # a GPU packs for its kernels alone, which compute in 16 bits
+    return weight.new_empty((dynamic_size(),), dtype=torch.uint8)
+
+
 _PIXELS = "Tensor[] x_pixels, int[3] size, Tensor[] y_pixels"
 _PACK_WEIGHTS = register(
     "pack_weights(Tensor weight, Tensor like) -> Tensor",
     _plain_pack_weights,
-    lambda weight, like: weight.new_empty((dynamic_size(),), dtype=torch.uint8),
+    _fake_pack_weights,
 )
 _CONV = register(
     f"conv(Tensor x, {_PIXELS}, int kernel, bool relu, Tensor weight, Tensor norm) -> Tensor",
