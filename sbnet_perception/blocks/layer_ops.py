@@ -157,7 +157,7 @@ def _plain_residual_units(
 
 
 def _plain_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
-    return weight.to(like.dtype)
+    return weight.to(like.dtype, copy=True)  # an operation returns none of its arguments
 
 
 # --- shapes of the results
