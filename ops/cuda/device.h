@@ -128,7 +128,7 @@ void start(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 bloc
   check(cudaLaunchKernelEx(&config, kernel, arguments...), what);
 }
 inline void fill_bytes(void* to, int byte, size_t bytes, Stream stream) {
-  check(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)), "fill memory");
+  if (bytes > 0) check(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)), "fill memory");
 }
 inline void read_back(void* to, const void* from, size_t bytes, Stream stream) {
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
@@ -171,7 +171,9 @@ void start(const char*, void (*kernel)(Parameters...), dim3 grid, dim3 block, in
            Arguments... arguments) {
   cuda_on_cpu::run_grid(grid, block, static_cast<size_t>(shared_bytes), [&] { kernel(arguments...); });
 }
-inline void fill_bytes(void* to, int byte, size_t bytes, Stream) { std::memset(to, byte, bytes); }
+inline void fill_bytes(void* to, int byte, size_t bytes, Stream) {
+  if (bytes > 0) std::memset(to, byte, bytes);
+}
 inline void read_back(void* to, const void* from, size_t bytes, Stream) { std::memcpy(to, from, bytes); }
 #endif
 
