@@ -30,7 +30,12 @@ ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "o
 
 
 def configured(
-    grid: str, dtype: str, mask: str = "", weights: str = "", region: Sequence[float] = DetectorConfig.region
+    grid: str,
+    dtype: str,
+    mask: str = "",
+    weights: str = "",
+    region: Sequence[float] = DetectorConfig.region,
+    device: str = "cpu",
 ) -> DetectorConfig:
     """The detector's configuration; an empty mask is the default one.
 
@@ -41,7 +46,9 @@ def configured(
         where = MaskConfig(expression=mask) if mask else MaskConfig()
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
-    return DetectorConfig(grid=grid, region=tuple(region), weights=weights, dtype=dtype, mask=where)  # type: ignore[arg-type]
+    return DetectorConfig(
+        grid=grid, region=tuple(region), weights=weights, dtype=dtype, device=device, mask=where  # type: ignore[arg-type]
+    )
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
