@@ -163,8 +163,7 @@ def whole(network: Detector, **options: bool) -> Dense:
 def tensorrt(network: Detector) -> Dense:
     """The dense detector as TensorRT compiles it, where torch_tensorrt is installed."""
     importlib.import_module("torch_tensorrt")
-    dtype = network.logits.weight.dtype
-    options = {"enabled_precisions": {dtype}}
+    options: Any = {"enabled_precisions": {network.logits.weight.dtype}}
     return torch.compile(FoldedDetector(network).eval(), backend="torch_tensorrt", dynamic=False, options=options)
 
 

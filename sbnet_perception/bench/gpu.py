@@ -25,7 +25,7 @@ PARTS = {
 WAYS = ("eager", "compile", "autotune", "tensorrt")
 LAYER, MASK, STEP, KERNEL = "layer", "mask", "step", "kernel"
 COLUMNS = {
-    "units": (LAYER, ("pixel_sparsity", "dense_ms", "sparse_ms", "speedup", "model_dense_ms", "model_sparse_ms")),
+    "units": (LAYER, ("pixel_sparsity", "dense_ms", "unit_ms", "unit_speedup", "model_dense_ms", "model_sparse_ms")),
     "network": (MASK, ("pixel_sparsity", "dense_ms", "sparse_ms", "speedup", "model_dense_ms", "model_sparse_ms")),
     "frame": (STEP, ("ms", "model_ms", "p95_ms", "found", "found_by_cpu", "same", "most_metres_apart")),
     "kernels": (KERNEL, ("launches", "microseconds")),

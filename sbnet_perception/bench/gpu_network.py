@@ -35,7 +35,7 @@ WAYS: dict[str, Callable[[Detector, Tensor], Way]] = {
     "autotune": lambda network, bev: dense.whole(network, max_autotune=True),
     "tensorrt": lambda network, bev: dense.tensorrt(network),
 }
-"""Dense networks for inputs like ``bev``. All are recorded before they are timed, so that launches cost them nothing."""
+"""Dense networks for inputs like ``bev``. All are recorded before they are timed: launches cost them nothing."""
 
 
 class Measured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from sbnet_perception.bench import launches, limits
@@ -25,6 +26,9 @@ def measure(device: torch.device, rounds: int, chip: Chip | None) -> Iterator[li
         times = contest.run(masks, rounds)
         rows = [contest.row(times, name, mask) for name, mask in masks.items()]
         for row in rows:
+            # A stage needs the tiles once: what a unit of it takes without them.
+            unit = float(np.median(contest.per_layer(times, str(row["mask"]))))
+            row |= {"unit_ms": unit, "unit_speedup": float(row["dense_ms"] or 0) / unit}
             row["model_dense_ms"], row["model_sparse_ms"] = _model(layer, float(row["tile_sparsity"] or 0), chip)
         yield rows
 
