@@ -5,9 +5,11 @@ python test/gpu_bench_on_cpu.py [sbnet bench gpu's arguments]
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -36,13 +38,21 @@ def scene() -> Scene:
 
 
 def run(*arguments: str) -> int:
-    cases.STAGES.update(dict.fromkeys(cases.UNITS, ((10, 20), 16)))
-    gpu_units.SPARSITIES = (0.0, 0.9)
-    gpu.FEWEST_POINTS = 1024
-    inputs.read_inputs = lambda _text: [Input("made", (scene(),))]
+    """The command's exit code."""
     tiny = ["--device", "cpu", "--grid", "compact", "--frames", "1", "--rounds", "1", "--region", *REGION]
-    with tempfile.TemporaryDirectory() as folder, operations_on("shim"), torch.compiler.set_stance("force_eager"):
-        return main(["bench", "gpu", *arguments, *tiny, "--weights", str(tiny_weights(Path(folder)))])
+    with contextlib.ExitStack() as stack:
+        for module, name, value in (
+            (cases, "STAGES", dict.fromkeys(cases.UNITS, ((10, 20), 16))),
+            (gpu_units, "UNITS", ("conv-3",)),
+            (gpu_units, "SPARSITIES", (0.0, 0.9)),
+            (gpu, "FEWEST_POINTS", 1024),
+            (inputs, "read_inputs", lambda _text: [Input("made", (scene(),))]),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+        stack.enter_context(operations_on("shim"))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        return main(["bench", "gpu", *arguments, *tiny, "--weights", str(tiny_weights(folder))])
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def detectors(network: Detector, bev: Tensor) -> dict[str, DenseDetector]:
         "eager": {name: eager(chain) for name, chain in chains.items()} | {"up": parts["up"].eager},
         "compile": {name: compiled(part) for name, part in parts.items()},
     }
-    if has_onednn(bev.dtype):
+    if bev.device.type == "cpu" and has_onednn(bev.dtype):
         sizes = _sizes(bev)
         ways["onednn"] = {name: onednn(chain, sizes[STAGES[name][0]]) for name, chain in chains.items()}
         ways["onednn"]["up"] = parts["up"].packed(*(sizes[name] for name in STAGES["up"]))

@@ -21,8 +21,10 @@ from sbnet_perception.bench.recorded import recorded, timer
 from sbnet_perception.bench.sides import NETWORK
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.frame import Inputs, compute
+from sbnet_perception.detector.network import STRIDES
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.road import RoadView
 
 STEPS = ("mask", "voxelize", *NETWORK, "nms")
 """Steps of `compute`, in the order of execution."""
@@ -38,18 +40,26 @@ class _Reached(Exception):
     """The step to stop at."""
 
 
+def on_device(scene: Scene, pipeline: Pipeline) -> Scene:
+    """The scene with its road where the pipeline computes, as the node has it."""
+    return scene if scene.road is None else replace(scene, road=scene.road.to(pipeline.device))
+
+
+def counts_of(pipeline: Pipeline, scene: Scene, road: RoadView | None) -> list[int]:
+    """Pixels of each stage that the pipeline computes; ``road`` is a view of the scene, which keeps what is sampled."""
+    points, grid = torch.from_numpy(scene.points).to(pipeline.device), pipeline.grid
+    mask = computation_mask(points, grid, road, pipeline.config.mask).mask
+    if mask is None:
+        mask = torch.ones(grid.shape, dtype=torch.bool, device=pipeline.device)
+    return [len(tiles.pixels) for tiles in pipeline.network.tiles(mask).values()]
+
+
 def run_until(step: str, pipeline: Pipeline, scene: Scene) -> Run:
     """A frame on the device up to a step, the last one included, with all its inputs there."""
     points = torch.from_numpy(scene.points).to(pipeline.device)
-    road, config, network = scene.view(), pipeline.config, pipeline.network
-    # The road is sampled before, as `Graphs` does it.
-    where = computation_mask(points, pipeline.grid, road, config.mask)
-    if road is not None:
-        for key, mask in road.sampled.items():
-            road.sampled[key] = mask.to(pipeline.device)
-    mask = torch.ones(pipeline.grid.shape, dtype=torch.bool) if where.mask is None else where.mask
-    counts = [len(tiles.pixels) for tiles in network.tiles(mask.to(pipeline.device)).values()]
-    room = frame_room(pipeline, len(points), counts)
+    config, network = pipeline.config, pipeline.network
+    road = scene.view()  # sampled below, before anything is recorded, as `Graphs` does it
+    room = frame_room(pipeline, len(points), counts_of(pipeline, scene, road))
 
     def lap(name: str) -> None:
         if name == step:
@@ -69,7 +79,8 @@ def measure(source: Input, pipeline: Pipeline, frames: int, rounds: int, chip: C
     """The rows of one frame after the other: its steps and their sum on the device, then what the host sees."""
     on_cpu = Pipeline(replace(pipeline.config, device="cpu", dtype=current.name_of(pipeline.network.dtype)))
     ms_of = timer(pipeline.device)
-    for number, scene in zip(range(frames), source.frames(), strict=False):
+    for number, seen in zip(range(frames), source.frames(), strict=False):
+        scene = on_device(seen, pipeline)
         runs = {step: recorded(run_until(step, pipeline, scene), pipeline.device) for step in STEPS}
         medians = {step: taken.median for step, taken in alternate(runs, rounds, ms_of=ms_of).items()}
         expected = _model(pipeline, scene, chip)
@@ -80,7 +91,7 @@ def measure(source: Input, pipeline: Pipeline, frames: int, rounds: int, chip: C
             before = medians[step]
         rows.append({"step": "all on the device", "ms": before, "model_ms": sum(expected.values()) or None})
         rows.append({"step": "seen by the host", **_seen_by_host(pipeline, scene, rounds)})
-        rows.append({"step": "boxes", **_compared(pipeline, on_cpu, scene)})
+        rows.append({"step": "boxes", **_compared((pipeline, scene), (on_cpu, seen))})
         yield [{"frame": number, **row} for row in rows]
 
 
@@ -89,10 +100,8 @@ def _model(pipeline: Pipeline, scene: Scene, chip: Chip | None) -> dict[str, flo
     if chip is None:
         return {}
     height, width = pipeline.grid.shape
-    mask = computation_mask(torch.from_numpy(scene.points), pipeline.grid, scene.view(), pipeline.config.mask).mask
-    mask = torch.ones((height, width), dtype=torch.bool) if mask is None else mask
-    tiles = pipeline.network.tiles(mask.to(pipeline.device))
-    pixels = {stage: float(len(of.pixels)) for stage, of in tiles.items()}
+    counts = map(float, counts_of(pipeline, scene, scene.view()))
+    pixels = dict(zip(STRIDES, counts, strict=True))
     found: dict[str, float] = defaultdict(float)
     for launch in launches.sparse(current.dense_network(pipeline), pixels, height * width):
         found[MODELLED.get(launch.part, launch.part)] += 1e3 * limits.total([launch], chip).seconds
@@ -112,9 +121,9 @@ def _seen_by_host(pipeline: Pipeline, scene: Scene, rounds: int) -> Row:
     return {"ms": p50, "p95_ms": p95, "computed_again": repeated}
 
 
-def _compared(pipeline: Pipeline, on_cpu: Pipeline, scene: Scene) -> Row:
+def _compared(*sides: tuple[Pipeline, Scene]) -> Row:
     """The boxes of a frame beside those that the CPU finds in it, with the same dtype."""
-    ours, theirs = (side(scene.points, scene.view()) for side in (pipeline, on_cpu))
+    ours, theirs = (pipeline(scene.points, scene.view()) for pipeline, scene in sides)
     pairs = _pairs(ours.detections, theirs.detections)
     moved = [float(np.abs(ours.detections.boxes[i] - theirs.detections.boxes[j]).max()) for i, j in pairs]
     scored = [abs(float(ours.detections.scores[i] - theirs.detections.scores[j])) for i, j in pairs]
@@ -145,7 +154,7 @@ def _pairs(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
 def kernels(source: Input, pipeline: Pipeline) -> list[Row]:
     """The kernels of the first frame, those that take longest first, as the profiler of PyTorch sees them."""
     device = pipeline.device
-    replay = recorded(run_until("", pipeline, source.scenes[0]), device)
+    replay = recorded(run_until("", pipeline, on_device(source.scenes[0], pipeline)), device)
     kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
     activities = [ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]
     with profile(activities=activities) as profiled:

@@ -10,12 +10,15 @@ import subprocess
 from typing import Any
 
 QUERIES = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
+USED = ("scipy", "safetensors", "rich", "shapely", "trimesh", "embreex", "rosbags", "mcap", "pytest", "hypothesis")
+"""What measuring and tests import beside torch and numpy."""
 REMEDY = "gpu_check needs a PyTorch that is built with CUDA and a GPU that it sees"
 
 
 def environment() -> dict[str, Any]:
     """GPU, driver, CUDA, PyTorch and clocks; ``why_not`` where there is nothing to check."""
-    found: dict[str, Any] = {"date": datetime.date.today().isoformat()}
+    missing = " ".join(name for name in USED if importlib.util.find_spec(name) is None)
+    found: dict[str, Any] = {"date": datetime.date.today().isoformat(), "missing": missing}
     if importlib.util.find_spec("torch") is None:
         return {**found, "why_not": f"torch is not installed; {REMEDY}"}
     import torch

@@ -15,7 +15,7 @@ _HAZARDS = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)s?")
 
 
 def tests(said: str) -> dict[str, Any]:
-    """How many tests ended how, and why those that failed did, of what ``pytest -v`` prints, with workers or without."""
+    """How many tests ended how, and why those that failed did, of what ``pytest -v`` prints; with workers or not."""
     ended = dict(_PLAIN.findall(said))
     ended |= {name: state for state, name in _PARALLEL.findall(said)}
     counts = {state.lower(): list(ended.values()).count(state) for state in ("PASSED", "FAILED", "ERROR", "SKIPPED")}

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 OK, FAILED, LATE, SKIPPED = "ok", "FAILED", "stopped at its limit", "skipped"
-PYTHON_NOISE = ("USDT:",)
+NOISE = "USDT:"
+"""Begins lines of PyTorch's profiler."""
 
 
 class StepError(Exception):
@@ -101,8 +102,13 @@ class Step:
 
 def last_line(said: str) -> str:
     """The last line with words in it."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(PYTHON_NOISE)]
+    lines = [line.strip() for line in without_noise(said).splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+def without_noise(said: str) -> str:
+    """Without lines that say nothing."""
+    return "\n".join(line for line in said.splitlines() if not line.startswith(NOISE))
 
 
 def perform(step: Step, body: Callable[[Step], str]) -> Outcome:
