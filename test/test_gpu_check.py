@@ -19,6 +19,7 @@ from wrappers import compare, values_of
 from sbnet_perception.bench import gpu_frame
 from sbnet_perception.bench.chips import CHIPS, chip_of
 from sbnet_perception.bench.gpu_units import _model
+from sbnet_perception.cli import main
 from sbnet_perception.detector.boxes import Detections
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -129,6 +130,8 @@ def test_tests_are_counted_with_workers_and_without_and_to_where_they_came():
         assert (found["passed"], found["failed"], found["error"], found["skipped"]) == (1, 1, 0, 0)
         assert found["failures"] == {"test/a.py::two[cuda-x y]": "AssertionError: 1 == 2"}
     assert results.tests(workers.splitlines()[0])["passed"] == 1
+    found = results.tests(alone + "ERROR test/b.py - ImportError: no shapely\nERROR test/c.py\n")
+    assert found["error"] == 2 and found["failures"]["test/b.py"] == "ImportError: no shapely"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +172,19 @@ def test_a_part_of_the_bench_has_rows(part, tmp_path, capsys):
     else:
         assert {"sbnet_shim::residual_units", "sbnet_shim::detect"} < {row["kernel"] for row in rows}
     assert results.measured(part, rows) and part.removesuffix("s") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("units --device cpu", "--device is 'cpu', which has no kernels of a GPU"),
+        ("units --dense best", "--dense is 'best'; name some of eager,compile,autotune,tensorrt"),
+        ("frame --frames 0", "--frames is 0; it must be at least 1"),
+    ],
+)
+def test_an_impossible_option_of_the_bench_is_named_before_anything_is_measured(capsys, options, says):
+    assert main(["bench", "gpu", *options.split()]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_boxes_of_two_detectors_are_one_where_their_centres_are_close():

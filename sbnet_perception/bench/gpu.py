@@ -12,8 +12,9 @@ from rich.console import Console
 from sbnet_perception.bench.chips import Chip, chip_of
 from sbnet_perception.bench.measure import Row, write_rows
 from sbnet_perception.bench.screen import at_least_one, table_of
+from sbnet_perception.blocks.pixels import has_words
 from sbnet_perception.desk.outputs import check_writable
-from sbnet_perception.detector.device import device_of
+from sbnet_perception.detector.device import NO_KERNELS, device_of
 from sbnet_perception.errors import UserError
 
 PARTS = {
@@ -40,9 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         if name not in WAYS:
             raise UserError(f"--dense is {arguments.dense!r}; name some of {','.join(WAYS)}")
     device = device_of(arguments.device)
+    if not has_words(device):
+        raise UserError(f"--device is {arguments.device!r}, which has no kernels of a GPU; {NO_KERNELS.remedy}")
     chip = None
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         torch.backends.cudnn.benchmark = True
         chip = chip_of(torch.cuda.get_device_name(device))
     rows: list[Row] = []

@@ -62,7 +62,8 @@ class Programs:
         try:
             return Path(self.setup.compile_source(command, source, "", folder))
         except SystemExit as error:
-            step.log.write_text(str(error))
+            with step.log.open("a") as log:
+                log.write(str(error))
             raise StepError(f"{source.name} does not compile; see {step.log.name}") from None
 
     def _link(self, step: Step, command: list[str], objects: list[Path], name: str) -> Path:

@@ -10,7 +10,8 @@ Rows = list[dict[str, Any]]
 
 _PLAIN = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE)
 _PARALLEL = re.compile(r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED) (\S+::.+?) *$", re.MULTILINE)
-_REASON = re.compile(r"^(?:FAILED|ERROR) (\S+::.+?) - (.*)$", re.MULTILINE)
+_COLLECTED = re.compile(r"^ERROR (\S+\.py)(?: - .*)?$", re.MULTILINE)
+_REASON = re.compile(r"^(?:FAILED|ERROR) (\S+\.py(?:::.+?)?) - (.*)$", re.MULTILINE)
 _HAZARDS = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)s?")
 
 
@@ -18,6 +19,7 @@ def tests(said: str) -> dict[str, Any]:
     """How many tests ended how, and why those that failed did, of what ``pytest -v`` prints; with workers or not."""
     ended = dict(_PLAIN.findall(said))
     ended |= {name: state for state, name in _PARALLEL.findall(said)}
+    ended |= dict.fromkeys(_COLLECTED.findall(said), "ERROR")  # files that cannot be imported
     counts = {state.lower(): list(ended.values()).count(state) for state in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     reasons = dict(_REASON.findall(said))
     failures = {name: reasons.get(name, "") for name, state in ended.items() if state in ("FAILED", "ERROR")}
