@@ -207,7 +207,8 @@ def is_up_to_date(target: Path, command: str) -> bool:
     """Whether an object was made by this command from files that have not changed since."""
     try:
         log = target.with_suffix(".log")
-        made_from = shlex.split(target.with_suffix(".d").read_text().replace("\\\n", " "))[1:]
+        listed = target.with_suffix(".d").read_text().replace("\\\n", " ")
+        made_from = shlex.split(listed.partition(": ")[2])  # nvcc has a space before the colon too
         made_at = log.stat().st_mtime
         unchanged = all(os.stat(name).st_mtime < made_at for name in made_from)
         return unchanged and target.exists() and log.read_text().partition("\n")[0] == command

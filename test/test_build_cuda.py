@@ -115,6 +115,21 @@ def test_what_a_driver_says_against_the_kernels_is_told_and_the_cpu_works_all_th
         assert re.fullmatch(f"4 {pattern}", line), done.stderr
 
 
+def test_what_nvcc_has_compiled_is_compiled_again_only_where_something_changed(built, tmp_path):
+    source, header = tmp_path / "kernel.cu", tmp_path / "kernel.h"
+    header.write_text("struct Empty {};\n")
+    source.write_text('#include "kernel.h"\n__global__ void nothing() {}\n')
+    nvcc = SETUP.BuildOps.find_nvcc(builder()[0], Path())
+
+    def compiled() -> int:
+        return Path(SETUP.compile_source(nvcc, source, "", tmp_path)).stat().st_mtime_ns
+
+    first = compiled()
+    assert compiled() == first
+    header.write_text("struct Other {};\n")
+    assert compiled() > first
+
+
 @pytest.fixture
 def nvcc(tmp_path, monkeypatch):
     """A compiler that knows some architectures of ours, one that is too old and one that is not asked for."""
