@@ -22,6 +22,7 @@ from steps import FAILED, LATE, Outcome, Step, perform
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOTAL_S = 525.0
 """All steps together: below nine minutes."""
+STEPS = ("build", "wrappers", "tests", "sanitizer", "frame", "units", "network", "kernels", "autotune")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu_check" / "found", metavar="FOLDER")
     parser.add_argument("--dry-run", action="store_true", help="what can be done without a GPU")
-    parser.add_argument("--only", action="append", metavar="STEP", help="this step; may be given several times")
+    only = f"this step; may be given several times ({', '.join(STEPS)})"
+    parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=only)
     return parser.parse_args()
 
 
