@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [*ROOT.glob("sbnet_perception/**/*.py"), *ROOT.glob("test/*.py"), *ROOT.glob("ops/**/*.*")]
+PLACES = ("sbnet_perception/**/*.py", "test/*.py", "test/cuda_on_cpu/*", "tools/**/*.py", "ops/**/*.*")
+SOURCES = [path for place in PLACES for path in ROOT.glob(place)]
 CHECKS = {
     "ruff": ["-m", "ruff", "check", "--output-format=concise", "--no-cache", "."],
     "mypy": ["-m", "mypy"],

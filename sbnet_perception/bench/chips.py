@@ -87,3 +87,9 @@ CHIPS = {
 }  # fmt: skip
 """By the names of ``--chip``."""
 DEFAULT_CHIPS = ("h100-sxm", "agx-orin")
+
+
+def chip_of(gpu: str) -> Chip | None:
+    """The one that CUDA calls by this name, if its numbers are here."""
+    names = {"H100 80GB HBM3": "h100-sxm", "H200": "h200-sxm", "A100-SXM4-80GB": "a100-sxm", "Orin": "agx-orin"}
+    return next((CHIPS[chip] for name, chip in names.items() if name in gpu), None)

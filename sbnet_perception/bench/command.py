@@ -11,6 +11,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 
 KINDS = {
+    "gpu": "on a GPU: units, network or a frame beside the best dense ones there, and the model's expectation",
     "network": "the network under each mask against the best dense one, over sparsity as the paper's Figure 7",
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
@@ -19,7 +20,7 @@ KINDS = {
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
-ROUNDS = {"network": 3, "units": 30}
+ROUNDS = {"gpu": 50, "network": 3, "units": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_pipeline_arguments(command)
         elif kind == "node":
             _add_node_arguments(command)
+        elif kind == "gpu":
+            _add_gpu_arguments(command)
         elif kind == "roofline":
             _add_roofline_arguments(command)
         else:
@@ -48,6 +51,15 @@ def _add_network_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
     _add_detector_arguments(command, frames=24)
     command.add_argument("--plot", type=Path, metavar="FILE", help="also draw the speed-up over sparsity to FILE")
+
+
+def _add_gpu_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("part", choices=("units", "network", "frame", "kernels"), help="what to measure")
+    command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
+    command.add_argument("--device", default="cuda", help="cuda or cuda:N (default cuda)")
+    ways = "dense networks to beat, of eager, compile, autotune and tensorrt (default eager,compile)"
+    command.add_argument("--dense", default="eager,compile", metavar="WAYS", help=ways)
+    _add_detector_arguments(command, frames=3, grid="paper", dtype=False)
 
 
 def _add_node_arguments(command: argparse.ArgumentParser) -> None:
@@ -75,12 +87,15 @@ def _add_roofline_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mask", default="", metavar="EXPR", help="mask expression (default: the node's)")
 
 
-def _add_detector_arguments(command: argparse.ArgumentParser, frames: int) -> None:
-    command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+def _add_detector_arguments(
+    command: argparse.ArgumentParser, frames: int, grid: str = "compact", dtype: bool = True
+) -> None:
+    command.add_argument("--grid", default=grid, help=f"compact or paper (default {grid})")
     extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
     region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
     command.add_argument("--region", nargs=4, type=float, metavar=extent, default=DetectorConfig.region, help=region)
-    command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
+    if dtype:
+        command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
     command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
     command.add_argument("--weights", default="", help="weights file (default: the grid's own)")
 

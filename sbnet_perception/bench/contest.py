@@ -17,8 +17,11 @@ from torch import Tensor
 
 from sbnet_perception.bench.cases import DTYPES, Case
 from sbnet_perception.bench.dense import baselines
-from sbnet_perception.bench.measure import Row, Samples, Times, alternate, median_interval
+from sbnet_perception.bench.measure import Row, Run, Samples, Times, alternate, median_interval
+from sbnet_perception.bench.recorded import recorded, timer
 from sbnet_perception.blocks import ResidualUnit, SparseMap, Stage, Tiles
+from sbnet_perception.blocks.pixels import has_words
+from sbnet_perception.detector.device import CPU
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Relative error (2-norm) up to which two ways to compute a chain of layers are the same."""
@@ -35,18 +38,19 @@ class Contest:
         RuntimeError: a candidate computes something else.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: torch.device = CPU) -> None:
         # torch.compile keeps a few variants per function; those of earlier cases would crowd out this one's.
         torch.compiler.reset()
-        self.case, self.layers, self.x = case, case.layers(), case.input()
+        self.case, self.device, self.x = case, device, case.input().to(device)
+        self.layers = [layer.to(device) for layer in case.layers()]
         chains = {depth: baselines(self.layers[:depth], self.x) for depth in case.depths}
         self.dense = {name: {depth: chains[depth][name] for depth in chains} for name in chains[1]}
-        self.ours = {depth: self._chain(depth).prepare(DTYPES[case.dtype]) for depth in case.depths}
+        self.ours = {depth: self._chain(depth).prepare(DTYPES[case.dtype], device) for depth in case.depths}
         with torch.inference_mode():
             self._check_agreement()
 
     def _check_agreement(self) -> None:
-        everywhere = self._tiles(torch.ones((1, *self.case.size), dtype=torch.bool))
+        everywhere = self._tiles(torch.ones((1, *self.case.size), dtype=torch.bool, device=self.device))
         for depth in self.case.depths:
             expected = self._chain(depth)(self.x)
             results = {name: chain[depth](self.x) for name, chain in self.dense.items()}
@@ -68,20 +72,24 @@ class Contest:
         after_round: Callable[[], object] = lambda: None,
     ) -> dict[str, Times]:
         """Times of ours under each mask and of the dense candidates (all, unless named), all in one run."""
-        candidates: dict[str, Callable[[], object]] = {}
+        candidates: dict[str, Run] = {}
         for name in self.dense if dense is None else dense:
             for depth, chain in self.dense[name].items():
                 candidates[f"{name} {depth}"] = partial(chain, self.x)
         for name, mask in masks.items():
+            mask = mask.to(self.device)
             tiles = self._tiles(mask)
-            candidates[f"{name} mask"] = partial(self._tiles, mask)
+            # What is recorded cannot wait for the number of pixels.
+            room = max(len(tiles.pixels), 1) if has_words(self.device) else None
+            candidates[f"{name} mask"] = partial(self._tiles, mask, room)
             for depth, ours in self.ours.items():
                 candidates[f"{name} {depth}"] = partial(ours, SparseMap.from_dense(self.x, tiles), tiles)
         with torch.inference_mode():
-            return alternate(candidates, rounds, after_round=after_round)
+            candidates = {name: recorded(run, self.device) for name, run in candidates.items()}
+            return alternate(candidates, rounds, after_round=after_round, ms_of=timer(self.device))
 
-    def _tiles(self, mask: Tensor) -> Tiles:
-        return Tiles.from_mask(mask, self.case.tile)
+    def _tiles(self, mask: Tensor, room: int | None = None) -> Tiles:
+        return Tiles.pyramid(mask, [self.case.tile], [1], None if room is None else [room])[0]
 
     def per_layer(self, times: Mapping[str, Times], name: str) -> Samples:
         """Milliseconds of one layer, round by round; of a unit, inside a stage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.detector.weights import in_dtype, load_network, weights_path
+from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.messages.cdr import Header, Stamp
@@ -26,11 +28,17 @@ from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.markers import markers_message
 from sbnet_perception.messages.occupancy_grid import computation_mask_message
 
+DTYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "both": ("float32", "bfloat16")}
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 
 
 def configured(
-    grid: str, dtype: str, mask: str = "", weights: str = "", region: Sequence[float] = DetectorConfig.region
+    grid: str,
+    dtype: str,
+    mask: str = "",
+    weights: str = "",
+    region: Sequence[float] = DetectorConfig.region,
+    device: str = "cpu",
 ) -> DetectorConfig:
     """The detector's configuration; an empty mask is the default one.
 
@@ -41,7 +49,26 @@ def configured(
         where = MaskConfig(expression=mask) if mask else MaskConfig()
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
-    return DetectorConfig(grid=grid, region=tuple(region), weights=weights, dtype=dtype, mask=where)  # type: ignore[arg-type]
+    return DetectorConfig(
+        grid=grid, region=tuple(region), weights=weights, dtype=dtype, device=device, mask=where  # type: ignore[arg-type]
+    )
+
+
+def dtypes(arguments: argparse.Namespace, masks: Sequence[str] = ("",)) -> tuple[str, ...]:
+    """The dtypes asked for.
+
+    Raises:
+        UserError: an option of the detector is impossible, before anything is read or measured.
+    """
+    if arguments.dtype not in DTYPES:
+        raise UserError(f"--dtype is {arguments.dtype!r}; use one of {', '.join(DTYPES)}")
+    for dtype in DTYPES[arguments.dtype]:
+        for mask in masks:
+            try:
+                configured(arguments.grid, dtype, mask, arguments.weights, arguments.region)
+            except ValueError as error:
+                raise UserError(f"--{error}") from None
+    return DTYPES[arguments.dtype]
 
 
 def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:

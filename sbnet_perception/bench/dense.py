@@ -1,8 +1,9 @@
-"""The dense network to beat: as fast as PyTorch makes it on this CPU, for chains of layers and the whole detector."""
+"""The dense network to beat, as fast as PyTorch makes it on this machine: chains of layers and the whole detector."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,13 +29,17 @@ STAGES = {
 }
 """Stages of the detector in the order of execution, and the maps that each reads."""
 MIXED, WHOLE = "mixed", "compile-whole"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""Without it torch.compile has nothing for a GPU."""
 
 
 def baselines(layers: Sequence[ConvUnit | ResidualUnit], x: Tensor) -> dict[str, Dense]:
     """The dense candidates, by name, for a chain of ``layers`` applied to maps like ``x``."""
     folded = [fold(layer) for layer in layers]
-    candidates: dict[str, Dense] = {"eager": eager(folded), "compile": compiled(nn.Sequential(*folded))}
-    if has_onednn(x.dtype):
+    candidates: dict[str, Dense] = {"eager": eager(folded)}
+    if x.device.type == "cpu" or HAS_TRITON:
+        candidates["compile"] = compiled(nn.Sequential(*folded))
+    if x.device.type == "cpu" and has_onednn(x.dtype):
         candidates["onednn"] = onednn(folded, _size(x))
     return candidates
 
@@ -58,9 +63,10 @@ def eager(layers: Sequence[Layer]) -> Dense:
     return run
 
 
-def compiled(module: nn.Module) -> Callable[..., Any]:
-    """torch.compile with freezing, which packs the weights for oneDNN and fuses what follows a convolution."""
-    return torch.compile(module.eval(), dynamic=False, options={"freezing": True})
+def compiled(module: nn.Module, **options: bool) -> Callable[..., Any]:
+    """torch.compile; on a CPU with freezing: weights packed for oneDNN, and fused what follows a convolution."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in module.parameters())
+    return torch.compile(module.eval(), dynamic=False, options={"freezing": on_cpu, **options})
 
 
 def onednn(layers: Sequence[Layer], size: Size) -> Dense:
@@ -142,16 +148,23 @@ def detectors(network: Detector, bev: Tensor) -> dict[str, DenseDetector]:
         "eager": {name: eager(chain) for name, chain in chains.items()} | {"up": parts["up"].eager},
         "compile": {name: compiled(part) for name, part in parts.items()},
     }
-    if has_onednn(bev.dtype):
+    if bev.device.type == "cpu" and has_onednn(bev.dtype):
         sizes = _sizes(bev)
         ways["onednn"] = {name: onednn(chain, sizes[STAGES[name][0]]) for name, chain in chains.items()}
         ways["onednn"]["up"] = parts["up"].packed(*(sizes[name] for name in STAGES["up"]))
     return {name: DenseDetector(stages) for name, stages in ways.items()}
 
 
-def whole(network: Detector) -> Dense:
-    """The dense detector as a single graph of torch.compile with freezing; without stages."""
-    return compiled(FoldedDetector(network))
+def whole(network: Detector, **options: bool) -> Dense:
+    """The dense detector as a single graph of torch.compile; without stages."""
+    return compiled(FoldedDetector(network), **options)
+
+
+def tensorrt(network: Detector) -> Dense:
+    """The dense detector as TensorRT compiles it, where torch_tensorrt is installed."""
+    importlib.import_module("torch_tensorrt")
+    options: Any = {"enabled_precisions": {network.logits.weight.dtype}}
+    return torch.compile(FoldedDetector(network).eval(), backend="torch_tensorrt", dynamic=False, options=options)
 
 
 def mixed(ways: dict[str, DenseDetector], ms: dict[str, dict[str, float]]) -> DenseDetector:

@@ -21,6 +21,7 @@ from scipy.stats import binom
 
 Row = dict[str, float | str | None]
 Samples = NDArray[np.float64]
+Run = Callable[[], object]
 
 # Without the first three, malloc gives large tensors back to the system after every use, and the dense side pays
 # thousands of page faults per frame that the sparse side does not. The last keeps torch.compile from leaving
@@ -63,11 +64,19 @@ class Times:
         return float(np.percentile(self.ms, 95))
 
 
+def wall_ms(run: Run) -> float:
+    """Milliseconds of the clock on the wall that a run takes."""
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
+
+
 def alternate(
-    candidates: Mapping[str, Callable[[], object]],
+    candidates: Mapping[str, Run],
     rounds: int,
     warm_up: int = 3,
-    after_round: Callable[[], object] = lambda: None,
+    after_round: Run = lambda: None,
+    ms_of: Callable[[Run], float] = wall_ms,
 ) -> dict[str, Times]:
     """Run the candidates in turn, ``rounds`` times each, so that noise of the machine falls on all alike."""
     ms: dict[str, list[float]] = {name: [] for name in candidates}
@@ -75,9 +84,8 @@ def alternate(
     began, busy = time.perf_counter(), others_seconds()
     for number in range(warm_up + rounds):
         for name, candidate in candidates.items():
-            before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-            candidate()
-            elapsed = (time.perf_counter() - start) * 1e3
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            elapsed = ms_of(candidate)
             if number >= warm_up:
                 ms[name].append(elapsed)
                 faults[name] += resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -110,7 +118,7 @@ def median_interval(samples: Samples) -> tuple[float, float, float]:
 
 
 def machine() -> Row:
-    """What a figure depends on: CPU, its vector instructions, threads, PyTorch; and the day."""
+    """What a figure depends on: GPU if one is in use, CPU, its vector instructions, threads, PyTorch; and the day."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -118,7 +126,9 @@ def machine() -> Row:
     cpu = dict(re.findall(r"^(.*?)\s*:\s*(.*)$", cpuinfo, re.MULTILINE))
     names = (cpu.get("flags") or cpu.get("Features") or "").split()
     model = f" (family {cpu['cpu family']}, model {cpu['model']})" if "cpu family" in cpu else ""
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_initialized() else {}
     return {
+        **gpu,
         "cpu": (cpu.get("model name") or platform.processor() or platform.machine()) + model,
         "cores": os.cpu_count(),
         "flags": " ".join(flag for flag in _CPU_FLAGS if flag in names),

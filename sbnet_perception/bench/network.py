@@ -17,7 +17,7 @@ from sbnet_perception.bench.cases import top_left
 from sbnet_perception.bench.inputs import Input, Scene, read_inputs
 from sbnet_perception.bench.measure import Row, machine, with_steady_memory, write_rows
 from sbnet_perception.bench.plots import plot_network
-from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
+from sbnet_perception.bench.screen import at_least_one, closing, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import Clock, DenseSide, Laps, Recorder
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks import Tiles
@@ -128,7 +128,7 @@ def _rows(recorder: Recorder, dense: DenseSide, sparsities: Mapping[tuple[int, s
 
 
 def run(arguments: argparse.Namespace) -> int:
-    chosen = dtypes(arguments)
+    chosen = current.dtypes(arguments)
     at_least_one(arguments, "frames")
     check_writable("--json", arguments.json)
     check_plot("--plot", arguments.plot)

@@ -14,7 +14,7 @@ from rich.console import Console
 from sbnet_perception.bench import current, steady
 from sbnet_perception.bench.inputs import Input, read_inputs
 from sbnet_perception.bench.measure import Row, Samples, with_steady_memory, write_rows
-from sbnet_perception.bench.screen import at_least_one, closing, dtypes, milliseconds, progress_bar, table_of
+from sbnet_perception.bench.screen import at_least_one, closing, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Sparse, by_frame
 from sbnet_perception.desk.outputs import check_writable
 
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
     masks = tuple(arguments.mask or [current.ROAD_AND_OCCUPANCY])
-    chosen = dtypes(arguments, masks)
+    chosen = current.dtypes(arguments, masks)
     at_least_one(arguments, "frames", "dense_every", "steady")
     every = arguments.dense_every or DENSE_EVERY[arguments.grid]
     frames = arguments.steady or arguments.frames

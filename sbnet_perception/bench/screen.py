@@ -9,28 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sbnet_perception.bench import current
 from sbnet_perception.bench.measure import Row, machine, warnings
 from sbnet_perception.errors import UserError
-
-DTYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "both": ("float32", "bfloat16")}
-
-
-def dtypes(arguments: argparse.Namespace, masks: Sequence[str] = ("",)) -> tuple[str, ...]:
-    """The dtypes asked for.
-
-    Raises:
-        UserError: an option of the detector is impossible, before anything is read or measured.
-    """
-    if arguments.dtype not in DTYPES:
-        raise UserError(f"--dtype is {arguments.dtype!r}; use one of {', '.join(DTYPES)}")
-    for dtype in DTYPES[arguments.dtype]:
-        for mask in masks:
-            try:
-                current.configured(arguments.grid, dtype, mask, arguments.weights, arguments.region)
-            except ValueError as error:
-                raise UserError(f"--{error}") from None
-    return DTYPES[arguments.dtype]
 
 
 def at_least_one(arguments: argparse.Namespace, *names: str) -> None:
