@@ -87,16 +87,29 @@ def test_frames_of_any_cloud_and_road_have_the_boxes_of_the_cpu(gpu, on_cpu):
 
 
 def test_a_frame_that_needs_more_room_is_computed_in_a_larger_graph_and_room_is_given_back(gpu, on_cpu):
-    pipeline, (wide, *_, narrow) = Pipeline(config(str(gpu))), [frames()[n] for n in (3, 5)]
-    graphs = pipeline._graphs
-    assert_same_result(pipeline(*wide), on_cpu[3])
-    assert graphs.repeated == 1
-    assert_same_result(pipeline(*wide), on_cpu[3])
-    assert graphs.repeated == 1
-    assert_same_result(pipeline(*narrow), on_cpu[5])
-    assert_same_result(pipeline(*narrow), on_cpu[5])
-    graphs.release()
-    assert_same_result(pipeline(*narrow), on_cpu[5])
+    pipeline, wide, narrow = Pipeline(config(str(gpu))), (frames()[3], on_cpu[3]), (frames()[5], on_cpu[5])
+    for (frame, expected), times in ((wide, 2), (wide, 1), (narrow, 1), (narrow, 1), (wide, 2)):
+        result = pipeline(*frame)
+        assert_same_result(result, expected)
+        assert result.times_computed == times
+    pipeline.release()
+    assert_same_result(pipeline(*narrow[0]), narrow[1])
+
+
+@pytest.mark.parametrize(
+    ("points", "road", "says"),
+    [
+        (torch.zeros(5, 1), None, r"points must be float32 \[P, 4\], got torch.float32 \[5, 1\]"),
+        (torch.zeros(5, 4, dtype=torch.float64), None, r"points must be float32 .* got torch.float64"),
+        (torch.zeros(5, 4), torch.ones(1, 64, dtype=torch.bool), r"road must be bool \[64, 64\], got .*\[1, 64\]"),
+        (torch.zeros(5, 4), torch.ones(64, 64), r"road must be bool \[64, 64\], got torch.float32"),
+    ],
+)
+def test_what_a_buffer_would_make_fit_is_refused(gpu, points, road, says):
+    pipeline = Pipeline(config(str(gpu)))
+    pipeline(*frames()[4])
+    with pytest.raises(ValueError, match=says):
+        pipeline(points, road)
 
 
 def test_float32_is_computed_in_the_plain_form_with_the_same_buffers(gpu, on_cpu):

@@ -110,15 +110,14 @@ def _model(pipeline: Pipeline, scene: Scene, chip: Chip | None) -> dict[str, flo
 
 def _seen_by_host(pipeline: Pipeline, scene: Scene, rounds: int) -> Row:
     """From an array of points to boxes in memory of the host, copies included, with the clock on the wall."""
-    taken = []
+    taken, times = [], 0
     for _ in range(WARM_UP + rounds):
         view = scene.view()
         start = time.perf_counter()
-        pipeline(scene.points, view)
+        times += pipeline(scene.points, view).times_computed
         taken.append((time.perf_counter() - start) * 1e3)
     p50, p95 = np.percentile(taken[WARM_UP:], (50, 95)).tolist()
-    repeated = pipeline._graphs.repeated if pipeline._graphs else None
-    return {"ms": p50, "p95_ms": p95, "computed_again": repeated}
+    return {"ms": p50, "p95_ms": p95, "computed_again": times - len(taken)}
 
 
 def _compared(*sides: tuple[Pipeline, Scene]) -> Row:

@@ -20,7 +20,7 @@ from sbnet_perception.blocks import Voxels
 from sbnet_perception.blocks.sparse_map import spread
 from sbnet_perception.detector.device import first_line
 from sbnet_perception.detector.frame import Room
-from sbnet_perception.detector.gpu import SHARES
+from sbnet_perception.detector.gpu import rooms_on, smallest
 from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.detector.pipeline import Pipeline
 
@@ -90,11 +90,9 @@ class Measured:
 
 
 def room_for(counts: Sequence[int], pipeline: Pipeline) -> tuple[int, ...]:
-    """Rows of each stage's buffers, as `Graphs` chooses them: the smallest share of all maps that holds the counts."""
-    height, width = pipeline.grid.shape
-    sizes = [int(count) for count in launches.everywhere(height, width).values()]
-    rooms = [tuple(max(int(share * size), 1) for size in sizes) for share in SHARES]
-    return next(room for room in rooms if all(count <= rows for count, rows in zip(counts, room, strict=True)))
+    """Rows of each stage's buffers: the smallest that `Graphs` has for such counts."""
+    rooms = rooms_on(pipeline.grid)
+    return rooms[smallest(rooms, counts)]
 
 
 def frame_room(pipeline: Pipeline, points: int, counts: Sequence[int]) -> Room:

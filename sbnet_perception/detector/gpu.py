@@ -15,12 +15,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks.pixels import has_words
 from sbnet_perception.detector.boxes import Found
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.frame import Computed, Inputs, Room, compute
 from sbnet_perception.detector.network import STRIDES, PreparedDetector
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadView
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -71,48 +73,58 @@ class Returned:
         return (*self.found, self.points, self.wanted)
 
 
+def rooms_on(grid: Grid) -> list[tuple[int, ...]]:
+    """Rows of the buffers of each stage's map, conv-1 first, for each of `SHARES`."""
+    sizes = [-(-grid.height // stride) * -(-grid.width // stride) for stride in STRIDES.values()]
+    return [tuple(max(int(share * size), 1) for size in sizes) for share in SHARES]
+
+
+def smallest(rooms: Sequence[Sequence[int]], wanted: Sequence[float]) -> int:
+    """Which of the rooms is the first that holds so many pixels of each stage; the last one holds all."""
+    fitting = (number for number, room in enumerate(rooms) if all(map(operator.le, wanted, room)))
+    return next(fitting, len(rooms) - 1)
+
+
 class Graphs:
     """The graphs of one detector, each recorded when it is first needed."""
 
     def __init__(self, network: PreparedDetector, config: DetectorConfig) -> None:
         self._network, self._config = network, config
-        height, width = config.raster.shape
-        self._cells = height * width
-        sizes = [-(-height // stride) * -(-width // stride) for stride in STRIDES.values()]
-        self._stages = [tuple(max(int(share * size), 1) for size in sizes) for share in SHARES]
+        self._grid = config.raster
+        self._rooms = rooms_on(self._grid)
         self._recorded: dict[tuple[int, int, type, type], _Recorded] = {}
         self._level = 0
-        self.repeated = 0
-        """Frames that were computed again for want of room."""
 
     @staticmethod
     def run_on(device: torch.device) -> bool:
         """Whether a device has kernels for buffers of a fixed size."""
         return has_words(device)
 
-    def __call__(self, inputs: Inputs) -> tuple[Computed, Returned]:
+    def __call__(self, inputs: Inputs) -> tuple[Computed, Returned, int]:
         """Computes a frame.
 
         Returns:
-            What holds on the device until the next frame, and what came back to the host.
+            What holds on the device until the next frame, what came back to the host, and how often the frame was
+            computed: again where a graph had too little room.
+
+        Raises:
+            ValueError: points, road or predicted are of another shape or dtype.
         """
+        _check(inputs, self._grid, self._config)
+        times = 0
         while True:
+            times += 1
             computed, returned = self._graph(inputs)(inputs)
             level, wanted = self._level, returned.wanted[1:, 1].tolist()
-            fits = self._smallest(wanted)
-            self._level = fits if fits > level else min(level, self._smallest([SPARE * count for count in wanted]))
+            fits = smallest(self._rooms, wanted)
+            spared = smallest(self._rooms, [SPARE * count for count in wanted])
+            self._level = fits if fits > level else min(level, spared)
             if fits <= level:
-                return computed, returned
-            self.repeated += 1
+                return computed, returned, times
 
     def release(self) -> None:
         """Drops all graphs and their memory."""
         self._recorded.clear()
-
-    def _smallest(self, wanted: Sequence[float]) -> int:
-        """The first level with room for so many pixels of each stage; the last has room for all."""
-        fitting = (n for n, room in enumerate(self._stages) if all(map(operator.le, wanted, room)))
-        return next(fitting, len(self._stages) - 1)
 
     def _graph(self, inputs: Inputs) -> _Recorded:
         points = FEWEST_POINTS
@@ -120,7 +132,7 @@ class Graphs:
             points *= 2
         key = points, self._level, type(inputs.road), type(inputs.predicted)
         if key not in self._recorded:
-            room = Room(min(points, self._cells), self._stages[self._level])
+            room = Room(min(points, self._grid.height * self._grid.width), self._rooms[self._level])
             function = partial(compute, self._network, self._config, room=room)
             self._recorded[key] = _Recorded(function, _buffers_for(inputs, points, self._config))
         return self._recorded[key]
@@ -132,8 +144,10 @@ class _Recorded:
     def __init__(self, compute: Callable[[Inputs], Computed], buffers: Inputs) -> None:
         self._compute, self._inputs = compute, buffers
         self._graph: torch.cuda.CUDAGraph | None = None
-        if buffers.points.device.type == "cuda":
-            self._record(buffers.points.device)
+        device = buffers.points.device
+        if device.type == "cuda":
+            with torch.cuda.device(device):  # a capture is of the current one
+                self._record(device)
 
     def __call__(self, inputs: Inputs) -> tuple[Computed, Returned]:
         self._fill(inputs)
@@ -165,12 +179,20 @@ class _Recorded:
         self._inputs.points[:count].copy_(inputs.points)
         self._inputs.points[count:].fill_(torch.nan)
         if isinstance(self._inputs.road, RoadView):
-            assert isinstance(inputs.road, RoadView)
+            assert isinstance(inputs.road, RoadView)  # a graph is for one kind of road
             for (grid, dilation), buffer in self._inputs.road.sampled.items():
                 buffer.copy_(inputs.road.mask(grid, dilation))
         for into, raster in ((self._inputs.road, inputs.road), (self._inputs.predicted, inputs.predicted)):
             if isinstance(into, Tensor) and isinstance(raster, Tensor):
                 into.copy_(raster)
+
+
+def _check(inputs: Inputs, grid: Grid, config: DetectorConfig) -> None:
+    """What the operations demand of a frame: copied to a buffer, anything would get its shape and dtype."""
+    points = inputs.points
+    if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
+        raise ValueError(f"points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
+    Frame(points, grid, config.mask, inputs.road, inputs.predicted)
 
 
 def _buffers_for(inputs: Inputs, points: int, config: DetectorConfig) -> Inputs:

@@ -33,7 +33,8 @@ class PipelineResult:
         dense: no mask was applied: everything was computed.
         missing_road: the configured mask needs a road mask and none was given.
         points_in_range: points inside the grid.
-        sparsity: stage -> share of tiles that were skipped.
+        sparsity: stage -> share of its pixels that were skipped.
+        times_computed: more than once where a graph of the GPU had too little room.
         timings_ms: step -> milliseconds, in the order of execution.
     """
 
@@ -44,6 +45,7 @@ class PipelineResult:
     missing_road: bool
     points_in_range: int
     sparsity: dict[str, float]
+    times_computed: int
     timings_ms: dict[str, float]
 
 
@@ -80,12 +82,12 @@ class Pipeline:
         road = road if road is None or isinstance(road, RoadView) else self._here(road)
         inputs = Inputs(self._here(points), road, None if predicted is None else self._here(predicted))
         if self._graphs:
-            computed, returned = self._graphs(inputs)
+            computed, returned, times = self._graphs(inputs)
             found, in_range, stored = returned.found, returned.points, returned.wanted[1:, 1].tolist()
             mask = computed.mask.clone()  # the next frame overwrites it
             clock.lap("frame")
         else:
-            computed = compute(self.network, self.config, inputs, lap=clock.lap)
+            computed, times = compute(self.network, self.config, inputs, lap=clock.lap), 1
             found, in_range, mask = computed.found, computed.points, computed.mask
             stored = [len(pixels) for pixels in computed.stages.values()]
         totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]
@@ -98,6 +100,7 @@ class Pipeline:
             missing_road=computed.missing_road,
             points_in_range=int(in_range),
             sparsity=dict(zip(computed.stages, skipped, strict=True)),
+            times_computed=times,
             timings_ms=clock.laps,
         )
 

@@ -162,6 +162,7 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
         values["ground support"] = f"{facts.ground.support:.2f}"
     scale = facts.intensity.scale
     values["intensity scale"] = "no intensity" if scale is None else f"{scale:g}"
+    values["times computed"] = str(facts.times_computed)
     values |= {f"sparsity {stage}": f"{share:.3f}" for stage, share in facts.sparsity.items()}
     values |= {f"ms {step}": f"{duration:.2f}" for step, duration in facts.timings_ms.items()}
     return values

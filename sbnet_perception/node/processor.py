@@ -130,6 +130,7 @@ class Processor:
             ground=ground,
             intensity=intensity,
             warnings=cloud.warnings + ground.warnings + intensity.warnings + again,
+            times_computed=result.times_computed,
             sparsity=result.sparsity,
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )

@@ -54,6 +54,7 @@ class FrameFacts:
     ground: GroundAnswer
     intensity: IntensityAnswer
     warnings: tuple[str, ...]
+    times_computed: int = 1
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
