@@ -22,6 +22,10 @@ SIZES = st.tuples(st.integers(1, 2), st.integers(1, 19), st.integers(1, 30)) | s
 SIDES = st.tuples(st.integers(1, 5), st.integers(1, 7))
 DENSITIES = st.sampled_from([0.0, 0.02, 0.2, 0.7, 1.0])
 SEEDS = st.integers(0, 2**16)
+OPTIONS = st.fixed_dictionaries(
+    {"kernel": st.sampled_from([1, 3]), "relu": st.booleans(), "stride": st.sampled_from([1, 2])}
+    | {"more": st.integers(0, 2)}
+)
 
 
 def random_mask(size, density, seed=0):

@@ -102,13 +102,13 @@ def test_a_value_that_differs_or_is_missing_is_named():
 
 def test_a_step_ends_at_its_limit_with_all_that_it_started_and_the_next_one_follows(tmp_path):
     mark = tmp_path / "later"
-    code = f"sleep 1; touch {mark}"
+    code = f"sleep 4; touch {mark}"
     body = {
         "late": lambda step: step.run(["sh", "-c", f"echo begun; ({code}) & {code}"]),
         "wrong": lambda step: step.run([sys.executable, "-c", "print('so far'); raise ValueError('no GPU')"]),
         "good": lambda step: step.run(["echo", "done"]).strip(),
     }
-    limits = {"late": 0.5, "wrong": 20, "good": 20}
+    limits = {"late": 2, "wrong": 60, "good": 60}
     start = time.monotonic()
     ended = [perform(Step(n, tmp_path, tmp_path, time.monotonic() + limits[n]), body[n]) for n in body]
     assert [(one.state, one.summary) for one in ended] == [
@@ -117,7 +117,7 @@ def test_a_step_ends_at_its_limit_with_all_that_it_started_and_the_next_one_foll
         (OK, "done"),
     ]
     assert "begun" in (tmp_path / "late.log").read_text() and "so far" in (tmp_path / "wrong.log").read_text()
-    time.sleep(max(start + 1.5 - time.monotonic(), 0))
+    time.sleep(max(start + 4.5 - time.monotonic(), 0))
     assert not mark.exists()
 
 

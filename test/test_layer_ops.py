@@ -16,6 +16,7 @@ from layer_helpers import (
     DENSITIES,
     DTYPES,
     OPERATIONS,
+    OPTIONS,
     SEEDS,
     SIDES,
     SIZES,
@@ -34,10 +35,6 @@ pytestmark = needs_ops
 
 # More than 128 inputs are summed in parts.
 CHANNELS = st.integers(1, 40) | st.sampled_from([127, 128, 129, 300])
-OPTIONS = st.fixed_dictionaries(
-    {"kernel": st.sampled_from([1, 3]), "relu": st.booleans(), "stride": st.sampled_from([1, 2])}
-    | {"more": st.integers(0, 2)}
-)
 
 
 def tensors_of(arguments):

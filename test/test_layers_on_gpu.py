@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from layer_helpers import (
     DENSITIES,
     OPERATIONS,
+    OPTIONS,
     SEEDS,
     SIDES,
     SIZES,
@@ -33,10 +34,6 @@ pytestmark = needs_ops
 PACK = torch.ops.sbnet.pack_weights.default
 HALVES = [torch.bfloat16, torch.float16]
 CHANNELS = st.integers(1, 40) | st.sampled_from([96, 130])
-OPTIONS = st.fixed_dictionaries(
-    {"kernel": st.sampled_from([1, 3]), "relu": st.booleans(), "stride": st.sampled_from([1, 2])}
-    | {"more": st.integers(0, 2)}
-)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
