@@ -28,36 +28,21 @@ Classes classes_of(const std::vector<double>& thresholds, const std::vector<int6
 std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tensor& flat, int64_t width,
                                                   std::vector<double> place, std::vector<double> thresholds,
                                                   std::vector<int64_t> groups, double iou, int64_t limit) {
+  constexpr const char* op = "detect";
   check_detect(rows, flat, width, place, thresholds, groups, iou, limit);
   const Classes classes = classes_of(thresholds, groups);
   const OnDevice device(rows);
   const int64_t count = rows.size(0), most = smaller(limit, count);
   const Outputs outputs{rows.const_data_ptr<float>(), flat.const_data_ptr<int64_t>(), count,
                         static_cast<int64_t>(thresholds.size()), {width, place[0], place[1], place[2]}};
-
-  std::vector<Tensor> temporary;
-  const auto room = [&]<typename T>(T*& pointer, int64_t size) {
-    const auto bytes = size * static_cast<int64_t>(sizeof(T));
-    temporary.push_back(torch::stable::new_empty(rows, {bytes}, ScalarType::Byte));
-    pointer = static_cast<T*>(temporary.back().mutable_data_ptr());
-  };
-  Candidate* found;
-  int32_t* found_count;
-  Ranking ranking;
-  Kept kept;
-  room(found, count);
-  room(found_count, 1);
-  ranking.count = found_count;
-  room(ranking.circles, count);
-  room(ranking.footprints, count);
-  room(ranking.voters, count);
-  room(ranking.owners, count);
-  room(kept.ranks, most);
-  room(kept.circles, most);
-
   const Tensor boxes = torch::stable::new_empty(rows, {limit, 7}), scores = torch::stable::new_empty(rows, {limit});
   const Tensor labels = torch::stable::new_empty(flat, {limit}), number = torch::stable::new_empty(flat, {});
-  kept.count = number.mutable_data_ptr<int64_t>();
+  Scratch scratch(op, "rows", rows);
+  Candidate* const found = scratch.take<Candidate>(count);
+  int32_t* const found_count = scratch.take<int32_t>(1);
+  const Ranking ranking{found_count, scratch.take<Circle>(count), scratch.take<Footprint>(count),
+                        scratch.take<Voter>(count), scratch.take<int32_t>(count)};
+  const Kept kept{scratch.take<int32_t>(most), scratch.take<Circle>(most), number.mutable_data_ptr<int64_t>()};
   find_candidates(outputs, classes, found, found_count, device.stream);
   rank_candidates(outputs, classes, found, ranking, device.stream);
   suppress(ranking, iou, limit, kept, device.stream);
