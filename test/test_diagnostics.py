@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -10,13 +11,14 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_process import own_domain
 
-from sbnet_perception.node.diagnostics import NEWER, Diagnostics
+from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics
 from sbnet_perception.node.ground import GroundAnswer
-from sbnet_perception.node.intensity import IntensityAnswer
-from sbnet_perception.node.status import FrameFacts, Status
+from sbnet_perception.node.status import Dropped, FrameFacts, Rejected, Status
 
 FACTS = FrameFacts(
     stamp_ns=1,
+    clouds=1,
+    missing={},
     points=1,
     points_in_range=1,
     detections=0,
@@ -26,8 +28,9 @@ FACTS = FrameFacts(
     road_problem="",
     road_age_s=None,
     ground=GroundAnswer(0.0, None, 0.0),
-    intensity=IntensityAnswer(255.0),
+    scales={"points": 255.0},
     warnings=(),
+    news=(),
 )
 
 
@@ -74,3 +77,36 @@ def test_neither_the_silence_of_an_inactive_node_nor_counts_before_a_reconfigura
     assert "no cloud for" in diagnostics.message().message
     diagnostics.activated()
     assert diagnostics.message().message == "no cloud received yet"
+
+
+def test_what_is_lost_late_missing_or_rejected_is_told_apart_and_told_once(diagnostics: Diagnostics) -> None:
+    status = diagnostics._status
+    diagnostics.activated()
+    process(diagnostics, 20)
+    status.dropped(WAITING, 9)
+    status.lost("gap in the publisher's numbers", 4)
+    status.mask(Rejected("road mask malformed", "data holds 1 cell"), "map")
+    status.not_processed(Dropped("too late to be merged", "raise merge_window"), "rear")
+    status.not_processed(Rejected("cloud malformed", "truncated"), "rear")
+    status.processed(dataclasses.replace(FACTS, missing={"/rear": "no cloud of /rear"}))
+    process(diagnostics, 1)
+    message = diagnostics.message()
+    assert message.level == DiagnosticStatus.WARN
+    for complaint in (
+        "9 clouds dropped: waiting for a transform",
+        "4 clouds sent but not received (gap in the publisher's numbers)",
+        "1 road masks rejected, the last good one counts: road mask malformed",
+        "1 clouds dropped: too late to be merged",
+        "1 clouds rejected: cloud malformed",
+        "1 frames without a cloud of /rear",
+    ):
+        assert complaint in message.message
+    assert "slower than the sensor" not in message.message
+    shown = {item.key: item.value for item in message.values}
+    assert shown.items() >= {
+        ("rejected", "1"), ("dropped", "10"), ("lost", "4"), ("road masks rejected", "1"), ("frames", "22"),
+        ("frames without: /rear", "1"), ("dropped: waiting for a transform", "9"),
+        ("last road mask rejected", "road mask malformed: data holds 1 cell (frame_id 'map')"),
+    }  # fmt: skip
+    process(diagnostics, 1)
+    assert diagnostics.message().message == "detecting"

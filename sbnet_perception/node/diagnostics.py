@@ -16,6 +16,8 @@ OVERLOAD_ERROR_S = 5.0
 """Dropping more clouds than are processed for this long is an error, before that a warning."""
 NEWER = "newer cloud arrived"
 """Reason of clouds dropped since the detector was busy."""
+WAITING = "waiting for a transform"
+"""Reason of clouds dropped since the one before them waits for its transform."""
 
 
 class Diagnostics:
@@ -58,13 +60,13 @@ class Diagnostics:
         counts = self._status.snapshot()
         errors, warnings = self._problems(counts) if self.active else ([], [])
         self._before = counts
-        level = (
-            DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
-        )
+        level = DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
         text = "; ".join([*errors, *warnings]) or ("detecting" if self.active else self.state)
         values = {"state": self.state, "weights": self.weights, **count_values(counts)}
         if self._status.last_reject:
             values["last rejected"] = self._status.last_reject
+        if self._status.last_mask_reject:
+            values["last road mask rejected"] = self._status.last_mask_reject
         if self._status.last_frame is not None:
             values |= frame_values(self._status.last_frame)
         return DiagnosticStatus(
@@ -90,10 +92,20 @@ class Diagnostics:
         if counts.invalid_boxes > before.invalid_boxes:
             errors.append(f"{counts.invalid_boxes - before.invalid_boxes} boxes not finite or huge")
         warnings += self._load(counts, errors)
-        for reason, count in counts.dropped.items():
-            if reason != NEWER and count > before.dropped[reason]:
-                warnings.append(f"{count - before.dropped[reason]} clouds dropped: {reason}")
+        for reason, count in (counts.dropped - before.dropped).items():
+            if reason != NEWER:
+                warnings.append(f"{count} clouds dropped: {reason}")
+        if not status.last_was_rejected:
+            for reason, count in (counts.rejected - before.rejected).items():
+                warnings.append(f"{count} clouds rejected: {reason}")
+        for reason, count in (counts.lost - before.lost).items():
+            warnings.append(f"{count} clouds sent but not received ({reason}): see Large clouds in docs/vehicle.md")
+        for reason, count in (counts.masks_rejected - before.masks_rejected).items():
+            warnings.append(f"{count} road masks rejected, the last good one counts: {reason}")
         if status.last_frame is not None:
+            for topic, count in (counts.missing - before.missing).items():
+                if topic not in status.last_frame.missing:
+                    warnings.append(f"{count} frames without a cloud of {topic}")
             warnings += frame_warnings(status.last_frame)
         return errors, warnings
 
@@ -108,10 +120,7 @@ class Diagnostics:
         if not lost:
             return []
         text = f"slower than the sensor: {done} clouds processed, {lost} dropped"
-        if (
-            self._overloaded_since is not None
-            and time.monotonic() - self._overloaded_since >= OVERLOAD_ERROR_S
-        ):
+        if self._overloaded_since is not None and time.monotonic() - self._overloaded_since >= OVERLOAD_ERROR_S:
             errors.append(text)
             return []
         return [text]
@@ -119,7 +128,7 @@ class Diagnostics:
 
 def frame_warnings(facts: FrameFacts) -> list[str]:
     """What is wrong with a frame that was processed all the same."""
-    found = list(facts.warnings)
+    found = [*facts.warnings, *facts.missing.values()]
     if facts.road_problem:
         found.append(f"{facts.road_problem}: the road counts as everywhere")
     if facts.dense:
@@ -131,19 +140,31 @@ def count_values(counts: Counts) -> dict[str, str]:
     values = {
         "received": counts.received,
         "processed": counts.processed,
+        "frames": counts.frames,
         "failed": counts.failed,
         "dropped": counts.dropped.total(),
         "rejected": counts.rejected.total(),
+        "lost": counts.lost.total(),
         "invalid boxes": counts.invalid_boxes,
+        "road masks received": counts.masks_received,
+        "road masks rejected": counts.masks_rejected.total(),
     }
-    values |= {f"dropped: {reason}": count for reason, count in counts.dropped.items()}
-    values |= {f"rejected: {reason}": count for reason, count in counts.rejected.items()}
+    kinds = {
+        "dropped": counts.dropped,
+        "rejected": counts.rejected,
+        "lost": counts.lost,
+        "frames without": counts.missing,
+        "road masks rejected": counts.masks_rejected,
+    }
+    for kind, reasons in kinds.items():
+        values |= {f"{kind}: {reason}": count for reason, count in reasons.items()}
     return {name: str(value) for name, value in values.items()}
 
 
 def frame_values(facts: FrameFacts) -> dict[str, str]:
     values = {
         "stamp": f"{facts.stamp_ns // 10**9}.{facts.stamp_ns % 10**9:09d}",
+        "clouds": str(facts.clouds),
         "points": str(facts.points),
         "points in range": str(facts.points_in_range),
         "detections": str(facts.detections),
@@ -160,8 +181,9 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
     if facts.ground.measured is not None:
         values["ground measured z m"] = f"{facts.ground.measured:.2f}"
         values["ground support"] = f"{facts.ground.support:.2f}"
-    scale = facts.intensity.scale
-    values["intensity scale"] = "no intensity" if scale is None else f"{scale:g}"
+    for topic, scale in facts.scales.items():
+        name = "intensity scale" if len(facts.scales) == 1 else f"intensity scale {topic}"
+        values[name] = "no intensity" if scale is None else f"{scale:g}"
     values["times computed"] = str(facts.times_computed)
     values |= {f"sparsity {stage}": f"{share:.3f}" for stage, share in facts.sparsity.items()}
     values |= {f"ms {step}": f"{duration:.2f}" for step, duration in facts.timings_ms.items()}

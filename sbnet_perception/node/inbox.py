@@ -16,7 +16,7 @@ class Inbox(Generic[Item]):
     Args:
         size: items that may wait.
         work: called in the worker thread with each item; what it raises goes to `on_failure`.
-        on_drop: called with the number of items dropped to make room.
+        on_drop: called with an item that was dropped to make room.
         on_failure: called with an exception out of `work`; the worker goes on with the next item.
     """
 
@@ -24,7 +24,7 @@ class Inbox(Generic[Item]):
         self,
         size: int,
         work: Callable[[Item, threading.Event], None],
-        on_drop: Callable[[int], None],
+        on_drop: Callable[[Item], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self._items: collections.deque[Item] = collections.deque()
@@ -42,20 +42,18 @@ class Inbox(Generic[Item]):
     def put(self, item: Item) -> None:
         """Adds the newest item; drops the oldest where the queue is full. Never blocks."""
         with self._ready:
-            full = len(self._items) >= self._size
-            if full:
-                self._items.popleft()
+            oldest = self._items.popleft() if len(self._items) >= self._size else None
             self._items.append(item)
             self._ready.notify()
-        if full:
-            self._on_drop(1)
+        if oldest is not None:
+            self._on_drop(oldest)
 
-    def clear(self) -> int:
-        """Forgets what waits; returns how many that were."""
+    def clear(self) -> list[Item]:
+        """Forgets what waits, and returns it."""
         with self._ready:
-            count = len(self._items)
+            waiting = list(self._items)
             self._items.clear()
-        return count
+        return waiting
 
     def stop(self, timeout: float) -> bool:
         """Takes no further item; True when the worker has ended within `timeout` seconds."""

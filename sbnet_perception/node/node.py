@@ -24,25 +24,25 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import PointCloud2
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import failure_of
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
-from sbnet_perception.node.diagnostics import NEWER, Diagnostics, frame_warnings
-from sbnet_perception.node.gate import Gate
+from sbnet_perception.node.clouds import JUMPED, Clouds
+from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics, frame_warnings
+from sbnet_perception.node.frame_names import FrameNames
 from sbnet_perception.node.inbox import Inbox
+from sbnet_perception.node.merge import Frame
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
-from sbnet_perception.node.processor import Arrived, Processor, read
+from sbnet_perception.node.processor import Processor
 from sbnet_perception.node.road_layer import RoadLayer
 from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
 
-SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STOP_PATIENCE_S = 1.5
 """How long a transition waits for the inference that is under way; its result is thrown away after that."""
@@ -85,10 +85,9 @@ class SbnetNode(LifecycleNode):
         self._settings = Parameters(self, self._set_live)
         self._status = Status()
         self._throttle = Throttle()
-        self._gate = Gate()
         self._diagnostics = Diagnostics(self, self._status)
-        self._inbox: Inbox[Arrived] | None = None
-        self._abandoned: Inbox[Arrived] | None = None
+        self._inbox: Inbox[Frame] | None = None
+        self._abandoned: Inbox[Frame] | None = None
         self._transforms: Transforms | None = None
         self._configured = False
         self.device_lost = False
@@ -125,7 +124,11 @@ class SbnetNode(LifecycleNode):
             return FAILURE
         for remark in remarks:
             self.get_logger().warning(str(remark.message))
-        self._create(config, detector, path)
+        try:
+            self._create(config, detector, path)
+        except UserError as error:
+            self.get_logger().fatal(f"cannot configure: {error}")
+            return FAILURE
         made_of = f"grid {detector.grid}, mask {detector.mask.expression}, weights {path.name}"
         seconds = time.monotonic() - started
         self.get_logger().info(f"configured in {seconds:.1f} s on {self._pipeline.device}: {made_of}")
@@ -138,11 +141,12 @@ class SbnetNode(LifecycleNode):
         if self.inference_under_way:
             self.get_logger().error("the inference from before is still under way: activate again in a moment")
             return FAILURE
-        self._gate, self._inbox = Gate(), self._new_inbox()
+        self._inbox = self._new_inbox()
+        self._clouds.begin()
         self._diagnostics.activated()
         result = super().on_activate(state)
         self._inbox.start()
-        self.get_logger().info(f"active: waiting for clouds on {self._clouds.topic_name}")
+        self.get_logger().info(f"active: waiting for clouds on {', '.join(self._clouds.topics)}")
         return result
 
     @reported
@@ -183,9 +187,10 @@ class SbnetNode(LifecycleNode):
             self._transforms = create_transforms(self)
         self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, self._pipeline.device)
         self._road_said = ""
-        self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
+        self._names = FrameNames(self.get_logger().info)
+        self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns, self.refuse)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid)
-        self._clouds = self.create_subscription(PointCloud2, "points", self._on_cloud, SENSOR, raw=True)
+        self._clouds = Clouds(self, config.points, config.merge_window, self._status, self._names, self)
         self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
@@ -195,22 +200,24 @@ class SbnetNode(LifecycleNode):
         if not self._configured:
             return
         self._jumps.unregister()
-        self.destroy_subscription(self._clouds)
+        self._clouds.destroy()
         self.destroy_subscription(self._roads)
         self._outputs.destroy()
         del self._process, self._pipeline
         self._settings.frozen = self._configured = False
 
-    def _new_inbox(self) -> Inbox[Arrived]:
+    def _new_inbox(self) -> Inbox[Frame]:
         return Inbox(
             self._config.queue_size,
             self._work,
-            on_drop=lambda count: self._status.dropped(NEWER, count),
+            on_drop=self._on_drop,
             on_failure=functools.partial(self._on_failure, self._pipeline.device),
         )
 
     def _stop_worker(self) -> None:
         self._diagnostics.active = False
+        if self._configured:
+            self._clouds.end()
         if self._inbox is not None:
             if not self._inbox.stop(STOP_PATIENCE_S):
                 self._abandoned = self._inbox
@@ -226,30 +233,40 @@ class SbnetNode(LifecycleNode):
 
     # Messages: callbacks of the executor -----------------------------------------------------------------
 
-    def _on_cloud(self, raw: bytes) -> None:
-        if self._inbox is None:
-            return
-        at, frame_id = time.monotonic(), ""
-        self._status.received()
-        try:
-            msg = read(raw)
-            frame_id = msg.header.frame_id
-            jump_ns = self._gate.check(msg.header)
-        except NotProcessed as error:
-            self._refuse(error, frame_id)
-            return
-        if jump_ns:
-            self._time_jumped(jump_ns / 1e9, self._gate.last_ns or 0)
-        self._inbox.put(Arrived(msg, at))
+    def on_frame(self, frame: Frame) -> None:
+        if self._inbox is not None:
+            self._inbox.put(frame)
+
+    def on_time_jump(self, seconds: float, now_ns: int) -> None:
+        """A bag began anew or skipped: what belongs to the old time is forgotten."""
+        self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
+        self._throttle.reset()
+        if self._inbox is not None and (waiting := self._inbox.clear()):
+            self._status.dropped(JUMPED, sum(len(frame.clouds) for frame in waiting))
+        if seconds < 0 and self._transforms is not None:
+            self._transforms.time_jumped_back(now_ns)
+
+    def refuse(self, error: NotProcessed, frame_id: str) -> None:
+        """A cloud without an answer; also called by the worker."""
+        self._status.not_processed(error, frame_id)
+        self._complain(error, frame_id)
+
+    def _on_drop(self, frame: Frame) -> None:
+        """A frame had to make room: the one before it takes too long, or its transform does."""
+        waiting = self._transforms is not None and self._transforms.waiting
+        self._status.dropped(WAITING if waiting else NEWER, len(frame.clouds))
 
     def _on_road(self, msg: OccupancyGrid) -> None:
         try:
             self._road.receive(msg, self._now_ns())
         except Rejected as error:
-            self._refuse(error, msg.header.frame_id, is_cloud=False)
+            self._status.mask(error, msg.header.frame_id)
+            self._complain(error, msg.header.frame_id)
             return
+        self._status.mask()
+        frame_id = self._names(msg.header.frame_id)
         size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
-        text = f"road mask: {size} in {msg.header.frame_id!r}"
+        text = f"road mask: {size} in {frame_id!r}"
         if text != self._road_said:
             # A map that moves with the robot may come many times a second.
             self.get_logger().info(text)
@@ -257,38 +274,24 @@ class SbnetNode(LifecycleNode):
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         now_ns = self._now_ns()
-        if self._gate.clock_is(now_ns):
-            self._time_jumped(jump.delta.nanoseconds / 1e9, now_ns)
-
-    def _time_jumped(self, seconds: float, now_ns: int) -> None:
-        """A bag began anew or skipped: what belongs to the old time is forgotten."""
-        self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
-        self._throttle.reset()
-        if self._inbox is not None and (waiting := self._inbox.clear()):
-            self._status.dropped("time jumped", waiting)
-        if seconds < 0 and self._transforms is not None:
-            self._transforms.time_jumped_back(now_ns)
+        if self._clouds.clock_jumped(now_ns):
+            self.on_time_jump(jump.delta.nanoseconds / 1e9, now_ns)
 
     # Work: the worker thread -----------------------------------------------------------------------------
 
-    def _work(self, arrived: Arrived, stop: Any) -> None:
-        try:
-            frame = self._process(arrived, stop)
-        except NotProcessed as error:
-            if not stop.is_set():
-                self._refuse(error, arrived.msg.header.frame_id)
+    def _work(self, frame: Frame, stop: Any) -> None:
+        done = self._process(frame, stop)
+        if done is None or stop.is_set():
             return
-        if stop.is_set():
-            return
-        self._status.processed(frame.facts)
-        if frame.invalid:
-            self._status.invalid_boxes(frame.invalid)
-            self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
-        for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
-            self._say("info", f"{_kind(news)} {arrived.msg.header.frame_id}", f"found: {news}")
-        for warning in frame_warnings(frame.facts):
-            self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
-        self._outputs.publish(frame)
+        self._status.processed(done.facts)
+        if done.invalid:
+            self._status.invalid_boxes(done.invalid)
+            self._say("error", "invalid boxes", f"{done.invalid} boxes not finite or huge, not published")
+        for news in done.facts.news:
+            self._say("info", f"{_kind(news)} {frame.names}", f"found: {news}")
+        for warning in frame_warnings(done.facts):
+            self._say("warning", _kind(warning), f"{warning} (frame_id {frame.names!r})")
+        self._outputs.publish(done)
 
     def _on_failure(self, device: torch.device, error: Exception) -> None:
         self._status.failed()
@@ -301,8 +304,7 @@ class SbnetNode(LifecycleNode):
             self.device_lost = True
             self.on_device_lost()
 
-    def _refuse(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
-        self._status.not_processed(error, frame_id, is_cloud)
+    def _complain(self, error: NotProcessed, frame_id: str) -> None:
         word = "rejected" if isinstance(error, Rejected) else "dropped"
         self._say("warning", error.reason, f"{word} (frame_id {frame_id!r}): {error}")
 

@@ -41,6 +41,20 @@ class NodeConfig:
     autostart: bool = field(
         default=True, metadata={"help": "Configure and activate on start, without a lifecycle manager."}
     )
+    points: tuple[str, ...] = field(
+        default=("points",),
+        metadata={
+            "help": "Topics of clouds, one for each LiDAR: several become one cloud. "
+            "LiDARs that share a topic are answered one by one."
+        },
+    )
+    merge_window: float = field(
+        default=0.05,
+        metadata={
+            "help": "Seconds by which stamps of clouds may differ that become one; it waits twice that for the last.",
+            "range": (0.001, 10.0),
+        },
+    )
     grid_frame: str = field(
         default="",
         metadata={"help": "Frame of the grid and of all outputs; empty means each cloud's own frame."},

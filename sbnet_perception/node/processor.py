@@ -1,4 +1,5 @@
-"""One cloud from message to result: read its points, move them into the grid frame, place the road, detect."""
+"""One frame from messages to result: read the points of its clouds, move them into the grid frame, place the road,
+detect."""
 
 from __future__ import annotations
 
@@ -19,26 +20,31 @@ from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.detections import raised, split_invalid
 from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
+from sbnet_perception.node.clocks import clock_remark
+from sbnet_perception.node.frame_names import PerSource, frame_name
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.ground import Ground
 from sbnet_perception.node.intensity import Intensity, IntensityAnswer
+from sbnet_perception.node.merge import Arrived, Frame
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
-from sbnet_perception.node.status import Dropped, FrameFacts, Rejected
+from sbnet_perception.node.status import Dropped, FrameFacts, NotProcessed, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """A cloud and when it came (time.monotonic seconds)."""
+class _Part:
+    """One cloud of a frame: float32 [P, 4] in the grid frame, on the device; what its reader and its intensity say."""
 
-    msg: RawCloud
-    at: float
+    arrived: Arrived
+    points: Tensor
+    cloud: CloudPoints
+    intensity: IntensityAnswer
 
 
 @dataclass(frozen=True)
 class Processed:
-    """What is published for one cloud.
+    """What is published for one frame.
 
     Attributes:
         frame_id: frame of the boxes and of the grid.
@@ -57,7 +63,7 @@ class Processed:
 
 
 def read(raw: bytes) -> RawCloud:
-    """The cloud of a CDR message, not yet decoded.
+    """The cloud of a CDR message, not yet decoded; its frame_id as it stands there.
 
     Raises:
         Rejected: the message cannot be read.
@@ -69,7 +75,12 @@ def read(raw: bytes) -> RawCloud:
 
 
 class Processor:
-    """Applies the node's configuration to clouds, one at a time, in the worker thread."""
+    """Applies the node's configuration to frames, one at a time, in the worker thread.
+
+    Args:
+        clock_ns: the node's time.
+        refuse: told of each cloud that gets no answer: why, and its frame_id.
+    """
 
     def __init__(
         self,
@@ -78,38 +89,45 @@ class Processor:
         transforms: Transforms,
         road: RoadLayer,
         clock_ns: Callable[[], int],
+        refuse: Callable[[NotProcessed, str], None],
     ) -> None:
         self._config = config
         self._pipeline = pipeline
         self._transforms = transforms
         self._road = road
         self._clock_ns = clock_ns
+        self._refuse = refuse
         self._device = pipeline.device
         self._wants_road = "road" in pipeline.config.mask.names
-        self._grid_frame, self._stamp_ns = "", 0
-        self._ground, self._intensities = self._nothing_learnt("")
+        self._era = 0
+        self._nothing_learnt()
 
-    def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
-        """Detects.
+    def __call__(self, frame: Frame, stop: threading.Event) -> Processed | None:
+        """Detects; None where no cloud of the frame can be used, or no road mask came where one is required."""
+        if frame.era != self._era:
+            # What was learnt before time began anew does not count.
+            self._era = frame.era
+            self._nothing_learnt()
+        try:
+            return self._process(frame, stop)
+        except NotProcessed as error:
+            self._refuse_all(frame.clouds, error, stop)
+            return None
 
-        Raises:
-            Rejected: the cloud is malformed.
-            Dropped: no transform in time, or no road mask where one is required.
-        """
-        header = arrived.msg.header
-        deadline = arrived.at + self._config.tf_timeout
-        grid_frame = self._config.grid_frame or header.frame_id
-        self._watch(grid_frame, stamp_ns(header.stamp))
+    def _process(self, frame: Frame, stop: threading.Event) -> Processed | None:
+        deadline = frame.last_at + self._config.tf_timeout
+        grid_frame = self._grid_frame_of(frame)
         laps = [time.monotonic()]
-        cloud, intensity = self._read(arrived.msg)
-        points = torch.from_numpy(cloud.points).to(self._device)
-        self._to_grid_frame(points, header, grid_frame, deadline, stop)
+        parts, missing = self._parts(frame, grid_frame, deadline, stop)
+        if not parts:
+            return None
+        points = parts[0].points if len(parts) == 1 else torch.cat([part.points for part in parts])
         laps.append(time.monotonic())
         # The ground goes to z = 0.
-        ground = self._ground(points)
+        ground = self._grounds[grid_frame](points)
         points[:, 2] -= ground.z
         laps.append(time.monotonic())
-        road = self._road_at(header, grid_frame, deadline, stop)
+        road = self._road_at(frame.stamp_ns, grid_frame, deadline, stop)
         laps.append(time.monotonic())
         result, again = self._detect(points, None if road is None else road.view)
         laps.append(time.monotonic())
@@ -118,23 +136,26 @@ class Processor:
         good, invalid = split_invalid(found)
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
-            stamp_ns=stamp_ns(header.stamp),
+            stamp_ns=frame.stamp_ns,
+            clouds=len(parts),
+            missing=missing,
             points=len(points),
             points_in_range=result.points_in_range,
             detections=len(good),
-            latency_ms=(time.monotonic() - arrived.at) * 1e3,
+            latency_ms=(time.monotonic() - frame.first_at) * 1e3,
             pipeline_ms=steps_ms[-1],
             dense=result.dense,
             road_problem="" if road is None else road.problem,
             road_age_s=None if road is None else road.age_s,
             ground=ground,
-            intensity=intensity,
-            warnings=cloud.warnings + ground.warnings + intensity.warnings + again,
+            scales={part.arrived.topic: part.intensity.scale for part in parts},
+            warnings=_warnings(parts) + ground.warnings + again,
+            news=tuple(filter(None, (ground.news, *(part.intensity.news for part in parts)))),
             times_computed=result.times_computed,
             sparsity=result.sparsity,
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )
-        return Processed(grid_frame, ground.z, header.stamp, raised(good, ground.z), invalid, result, facts)
+        return Processed(grid_frame, ground.z, frame.stamp, raised(good, ground.z), invalid, result, facts)
 
     def _detect(self, points: Tensor, road: RoadView | None) -> tuple[PipelineResult, tuple[str, ...]]:
         """The result, and a warning where it took a second attempt with memory released.
@@ -151,26 +172,59 @@ class Processor:
         self._pipeline.release()
         return self._pipeline(points, road), (warning,)
 
-    def _watch(self, grid_frame: str, now_ns: int) -> None:
-        """What was learnt in another grid frame, or before time began anew, does not count."""
-        if grid_frame != self._grid_frame or now_ns < self._stamp_ns:
-            self._ground, self._intensities = self._nothing_learnt(grid_frame)
-        self._grid_frame, self._stamp_ns = grid_frame, now_ns
+    def _nothing_learnt(self) -> None:
+        """The ground of each grid frame, and the intensities of each LiDAR, are still to be found."""
+        self._grounds = PerSource(lambda frame_id: Ground(self._config.ground_z, frame_id))
+        self._intensities = PerSource(lambda _: Intensity(self._config.intensity_scale))
 
-    def _nothing_learnt(self, grid_frame: str) -> tuple[Ground, dict[str, Intensity]]:
-        """The ground of a grid frame, and the intensities of each LiDAR, by the frame of its clouds."""
-        return Ground(self._config.ground_z, grid_frame), {}
+    def _grid_frame_of(self, frame: Frame) -> str:
+        """The frame that all clouds of a frame are moved into.
 
-    def _read(self, msg: RawCloud) -> tuple[CloudPoints, IntensityAnswer]:
+        Raises:
+            Rejected: the clouds are in several, and the configuration does not say which one counts.
+        """
+        if self._config.grid_frame:
+            return frame_name(self._config.grid_frame)
+        first, *others = {cloud.msg.header.frame_id: cloud for cloud in frame.clouds}.values()
+        if others:
+            where = ", ".join(f"{cloud.topic} in {cloud.msg.header.frame_id!r}" for cloud in (first, *others))
+            raise Rejected("grid_frame not set", f"the clouds are in several frames ({where}): set grid_frame")
+        return first.msg.header.frame_id
+
+    def _parts(
+        self, frame: Frame, grid_frame: str, deadline: float, stop: threading.Event
+    ) -> tuple[list[_Part], dict[str, str]]:
+        """The clouds that can be used, and why which topics are missing."""
+        parts, missing = [], dict(frame.missing)
+        # Together they must not be larger than one may be.
+        most = max(1, self._pipeline.config.max_points // len(frame.clouds))
+        for arrived in frame.clouds:
+            try:
+                cloud, intensity = self._read(arrived, most)
+                points = torch.from_numpy(cloud.points).to(self._device)
+                self._to_grid_frame(points, arrived.msg.header, grid_frame, deadline, stop)
+            except NotProcessed as error:
+                self._refuse_all((arrived,), error, stop)
+                missing[arrived.topic] = f"the cloud of {arrived.topic} cannot be used: {error.reason}"
+            else:
+                parts.append(_Part(arrived, points, cloud, intensity))
+        return parts, missing
+
+    def _refuse_all(self, clouds: tuple[Arrived, ...], error: NotProcessed, stop: threading.Event) -> None:
+        """Tells of clouds without an answer; when the node stops that is no news."""
+        for arrived in clouds:
+            if not stop.is_set():
+                self._refuse(error, arrived.msg.header.frame_id)
+
+    def _read(self, arrived: Arrived, max_points: int) -> tuple[CloudPoints, IntensityAnswer]:
         """The points, intensity from 0 to 1."""
-        fresh = Intensity(self._config.intensity_scale)
-        scale = self._intensities.setdefault(msg.header.frame_id, fresh)
+        scale = self._intensities[arrived.source]
         try:
             cloud = read_points(
-                msg,
+                arrived.msg,
                 missing_intensity=self._config.missing_intensity,  # type: ignore[arg-type]
                 intensity_scale=scale.declared,
-                max_points=self._pipeline.config.max_points,
+                max_points=max_points,
             )
         except CloudError as error:
             raise Rejected("cloud malformed", str(error)) from error
@@ -179,25 +233,35 @@ class Processor:
     def _to_grid_frame(
         self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event
     ) -> None:
-        """Moves the points into the grid frame."""
+        """Moves the points into the grid frame, by the transform at their own stamp."""
+        at_ns = stamp_ns(header.stamp)
         try:
-            grid_from_cloud = lookup_before(
-                self._transforms, grid_frame, header.frame_id, stamp_ns(header.stamp), deadline, stop
-            )
+            grid_from_cloud = lookup_before(self._transforms, grid_frame, header.frame_id, at_ns, deadline, stop)
         except TransformUnavailable as error:
-            raise Dropped("no transform", f"{error} (waited tf_timeout {self._config.tf_timeout:g} s)") from error
+            remark = clock_remark(at_ns, self._clock_ns())
+            waited = f"waited tf_timeout {self._config.tf_timeout:g} s"
+            raise Dropped("no transform", f"{error} ({waited}){remark}") from error
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
 
-    def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
+    def _road_at(self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
         """What the road mask says; None where the configuration does not ask for one."""
         if not self._wants_road:
             return None
         now_ns = self._clock_ns()
-        answer = self._road.at(self._transforms, grid_frame, stamp_ns(header.stamp), now_ns, deadline, stop)
+        answer = self._road.at(self._transforms, grid_frame, at_ns, now_ns, deadline, stop)
         if answer.view is None and self._config.without_road_mask == "refuse":
             raise Dropped("no road mask", f"{answer.problem} (without_road_mask is refuse)")
         return answer
+
+
+def _warnings(parts: list[_Part]) -> tuple[str, ...]:
+    """What is wrong with the clouds; of several each sentence says with which."""
+    found = []
+    for part in parts:
+        whose = f" (cloud of {part.arrived.topic})" if len(parts) > 1 else ""
+        found += [warning + whose for warning in part.cloud.warnings + part.intensity.warnings]
+    return tuple(found)
 
 
 def move(points: Tensor, target_from_source: Matrix) -> None:

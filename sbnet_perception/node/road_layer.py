@@ -13,6 +13,8 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
+from sbnet_perception.node.clocks import clock_remark
+from sbnet_perception.node.frame_names import frame_name
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
 
@@ -60,14 +62,15 @@ class RoadLayer:
         Raises:
             Rejected: it is malformed; the last good one stays in use.
         """
-        if not msg.header.frame_id:
+        frame_id = frame_name(msg.header.frame_id)
+        if not frame_id:
             raise Rejected("road mask malformed", "frame_id is empty")
         try:
             road = road_from_occupancy_grid(msg).to(self._device)
         except MaskError as error:
             raise Rejected("road mask malformed", str(error)) from error
         with self._lock:
-            self._last = _Received(road, msg.header.frame_id, now_ns)
+            self._last = _Received(road, frame_id, now_ns)
 
     def at(
         self,
@@ -97,7 +100,8 @@ class RoadLayer:
         except TransformUnavailable as error:
             if patient:
                 self._no_wait_before = time.monotonic() + RETRY_S
-            return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
+            remark = clock_remark(stamp_ns, now_ns)
+            return RoadAnswer(None, f"road mask cannot be placed: {error}{remark}", age_s)
         self._no_wait_before = 0.0
         try:
             return self._place(last.road, SE2.from_matrix(transform), age_s)

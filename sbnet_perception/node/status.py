@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
+import copy
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sbnet_perception.node.ground import GroundAnswer
-from sbnet_perception.node.intensity import IntensityAnswer
 
 
 class NotProcessed(Exception):
@@ -36,13 +36,17 @@ class Dropped(NotProcessed):
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """One processed cloud in figures; times in milliseconds.
+    """One processed frame in figures; times in milliseconds.
 
-    `latency_ms` runs from the cloud's arrival in this process to its detections, `pipeline_ms` is the detector's part
-    of it, and `timings_ms` are the steps of both. `warnings` are those of the ground and of the intensity too.
+    `latency_ms` runs from the arrival of the frame's first cloud in this process to its detections, `pipeline_ms` is
+    the detector's part of it, and `timings_ms` are the steps of both. `warnings` are those of the ground and of the
+    intensity too, `news` what was found about them, `scales` the intensity of each topic that means 1, and `missing`
+    says why which topic has no part in it.
     """
 
     stamp_ns: int
+    clouds: int
+    missing: Mapping[str, str]
     points: int
     points_in_range: int
     detections: int
@@ -52,8 +56,9 @@ class FrameFacts:
     road_problem: str
     road_age_s: float | None
     ground: GroundAnswer
-    intensity: IntensityAnswer
+    scales: Mapping[str, float | None]
     warnings: tuple[str, ...]
+    news: tuple[str, ...]
     times_computed: int = 1
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
@@ -61,14 +66,23 @@ class FrameFacts:
 
 @dataclass
 class Counts:
-    """Totals since the node was configured."""
+    """Totals since the node was configured.
+
+    Of clouds `received`, `processed`, `dropped`, `rejected` and `lost` (sent, but never received); `frames` are what
+    was answered, and `missing` counts those that a topic had no part in. Of road masks the rest.
+    """
 
     received: int = 0
     processed: int = 0
+    frames: int = 0
     failed: int = 0
     invalid_boxes: int = 0
     dropped: collections.Counter[str] = field(default_factory=collections.Counter)
     rejected: collections.Counter[str] = field(default_factory=collections.Counter)
+    lost: collections.Counter[str] = field(default_factory=collections.Counter)
+    missing: collections.Counter[str] = field(default_factory=collections.Counter)
+    masks_received: int = 0
+    masks_rejected: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
 class Status:
@@ -76,8 +90,9 @@ class Status:
 
     Attributes:
         counts: totals; read them through `snapshot`.
-        last_reject: reason, detail and frame_id of the last rejected message.
-        last_frame: the last processed cloud, None before the first.
+        last_reject: reason, detail and frame_id of the last rejected cloud.
+        last_mask_reject: the same of the last rejected road mask.
+        last_frame: the last processed frame, None before the first.
     """
 
     def __init__(self) -> None:
@@ -88,7 +103,7 @@ class Status:
         """Starts anew, as at configuration."""
         with self._lock:
             self.counts = Counts()
-            self.last_reject = ""
+            self.last_reject = self.last_mask_reject = ""
             self.last_frame: FrameFacts | None = None
             self.last_received: float | None = None
             self.last_was_rejected = False
@@ -100,22 +115,38 @@ class Status:
 
     def processed(self, facts: FrameFacts) -> None:
         with self._lock:
-            self.counts.processed += 1
+            self.counts.processed += facts.clouds
+            self.counts.frames += 1
+            self.counts.missing.update(facts.missing.keys())
             self.last_frame = facts
             self.last_was_rejected = False
 
-    def not_processed(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
+    def not_processed(self, error: NotProcessed, frame_id: str) -> None:
+        """A cloud without an answer."""
         with self._lock:
             if isinstance(error, Rejected):
                 self.counts.rejected[error.reason] += 1
                 self.last_reject = f"{error} (frame_id {frame_id!r})"
-                self.last_was_rejected = self.last_was_rejected or is_cloud
+                self.last_was_rejected = True
             else:
                 self.counts.dropped[error.reason] += 1
 
     def dropped(self, reason: str, count: int = 1) -> None:
         with self._lock:
             self.counts.dropped[reason] += count
+
+    def lost(self, reason: str, count: int) -> None:
+        """Clouds that were sent and did not come."""
+        with self._lock:
+            self.counts.lost[reason] += count
+
+    def mask(self, error: Rejected | None = None, frame_id: str = "") -> None:
+        """A road mask, and why it was rejected."""
+        with self._lock:
+            self.counts.masks_received += 1
+            if error is not None:
+                self.counts.masks_rejected[error.reason] += 1
+                self.last_mask_reject = f"{error} (frame_id {frame_id!r})"
 
     def failed(self) -> None:
         with self._lock:
@@ -128,15 +159,7 @@ class Status:
     def snapshot(self) -> Counts:
         """A copy of the totals."""
         with self._lock:
-            counts = self.counts
-            return Counts(
-                counts.received,
-                counts.processed,
-                counts.failed,
-                counts.invalid_boxes,
-                counts.dropped.copy(),
-                counts.rejected.copy(),
-            )
+            return copy.deepcopy(self.counts)
 
 
 class Throttle:

@@ -1,19 +1,23 @@
-"""The last seconds of a transform tree, as tf2 keeps it, on pytransform3d's temporal graph."""
+"""The last seconds of a transform tree, kept as tf2 keeps it.
+
+As in tf2 every frame has the samples of its own parent in order of time, so that a frame whose parent changes keeps its
+old samples (the behaviour is that of tf2's TimeCache and BufferCore, https://github.com/ros2/geometry2).
+"""
 
 from __future__ import annotations
 
 import bisect
-import collections
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
-from pytransform3d.transform_manager import TemporalTransformManager, TimeVaryingTransform
 
-from sbnet_perception.node.gate import JUMP_BACK_NS
-from sbnet_perception.node.transforms import Matrix, TransformUnavailable, matrix_from_pose
+from sbnet_perception.node.transforms import NORM_TOLERANCE, Matrix, TransformUnavailable, matrix_from_pose
 
 Pose = tuple[float, float, float, float, float, float, float]
 """x, y, z in metres, then the unit quaternion w, x, y, z: parent_from_child."""
+MOST_FRAMES = 10_000
+"""More frames than any robot has: names beyond them are refused, or memory would have no end."""
 
 
 class TransformHistory:
@@ -24,34 +28,30 @@ class TransformHistory:
 
     def __init__(self, seconds: float) -> None:
         self._span_ns = round(seconds * 1e9)
-        self._graph = TemporalTransformManager(check=False)
-        self._edges: dict[str, _Edge] = {}
+        self._samples: dict[str, _Samples] = {}
+        self._parents: set[str] = set()
 
     def add(self, parent: str, child: str, stamp_ns: int, pose: Pose, static: bool) -> None:
-        """One sample of parent_from_child. A child's new parent replaces its old one.
-
-        A slash before a name, as ROS 1 wrote it, is left out, as in tf2.
+        """One sample of parent_from_child, in any order; one that is older than all that are kept is left out.
 
         Raises:
-            ValueError: a frame name is empty or both are the same, or the pose is not one.
+            ValueError: a frame name is empty or both are the same, the pose is not one, or there are too many frames.
         """
-        parent, child = parent.removeprefix("/"), child.removeprefix("/")
         if not parent or not child or parent == child:
             raise ValueError(f"frames {parent!r} -> {child!r}: two different names are needed")
-        norm = math.sqrt(sum(q * q for q in pose[3:]))
-        if not math.isfinite(sum(pose)) or abs(norm - 1.0) > 0.1:
-            raise ValueError(
-                f"frames {parent!r} -> {child!r}: not a finite pose with a unit quaternion: {pose}"
-            )
+        squared = sum(q * q for q in pose[3:])
+        if not math.isfinite(sum(pose)) or abs(squared - 1.0) > NORM_TOLERANCE:
+            raise ValueError(f"frames {parent!r} -> {child!r}: not a finite pose with a unit quaternion: {pose}")
+        norm = math.sqrt(squared)
         x, y, z, *turn = pose
         w, i, j, k = (q / norm for q in turn)
-        edge = self._edges.get(child)
-        if edge is None or edge.parent != parent or edge.static != static:
-            if edge is not None:
-                self._graph.remove_transform(child, edge.parent)
-            edge = self._edges[child] = _Edge(parent, child, static)
-            self._graph.add_transform(child, parent, edge)
-        edge.add(stamp_ns, (x, y, z, w, i, j, k), self._span_ns)
+        known = self._samples.get(child)
+        if known is None and len(self._samples) >= MOST_FRAMES:
+            raise ValueError(f"frames {parent!r} -> {child!r}: there are {MOST_FRAMES} frames already")
+        if known is None or known.static != static:
+            known = self._samples[child] = _Samples(static)
+        self._parents.add(parent)
+        known.add(stamp_ns, parent, (x, y, z, w, i, j, k), self._span_ns)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix:
         """``target_from_source`` at a time, float64 [4, 4].
@@ -61,79 +61,91 @@ class TransformHistory:
                 samples of an edge on the way.
         """
         for name in (target, source):
-            if not self._graph.has_frame(name):
-                raise TransformUnavailable(
-                    f"{target} <- {source}: frame {name!r} was never heard of"
-                )
-        try:
-            found = self._graph.get_transform_at_time(source, target, stamp_ns)
-        except KeyError as error:
-            raise TransformUnavailable(
-                f"{target} <- {source}: they are not connected"
-            ) from error
-        return np.asarray(found, np.float64)
+            if name not in self._samples and name not in self._parents:
+                raise TransformUnavailable(f"{target} <- {source}: frame {name!r} was never heard of")
+        above_source, above_target = self._ancestors(source, stamp_ns), self._ancestors(target, stamp_ns)
+        # The way leads through the first frame that lies above both.
+        common = next((frame for frame in above_source.matrices if frame in above_target.matrices), None)
+        if common is not None:
+            found: Matrix = np.linalg.inv(above_target.matrices[common]) @ above_source.matrices[common]
+            return found
+        problem = above_source.problem or above_target.problem or f"{target} <- {source}: they are not connected"
+        raise TransformUnavailable(problem)
 
-    def time_jumped_back(self, now_ns: int) -> None:
-        """Forgets moving edges that are ahead of the time that it is now; those that began anew stay."""
-        for edge in self._edges.values():
-            edge.time_jumped_back(now_ns)
+    def clear(self) -> None:
+        """Forgets all moving samples; static ones stay."""
+        self._samples = {child: samples for child, samples in self._samples.items() if samples.static}
+
+    def _ancestors(self, frame: str, stamp_ns: int) -> _Ancestors:
+        found = _Ancestors({frame: np.eye(4)})
+        from_first = found.matrices[frame]
+        while (samples := self._samples.get(frame)) is not None:
+            at = samples.at(stamp_ns)
+            if isinstance(at, str):
+                found.problem = f"{samples.newest_parent} <- {frame}: {at}"
+                break
+            parent, pose = at
+            if parent in found.matrices:
+                found.problem = f"{parent} <- {frame}: the frames form a loop"
+                break
+            from_first = matrix_from_pose(pose) @ from_first
+            frame = parent
+            found.matrices[frame] = from_first
+        return found
 
 
-class _Edge(TimeVaryingTransform):
-    """Samples of one parent_from_child in order of time, interpolated as tf2 does."""
+@dataclass
+class _Ancestors:
+    """A frame and those above it, each with ancestor_from_frame [4, 4], and why the way up ends before the root."""
 
-    def __init__(self, parent: str, child: str, static: bool) -> None:
-        self.parent, self.child, self.static = parent, child, static
-        self._times: collections.deque[int] = collections.deque()
-        self._poses: collections.deque[Pose] = collections.deque()
+    matrices: dict[str, Matrix]
+    problem: str = ""
 
-    def add(self, stamp_ns: int, pose: Pose, span_ns: int) -> None:
-        self.time_jumped_back(stamp_ns)
+
+@dataclass
+class _Samples:
+    """Parents and poses of one frame in order of time."""
+
+    static: bool
+    _times: list[int] = field(default_factory=list)
+    _edges: list[tuple[str, Pose]] = field(default_factory=list)
+
+    def add(self, stamp_ns: int, parent: str, pose: Pose, span_ns: int) -> None:
         if self.static:
-            self._forget()
-        at = len(self._times)
-        if self._times and stamp_ns <= self._times[-1]:
-            at = bisect.bisect_left(self._times, stamp_ns)
-            if self._times[at] == stamp_ns:
-                self._poses[at] = pose
-                return
+            self._times, self._edges = [stamp_ns], [(parent, pose)]
+            return
+        if self._times and stamp_ns < self._times[-1] - span_ns:
+            return
+        at = bisect.bisect_left(self._times, stamp_ns)
+        if at < len(self._times) and self._times[at] == stamp_ns:
+            self._edges[at] = (parent, pose)
+            return
         self._times.insert(at, stamp_ns)
-        self._poses.insert(at, pose)
-        while self._times[0] < self._times[-1] - span_ns:
-            self._times.popleft()
-            self._poses.popleft()
+        self._edges.insert(at, (parent, pose))
+        outdated = bisect.bisect_left(self._times, self._times[-1] - span_ns)
+        del self._times[:outdated], self._edges[:outdated]
 
-    def time_jumped_back(self, now_ns: int) -> None:
-        if self._times and not self.static and self._times[-1] > now_ns + JUMP_BACK_NS:
-            self._forget()
+    @property
+    def newest_parent(self) -> str:
+        return self._edges[-1][0]
 
-    def _forget(self) -> None:
-        self._times.clear()
-        self._poses.clear()
-
-    def as_matrix(self, query_time: int) -> Matrix:  # type: ignore[override]
-        """Pose at integer nanoseconds; what lies outside the samples is unavailable, never clipped."""
+    def at(self, stamp_ns: int) -> tuple[str, Pose] | str:
+        """Parent and pose at a time, interpolated as tf2 does; in words what is missing where it is not known."""
+        times = self._times
         if self.static:
-            return matrix_from_pose(self._poses[0])
-        if not self._times:
-            raise TransformUnavailable(f"{self.parent} <- {self.child}: nothing heard since time was reset")
-        if not self._times[0] <= query_time <= self._times[-1]:
-            off = (
-                query_time - self._times[-1] if query_time > self._times[-1] else query_time - self._times[0]
-            )
-            raise TransformUnavailable(
-                f"{self.parent} <- {self.child}: known for {len(self._times)} samples, "
-                f"the time asked for is {off / 1e9:+.3f} s off"
-            )
-        later = bisect.bisect_left(self._times, query_time)
-        if self._times[later] == query_time:
-            return matrix_from_pose(self._poses[later])
-        begin, end = self._times[later - 1], self._times[later]
-        share = (query_time - begin) / (end - begin)
-        return matrix_from_pose(_between(self._poses[later - 1], self._poses[later], share))
-
-    def check_transforms(self) -> _Edge:
-        return self
+            return self._edges[0]
+        if not times[0] <= stamp_ns <= times[-1]:
+            off = stamp_ns - (times[-1] if stamp_ns > times[-1] else times[0])
+            return f"known for {len(times)} samples, the time asked for is {off / 1e9:+.3f} s off"
+        later = bisect.bisect_left(times, stamp_ns)
+        if times[later] == stamp_ns:
+            return self._edges[later]
+        # Between two parents the older one holds until the newer one is told, as in tf2.
+        (before, first), (after, second) = self._edges[later - 1], self._edges[later]
+        if before != after:
+            return before, first
+        share = (stamp_ns - times[later - 1]) / (times[later] - times[later - 1])
+        return before, _between(first, second, share)
 
 
 def _between(first: Pose, second: Pose, share: float) -> Pose:
