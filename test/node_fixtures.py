@@ -50,6 +50,8 @@ def reconfigured(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
         "without_road_mask": "continue",
         "weights": str(weights),
         "grid_frame": "",
+        "points": ["points"],
+        "merge_window": 0.05,
         "ground_z": 0.0,
         "intensity_scale": 255.0,
         "input_timeout": 60.0,

@@ -212,6 +212,12 @@ class Robot:
 
         self._spinner.call(replace)
 
+    def publisher(self, kind: Any, topic: str) -> Any:
+        """Another publisher, once the node hears it."""
+        made = self._spinner.call(lambda: self.node.create_publisher(kind, topic, RELIABLE))
+        self.wait(made.get_subscription_count, f"the node hears {topic}")
+        return made
+
     def send_tf(self, *transforms: TransformStamped, static: bool = False) -> None:
         (self._tf_static if static else self._tf).publish(TFMessage(transforms=list(transforms)))
 

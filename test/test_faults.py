@@ -19,6 +19,7 @@ from rclpy.serialization import serialize_message
 from ros_process import (
     SECOND,
     Robot,
+    boxes,
     cloud,
     ends,
     ns_of,
@@ -196,6 +197,56 @@ def test_13_duplicates_and_late_clouds_are_dropped_and_counted(robot: Robot) -> 
     assert ns_of(first) not in robot.detections
 
 
+def test_13_two_lidars_on_one_topic_are_both_answered_each_in_its_own_order(robot: Robot) -> None:
+    for _ in range(4):
+        now_ns = robot.tick()
+        for behind_ms, frame_id in ((0, "front"), (30, "/rear")):
+            answer = robot.detect(cloud(scene(), now_ns - behind_ms * SECOND // 1000, frame_id=frame_id))
+            assert answer.header.frame_id == frame_id.removeprefix("/")
+    assert sum("'/rear' is taken for 'rear'" in line for line in robot.lines) == 1
+    before = robot.counter("dropped: out of order")
+    robot.send(cloud(scene(), now_ns - SECOND // 2, frame_id="rear"))
+    robot.wait(lambda: robot.counter("dropped: out of order") == before + 1, "the late one is counted")
+    assert not robot.printed("time jumped")
+
+
+def test_two_lidars_on_two_topics_become_one_cloud_and_a_missing_one_is_reported(
+    robot: Robot, reconfigured: Any
+) -> None:
+    # A long window: this machine may be busy.
+    reconfigured(points=["points", "rear/points"], grid_frame="base_link", merge_window=1.0)
+    robot.send_tf(transform("base_link", "rear", 0, x=-1.0), static=True)
+    rear = robot.publisher(PointCloud2, "rear/points")
+    first, second = scene()[::2], scene()[1::2] + np.array([1, 0, 0, 0], np.float32)
+
+    def answer(front: np.ndarray, behind: np.ndarray) -> np.ndarray:
+        msg = cloud(front, robot.tick())
+        rear.publish(cloud(behind, robot.now_ns + 1000, frame_id="rear"))
+        return boxes(robot.detect(msg))
+
+    answer(first, second)
+    whole = np.concatenate([first, second - np.array([1, 0, 0, 0], np.float32)])
+    np.testing.assert_allclose(answer(first, second), answer(whole, second[:0]), rtol=1e-4, atol=1e-4)
+    assert any(values(frame)["clouds"] == "2" for frame in robot.frames)
+    robot.detect()
+    robot.wait_printed("WARN.*no cloud of /rear/points within merge_window 1 s")
+    status = robot.status()
+    assert "no cloud of /rear/points" in status.message
+    assert int(values(status)["frames without: /rear/points"]) >= 1
+
+
+def test_20_topics_of_clouds_that_are_none_or_the_same_fail_the_configuration(robot: Robot, reconfigured: Any) -> None:
+    for topics, reason in ((["points", "/points"], "name each topic once"), (["a b"], "parameter 'points' is")):
+        with pytest.raises(AssertionError):
+            reconfigured(points=topics)
+        robot.wait_printed(f"FATAL.*cannot configure: .*{reason}")
+        assert robot.state() == "unconfigured"
+        robot.set(points=["points"])
+        for label in ("configure", "activate"):
+            assert robot.transition(label), robot.log()
+        robot.detect()
+
+
 def test_14_after_a_jump_back_in_time_the_node_starts_afresh_with_one_line(robot: Robot, reconfigured: Any) -> None:
     reconfigured(grid_frame="map")
     robot.send_tf(transform("map", "base_link", robot.tick(), x=1.0))
@@ -266,11 +317,12 @@ def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_f
 ) -> None:
     # Computing everywhere takes several times as long as the clouds are apart.
     reconfigured(mask__expression="everywhere")
-    before, sent = len(robot.detections), 0
+    robot.detect()
+    before, sent = len(robot.detections), 1
 
     def dropped() -> bool:
         nonlocal sent
-        # All of them together fit the shared memory of Fast DDS: none is lost on the way.
+        # All of them together fit the shared memory of Fast DDS.
         burst = [cloud(scene(20_000), robot.tick()) for _ in range(30)]
         sent += len(burst)
         for msg in burst:
@@ -283,6 +335,7 @@ def test_24_clouds_that_come_faster_than_they_are_processed_are_dropped_oldest_f
     answered = list(robot.detections)[before:]
     assert len(answered) < sent
     assert answered == sorted(answered)
+    assert robot.counter("received") + robot.counter("lost") == sent, "what was overwritten on the way is counted"
 
 
 def test_27_a_sensor_that_falls_silent_is_an_error_until_it_is_back(robot: Robot, reconfigured: Any) -> None:

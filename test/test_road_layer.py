@@ -26,7 +26,7 @@ class Still:
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         return matrix_from_pose(self._pose)
 
-    def time_jumped_back(self, now_ns: int) -> None:
+    def time_began(self, now_ns: int) -> None:
         raise AssertionError
 
 

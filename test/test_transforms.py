@@ -226,14 +226,14 @@ def test_the_first_cloud_after_a_jump_back_finds_the_transforms_that_came_before
     # The bag begins anew: these come before the first cloud that tells it.
     node.say((START, 1.0))
     node.say((START + SECOND // 10, 2.0))
-    transforms.time_jumped_back(START + SECOND // 20)
+    transforms.time_began(START + SECOND // 20)
     assert transforms.lookup("map", "base_link", START + SECOND // 20)[0, 3] == pytest.approx(1.5)
     with pytest.raises(TransformUnavailable):
         transforms.lookup("map", "base_link", START + 2 * SECOND)
     assert transforms.lookup("map", "mast", START)[0, 3] == 7.0
     # Again, before any transform of the new lap came.
     node.say((START + 30 * SECOND, 9.0))
-    transforms.time_jumped_back(START)
+    transforms.time_began(START)
     with pytest.raises(TransformUnavailable):
         transforms.lookup("map", "base_link", START)
 

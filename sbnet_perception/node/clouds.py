@@ -34,8 +34,8 @@ class Listener(Protocol):
     def on_frame(self, frame: Frame) -> None:
         """Clouds that are to be answered together."""
 
-    def on_time_jump(self, seconds: float, now_ns: int) -> None:
-        """Time began anew, or skipped so far, before a cloud of this stamp."""
+    def on_time_jump(self, seconds: float) -> None:
+        """Time began anew, or skipped so far."""
 
     def refuse(self, error: NotProcessed, frame_id: str) -> None:
         """A cloud that cannot be used."""
@@ -73,7 +73,7 @@ class Clouds:
         self._names = names
         self._listener = listener
         self._active = False
-        self._begin_anew()
+        self._gate, self._losses, self._merge = Gate(), Losses(), Merge(self.topics, window_s)
         self._subscriptions = [
             node.create_subscription(PointCloud2, name, _callback(self._on_cloud, topic), SENSOR, raw=True)
             for name, topic in zip(topics, self.topics, strict=True)
@@ -85,8 +85,9 @@ class Clouds:
         self._due: float | None = None
 
     def begin(self) -> None:
-        """Frames are wanted from now on; what came before has nothing to do with them."""
-        self._begin_anew()
+        """Frames are wanted from now on; what came before has nothing to do with them, a bag may have begun anew."""
+        self._gate, self._losses = Gate(self._gate.era + 1), Losses()
+        self._merge = Merge(self.topics, self._window_s)
         self._active = True
 
     def end(self) -> None:
@@ -107,10 +108,6 @@ class Clouds:
         self._forget()
         return True
 
-    def _begin_anew(self) -> None:
-        self._gate, self._losses = Gate(), Losses()
-        self._merge = Merge(self.topics, self._window_s)
-
     def _on_cloud(self, topic: str, raw: bytes, info: Mapping[str, Any]) -> None:
         if not self._active:
             return
@@ -127,7 +124,7 @@ class Clouds:
                 lost, reason = self._losses.stamped(arrived.source, stamp_ns(msg.header.stamp)), STAMP_GAP
             if jump_ns:
                 self._forget()
-                self._listener.on_time_jump(jump_ns / 1e9, arrived.stamp_ns)
+                self._listener.on_time_jump(jump_ns / 1e9)
             frames = self._merge.put(arrived, self._gate.era)
         except NotProcessed as error:
             self._listener.refuse(error, frame_id)

@@ -47,12 +47,15 @@ class _Source:
 class Gate:
     """Lets clouds through in the order of their stamps, each LiDAR's for itself.
 
+    Args:
+        era: where to go on counting.
+
     Attributes:
         era: how often time has jumped. All LiDARs of a looping bag jump, each when its next cloud comes: that is one.
     """
 
-    def __init__(self) -> None:
-        self.era = 0
+    def __init__(self, era: int = 0) -> None:
+        self.era = era
         self._sources = PerSource(lambda _: _Source())
 
     def check(self, header: Any, source: Hashable) -> int:

@@ -237,14 +237,12 @@ class SbnetNode(LifecycleNode):
         if self._inbox is not None:
             self._inbox.put(frame)
 
-    def on_time_jump(self, seconds: float, now_ns: int) -> None:
+    def on_time_jump(self, seconds: float) -> None:
         """A bag began anew or skipped: what belongs to the old time is forgotten."""
         self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
         self._throttle.reset()
         if self._inbox is not None and (waiting := self._inbox.clear()):
             self._status.dropped(JUMPED, sum(len(frame.clouds) for frame in waiting))
-        if seconds < 0 and self._transforms is not None:
-            self._transforms.time_jumped_back(now_ns)
 
     def refuse(self, error: NotProcessed, frame_id: str) -> None:
         """A cloud without an answer; also called by the worker."""
@@ -275,7 +273,7 @@ class SbnetNode(LifecycleNode):
     def _on_clock_jump(self, jump: TimeJump) -> None:
         now_ns = self._now_ns()
         if self._clouds.clock_jumped(now_ns):
-            self.on_time_jump(jump.delta.nanoseconds / 1e9, now_ns)
+            self.on_time_jump(jump.delta.nanoseconds / 1e9)
 
     # Work: the worker thread -----------------------------------------------------------------------------
 

@@ -105,9 +105,10 @@ class Processor:
     def __call__(self, frame: Frame, stop: threading.Event) -> Processed | None:
         """Detects; None where no cloud of the frame can be used, or no road mask came where one is required."""
         if frame.era != self._era:
-            # What was learnt before time began anew does not count.
+            # What was learnt before time began anew does not count, nor what was heard.
             self._era = frame.era
             self._nothing_learnt()
+            self._transforms.time_began(frame.stamp_ns)
         try:
             return self._process(frame, stop)
         except NotProcessed as error:

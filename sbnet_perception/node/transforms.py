@@ -55,8 +55,8 @@ class Transforms(Protocol):
             TransformUnavailable: not known at that time.
         """
 
-    def time_jumped_back(self, now_ns: int) -> None:
-        """Forgets moving transforms of the time before; those that began anew stay, and static ones."""
+    def time_began(self, now_ns: int) -> None:
+        """Forgets moving transforms that came before those of the time that it is now; static ones stay."""
 
 
 def create_transforms(node: Node) -> Transforms:
@@ -124,7 +124,7 @@ class HeardTransforms:
         with self._lock:
             return self._lookup(target, source, stamp_ns)
 
-    def time_jumped_back(self, now_ns: int) -> None:
+    def time_began(self, now_ns: int) -> None:
         with self._lock:
             self._clear()
             begun = new_lap([item for _, item in self._recent], now_ns)
