@@ -156,6 +156,8 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
     }
     if facts.road_age_s is not None:
         values["road mask age s"] = f"{facts.road_age_s:.1f}"
+    if facts.road_coverage is not None:
+        values["road mask coverage"] = f"{facts.road_coverage:.2f}"
     values["ground z m"] = f"{facts.ground.z:.2f}"
     if facts.ground.measured is not None:
         values["ground measured z m"] = f"{facts.ground.measured:.2f}"

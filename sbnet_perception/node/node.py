@@ -181,7 +181,8 @@ class SbnetNode(LifecycleNode):
         self._diagnostics.state = "inactive"
         if self._transforms is None:
             self._transforms = create_transforms(self)
-        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, self._pipeline.device)
+        outside = config.road_outside == "road"
+        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, outside, self._pipeline.device)
         self._road_said = ""
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid)

@@ -111,7 +111,7 @@ class Processor:
         laps.append(time.monotonic())
         road = self._road_at(header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result, again = self._detect(points, None if road is None else road.view)
+        result, again = self._detect(points, road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
@@ -125,11 +125,12 @@ class Processor:
             latency_ms=(time.monotonic() - arrived.at) * 1e3,
             pipeline_ms=steps_ms[-1],
             dense=result.dense,
-            road_problem="" if road is None else road.problem,
-            road_age_s=None if road is None else road.age_s,
+            road_problem=road.problem,
+            road_age_s=road.age_s,
+            road_coverage=road.coverage,
             ground=ground,
             intensity=intensity,
-            warnings=cloud.warnings + ground.warnings + intensity.warnings + again,
+            warnings=cloud.warnings + ground.warnings + intensity.warnings + again + road.warnings,
             times_computed=result.times_computed,
             sparsity=result.sparsity,
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
@@ -189,10 +190,10 @@ class Processor:
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
 
-    def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
-        """What the road mask says; None where the configuration does not ask for one."""
+    def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer:
+        """What the road mask says; nothing where the configuration does not ask for one."""
         if not self._wants_road:
-            return None
+            return RoadAnswer(None, "", None)
         now_ns = self._clock_ns()
         answer = self._road.at(self._transforms, grid_frame, stamp_ns(header.stamp), now_ns, deadline, stop)
         if answer.view is None and self._config.without_road_mask == "refuse":

@@ -39,7 +39,8 @@ class FrameFacts:
     """One processed cloud in figures; times in milliseconds.
 
     `latency_ms` runs from the cloud's arrival in this process to its detections, `pipeline_ms` is the detector's part
-    of it, and `timings_ms` are the steps of both. `warnings` are those of the ground and of the intensity too.
+    of it, and `timings_ms` are the steps of both. `road_coverage` is the share (0-1) of the grid that lies on the
+    road mask. `warnings` are those of all parts, `errors` say that what was computed is worth nothing.
     """
 
     stamp_ns: int
@@ -54,9 +55,11 @@ class FrameFacts:
     ground: GroundAnswer
     intensity: IntensityAnswer
     warnings: tuple[str, ...]
+    errors: tuple[str, ...] = ()
     times_computed: int = 1
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    road_coverage: float | None = None
 
 
 @dataclass
