@@ -88,12 +88,13 @@ class Diagnostics:
         if counts.failed > before.failed:
             errors.append("inference failed, see the log")
         if counts.invalid_boxes > before.invalid_boxes:
-            errors.append(f"{counts.invalid_boxes - before.invalid_boxes} boxes not finite or huge")
+            errors.append(f"{counts.invalid_boxes - before.invalid_boxes} boxes not finite, huge or far away")
         warnings += self._load(counts, errors)
         for reason, count in counts.dropped.items():
             if reason != NEWER and count > before.dropped[reason]:
                 warnings.append(f"{count - before.dropped[reason]} clouds dropped: {reason}")
         if status.last_frame is not None:
+            errors += status.last_frame.errors
             warnings += frame_warnings(status.last_frame)
         return errors, warnings
 
@@ -172,11 +173,11 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
 
 def frame_message(name: str, facts: FrameFacts) -> DiagnosticStatus:
     """One processed cloud: sparsity of each stage, milliseconds of each step."""
-    warnings = frame_warnings(facts)
+    errors, warnings = facts.errors, frame_warnings(facts)
     return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
+        level=DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
         name=f"{name[1:]}: frame",
-        message="; ".join(warnings),
+        message="; ".join([*errors, *warnings]),
         values=_key_values(frame_values(facts)),
     )
 

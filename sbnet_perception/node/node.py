@@ -284,9 +284,11 @@ class SbnetNode(LifecycleNode):
         self._status.processed(frame.facts)
         if frame.invalid:
             self._status.invalid_boxes(frame.invalid)
-            self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
+            self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite, huge or far away, not published")
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
             self._say("info", f"{_kind(news)} {arrived.msg.header.frame_id}", f"found: {news}")
+        for error in frame.facts.errors:
+            self._say("error", _kind(error), f"{error} (frame_id {arrived.msg.header.frame_id!r})")
         for warning in frame_warnings(frame.facts):
             self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)

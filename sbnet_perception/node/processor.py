@@ -19,10 +19,12 @@ from sbnet_perception.masks.road import RoadView
 from sbnet_perception.messages.detections import raised, split_invalid
 from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
+from sbnet_perception.node.cloud_sample import CloudSample
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.ground import Ground
 from sbnet_perception.node.intensity import Intensity, IntensityAnswer
 from sbnet_perception.node.parameters import NodeConfig
+from sbnet_perception.node.premises import Premises
 from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.status import Dropped, FrameFacts, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
@@ -44,7 +46,7 @@ class Processed:
         frame_id: frame of the boxes and of the grid.
         ground_z: height of the ground in it, in metres.
         detections: valid boxes in that frame, at their true height.
-        invalid: boxes that were dropped since they were not finite or huge.
+        invalid: boxes that were dropped since they were not finite, huge or far away.
     """
 
     frame_id: str
@@ -87,7 +89,7 @@ class Processor:
         self._device = pipeline.device
         self._wants_road = "road" in pipeline.config.mask.names
         self._grid_frame, self._stamp_ns = "", 0
-        self._ground, self._intensities = self._nothing_learnt("")
+        self._ground, self._intensities, self._premises = self._nothing_learnt("")
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
         """Detects.
@@ -102,8 +104,9 @@ class Processor:
         self._watch(grid_frame, stamp_ns(header.stamp))
         laps = [time.monotonic()]
         cloud, intensity = self._read(arrived.msg)
+        sample = CloudSample.of(cloud, header.frame_id)
         points = torch.from_numpy(cloud.points).to(self._device)
-        self._to_grid_frame(points, header, grid_frame, deadline, stop)
+        grid_from_cloud = self._to_grid_frame(points, header, grid_frame, deadline, stop)
         laps.append(time.monotonic())
         # The ground goes to z = 0.
         ground = self._ground(points)
@@ -115,7 +118,10 @@ class Processor:
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
-        good, invalid = split_invalid(found)
+        good, invalid = split_invalid(found, self._pipeline.grid)
+        moved, in_range = sample.moved(grid_from_cloud), result.points_in_range
+        premises = self._premises([sample], [moved], grid_frame, in_range, ground, stamp_ns(header.stamp))
+        learnt = () if premises.unusable else ground.warnings + intensity.warnings
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
             stamp_ns=stamp_ns(header.stamp),
@@ -130,7 +136,8 @@ class Processor:
             road_coverage=road.coverage,
             ground=ground,
             intensity=intensity,
-            warnings=cloud.warnings + ground.warnings + intensity.warnings + again + road.warnings,
+            warnings=premises.warnings + cloud.warnings + learnt + road.warnings + again,
+            errors=premises.errors,
             times_computed=result.times_computed,
             sparsity=result.sparsity,
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
@@ -155,12 +162,12 @@ class Processor:
     def _watch(self, grid_frame: str, now_ns: int) -> None:
         """What was learnt in another grid frame, or before time began anew, does not count."""
         if grid_frame != self._grid_frame or now_ns < self._stamp_ns:
-            self._ground, self._intensities = self._nothing_learnt(grid_frame)
+            self._ground, self._intensities, self._premises = self._nothing_learnt(grid_frame)
         self._grid_frame, self._stamp_ns = grid_frame, now_ns
 
-    def _nothing_learnt(self, grid_frame: str) -> tuple[Ground, dict[str, Intensity]]:
-        """The ground of a grid frame, and the intensities of each LiDAR, by the frame of its clouds."""
-        return Ground(self._config.ground_z, grid_frame), {}
+    def _nothing_learnt(self, grid_frame: str) -> tuple[Ground, dict[str, Intensity], Premises]:
+        """The ground of a grid frame, the intensities of each LiDAR, by the frame of its clouds, and the premises."""
+        return Ground(self._config.ground_z, grid_frame), {}, Premises(self._pipeline.grid)
 
     def _read(self, msg: RawCloud) -> tuple[CloudPoints, IntensityAnswer]:
         """The points, intensity from 0 to 1."""
@@ -179,8 +186,8 @@ class Processor:
 
     def _to_grid_frame(
         self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event
-    ) -> None:
-        """Moves the points into the grid frame."""
+    ) -> Matrix:
+        """Moves the points into the grid frame; the transform."""
         try:
             grid_from_cloud = lookup_before(
                 self._transforms, grid_frame, header.frame_id, stamp_ns(header.stamp), deadline, stop
@@ -189,6 +196,7 @@ class Processor:
             raise Dropped("no transform", f"{error} (waited tf_timeout {self._config.tf_timeout:g} s)") from error
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
+        return grid_from_cloud
 
     def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer:
         """What the road mask says; nothing where the configuration does not ask for one."""
