@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbnet_perception.messages.pointcloud2 import CloudPoints
 
-MOST = 1999
+MOST = 997
 """Points of a sample: a prime, so that its steps meet all beams of a sensor alike."""
 # Beyond these, in metres, no driver's coordinate lies that is not 0.
 _FINEST, _LARGEST = 1e-6, 1e8
@@ -22,7 +21,7 @@ class CloudSample:
 
     Attributes:
         frame_id: that frame.
-        xyz: float64 [S, 3] in metres, S <= 1999, taken evenly.
+        xyz: float64 [S, 3] in metres, S <= 997, taken evenly.
         points: finite points of the whole cloud.
         non_finite: its points that were left out since a value was NaN or infinite.
         digest: of the sampled points; equal for clouds that are the same, point for point.
@@ -46,10 +45,15 @@ class CloudSample:
         """xyz after a rigid transform [4, 4]."""
         return self.xyz @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
-    @cached_property
+    @property
     def distances(self) -> NDArray[np.float64]:
         """[S] metres from the origin of the cloud's frame."""
         return np.sqrt(np.einsum("ij,ij->i", self.xyz, self.xyz))
+
+    @property
+    def largest(self) -> float:
+        """Size of the largest coordinate."""
+        return float(np.abs(self.xyz).max()) if self.xyz.size else 0.0
 
     @property
     def extent(self) -> float:

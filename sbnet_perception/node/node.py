@@ -287,8 +287,8 @@ class SbnetNode(LifecycleNode):
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite, huge or far away, not published")
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
             self._say("info", f"{_kind(news)} {arrived.msg.header.frame_id}", f"found: {news}")
-        for error in frame.facts.errors:
-            self._say("error", _kind(error), f"{error} (frame_id {arrived.msg.header.frame_id!r})")
+        for fault in frame.facts.errors:
+            self._say("error", _kind(fault), f"{fault} (frame_id {arrived.msg.header.frame_id!r})")
         for warning in frame_warnings(frame.facts):
             self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
         self._outputs.publish(frame)

@@ -7,6 +7,7 @@ data sets (docs/measured.md) none comes near the limits below.
 from __future__ import annotations
 
 import collections
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid, is_within
-from sbnet_perception.bev.ground_level import LEAST_SUPPORT
+from sbnet_perception.bev.ground_level import FARTHEST, LEAST_SUPPORT
 from sbnet_perception.node.cloud_sample import CloudSample
 from sbnet_perception.node.ground import GroundAnswer
 
@@ -38,8 +39,13 @@ FEW_SHARE, FEW = 0.01, 200
 """Share and number of points in the grid below which a cloud lies elsewhere."""
 HIGHEST = 10.0
 """Metres that the heights of a cloud spread over at least, where they spread over more than its width."""
-AROUND, BENEATH, BENEATH_SHARE = 30.0, 0.5, 0.2
+TALLEST = 4.5
+"""Metres above the ground of a LiDAR; it was 1 to 3 m in training."""
+AROUND, BENEATH, BENEATH_SHARE = 30.0, 0.5, 0.12
 """Metres around the origin; metres below the ground; share of the points there that is no reflection."""
+
+
+_Clouds = Sequence[tuple[CloudSample, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,11 @@ class Premises:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._lidars: dict[str, _Lidar] = {}
+        self._hangs = 0
 
     def __call__(
         self,
-        samples: Sequence[CloudSample],
-        moved: Sequence[NDArray[np.float64]],
+        clouds: _Clouds,
         grid_frame: str,
         in_grid: int,
         ground: GroundAnswer,
@@ -76,28 +82,40 @@ class Premises:
         """What is wrong with one frame.
 
         Args:
-            samples: of each of its clouds.
-            moved: their points [S, 3] in the grid frame.
-            grid_frame: its name.
+            clouds: of each of its clouds a sample, and the transform [4, 4] of its frame to the grid frame.
+            grid_frame: that frame's name.
             in_grid: how many points of all clouds lie in the grid.
             ground: what is known of its height.
             stamp_ns: the frame's time.
         """
-        warnings, errors = [], []
-        for sample in samples:
+        warnings: list[str] = []
+        errors: list[str] = []
+        measured = []
+        for sample, grid_from_cloud in clouds:
             lidar = self._lidars.setdefault(sample.frame_id, _Lidar(sample.frame_id))
             lidar.watch(sample, stamp_ns)
-            warnings += filter(None, (no_measurement(sample), *lidar.warnings()))
+            nothing = no_measurement(sample)
+            warnings += filter(None, (nothing, *lidar.warnings()))
             errors += filter(None, (lidar.blind(stamp_ns),))
-        xyz, points = np.concatenate(moved), sum(sample.points for sample in samples)
-        cause = next(filter(None, map(wrong_unit, samples)), "")
-        placed = misplaced(xyz, points, in_grid, self._grid, grid_frame, cause)
-        unusable = bool(placed or warnings)
-        if placed:
-            warnings.append(placed)
-        elif not unusable and not ground.warnings:
-            warnings += filter(None, (lies_on_its_side(xyz, grid_frame), upside_down(xyz, ground, grid_frame)))
-        return PremisesAnswer(tuple(warnings), tuple(errors), unusable)
+            if not nothing:
+                measured.append((sample, grid_from_cloud))
+        wrong = self._geometry(measured, grid_frame, in_grid, ground) if measured else ""
+        warnings += filter(None, (wrong,))
+        return PremisesAnswer(tuple(warnings), tuple(errors), bool(wrong) or not measured)
+
+    def _geometry(self, clouds: _Clouds, grid_frame: str, in_grid: int, ground: GroundAnswer) -> str:
+        """The first thing that is wrong with where the points lie: it explains the others."""
+        xyz = np.concatenate([sample.moved(grid_from_cloud) for sample, grid_from_cloud in clouds])
+        points = sum(sample.points for sample, _ in clouds)
+        unit = next(filter(None, (wrong_unit(sample) for sample, _ in clouds)), "")
+        if placed := misplaced(xyz, points, in_grid, self._grid, grid_frame, unit):
+            return placed
+        hangs = upside_down(xyz, ground, grid_frame)
+        self._hangs = self._hangs + 1 if hangs else 0
+        heights = (too_high(sample, transform, ground) for sample, transform in clouds)
+        # A single cloud may show what lies beside a bridge.
+        found = (lies_on_its_side(xyz, grid_frame), *heights, hangs if self._hangs >= QUORUM else "")
+        return next(filter(None, found), "")
 
 
 # One cloud ----------------------------------------------------------------------------------------------------
@@ -118,12 +136,15 @@ def no_measurement(sample: CloudSample) -> str:
 
 def wrong_unit(sample: CloudSample) -> str:
     """The coordinates are no metres."""
+    if sample.largest < WIDE:
+        return ""
     if sample.absurd > ABSURD_SHARE:
         return "their coordinates are absurd, the driver sets is_bigendian wrong"
     if sample.extent < WIDE:
         return ""
     unit = "millimetres" if sample.extent > 10 * WIDE else "centimetres"
-    return f"half of them lie more than {sample.extent:.0f} m apart, the driver gives {unit} where metres are needed"
+    apart = f"half of them lie more than {sample.extent:.0f} m apart"
+    return f"{apart}, the driver gives no metres (perhaps {unit}), which are needed"
 
 
 # One frame ----------------------------------------------------------------------------------------------------
@@ -149,24 +170,41 @@ def lies_on_its_side(xyz: NDArray[np.float64], frame: str) -> str:
     """The heights of xyz [S, 3] spread over more than its width."""
     if len(xyz) < FEWEST:
         return ""
-    low, high = np.quantile(xyz, (0.05, 0.95), axis=0)
-    along, across, up = high - low
-    if up < max(HIGHEST, min(along, across)):
+    if (up := _spread(xyz[:, 2])) < HIGHEST or up < min(along := _spread(xyz[:, 0]), across := _spread(xyz[:, 1])):
         return ""
     width = f"heights spread over {up:.0f} m, x over {along:.0f} and y over {across:.0f}"
     return f"{width}: {frame} has to have x forward and z up (REP-103), set grid_frame to one that has"
 
 
+def _spread(values: NDArray[np.float64]) -> float:
+    """How far the middle nine tenths of [S] lie apart."""
+    last = len(values) - 1
+    low, high = round(0.05 * last), round(0.95 * last)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[high] - ordered[low])
+
+
 def upside_down(xyz: NDArray[np.float64], ground: GroundAnswer, frame: str) -> str:
     """What should stand on the ground hangs beneath it."""
-    if ground.measured is None or ground.support < LEAST_SUPPORT:
+    if ground.measured is None:
         return ""
-    heights = xyz[np.abs(xyz[:, :2]).max(1) < AROUND, 2] - ground.z
+    around = (np.abs(xyz[:, 0]) < AROUND) & (np.abs(xyz[:, 1]) < AROUND)
+    heights = xyz[around, 2] - ground.measured
     share = float((heights < -BENEATH).mean()) if len(heights) >= FEWEST else 0.0
     if share < BENEATH_SHARE:
         return ""
     what = f"{100 * share:.0f} % of the points around lie beneath the ground"
-    return f"{what}: the LiDAR hangs upside down and no transform to {frame} says so, or ground_z is wrong"
+    return f"{what}: the LiDAR hangs upside down and its transform to {frame} does not say so"
+
+
+def too_high(sample: CloudSample, grid_from_cloud: NDArray[np.float64], ground: GroundAnswer) -> str:
+    """No vehicle carries a LiDAR that high."""
+    x, y, z = grid_from_cloud[:3, 3]
+    if ground.measured is None or ground.support < LEAST_SUPPORT or math.hypot(x, y) > FARTHEST:
+        return ""
+    if (height := float(z) - ground.measured) < TALLEST:
+        return ""
+    return f"{sample.frame_id} lies {height:.1f} m above the ground: the weights know 1 to 3 m; is the unit metre?"
 
 
 # Over time ----------------------------------------------------------------------------------------------------

@@ -119,12 +119,12 @@ class Processor:
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
         good, invalid = split_invalid(found, self._pipeline.grid)
-        moved, in_range = sample.moved(grid_from_cloud), result.points_in_range
-        premises = self._premises([sample], [moved], grid_frame, in_range, ground, stamp_ns(header.stamp))
+        placed, stamp = [(sample, grid_from_cloud)], stamp_ns(header.stamp)
+        premises = self._premises(placed, grid_frame, result.points_in_range, ground, stamp)
         learnt = () if premises.unusable else ground.warnings + intensity.warnings
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
-            stamp_ns=stamp_ns(header.stamp),
+            stamp_ns=stamp,
             points=len(points),
             points_in_range=result.points_in_range,
             detections=len(good),
