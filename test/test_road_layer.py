@@ -9,7 +9,7 @@ import pytest
 from ros_process import START_NS, road_grid
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
+from sbnet_perception.node.road_layer import OFF_ROAD, RoadAnswer, RoadLayer
 from sbnet_perception.node.transforms import matrix_from_pose
 
 SECOND = 1_000_000_000
@@ -102,3 +102,21 @@ def test_16_a_mask_of_zeros_and_ones_has_no_road_and_its_values_are_named() -> N
     road = RoadLayer(GRID, 0.0)
     road.receive(road_grid(np.ones((80, 141))), START_NS)
     assert at(road, START_NS).problem == "no road in the grid (the mask's largest value is 1, road is 50 and more)"
+
+
+def test_a_vehicle_off_the_road_of_the_mask_for_long_is_told_since_nothing_is_seen_around_it() -> None:
+    # A costmap: 100 is a wall at both sides of the street.
+    costs = np.zeros((80, 161))
+    costs[:20] = costs[60:] = 100
+    costmap, road = RoadLayer(GRID, 0.0), RoadLayer(GRID, 0.0)
+    costmap.receive(road_grid(costs, xy=(-10.0, -20.0)), START_NS)
+    road.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
+    said = [at(costmap, START_NS).warnings for _ in range(OFF_ROAD)]
+    assert said[: OFF_ROAD - 1] == [()] * (OFF_ROAD - 1)
+    assert said[-1] == (
+        "the vehicle stands off the road of the mask, nothing is seen around it: "
+        "50 and more has to be road in it, not an obstacle, and its frame has to fit",
+    )
+    assert [at(road, START_NS).warnings for _ in range(OFF_ROAD)] == [()] * OFF_ROAD
+    costmap.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
+    assert at(costmap, START_NS).warnings == ()
