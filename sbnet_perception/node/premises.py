@@ -95,7 +95,7 @@ class Premises:
             lidar = self._lidars.setdefault(sample.frame_id, _Lidar(sample.frame_id))
             lidar.watch(sample, stamp_ns)
             nothing = no_measurement(sample)
-            warnings += filter(None, (nothing, *lidar.warnings()))
+            warnings += (nothing,) if nothing else filter(None, lidar.warnings())
             errors += filter(None, (lidar.blind(stamp_ns),))
             if not nothing:
                 measured.append((sample, grid_from_cloud))

@@ -21,7 +21,7 @@ from sbnet_perception.node.transforms import Transforms, TransformUnavailable, l
 
 LEAST_COVERAGE = 0.5
 """Share of the grid that a road mask should cover."""
-OFF_ROAD, NEAR = 20, 2.0
+OFF_ROAD, NEAR = 10, 2.0
 """Clouds in a row without road within so many metres of the vehicle that are a complaint."""
 RETRY_S = 1.0
 """After the map's transform failed to come in time, clouds wait for it again only this often."""
