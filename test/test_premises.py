@@ -58,14 +58,16 @@ def swapped(points: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(read[np.isfinite(read).all(1)])
 
 
+ONE_PLACE = r"100 % of the points of lidar lie within 0\.5 m of x {}\.0, y -?0\.0, z 0\.0: the LiDAR is covered or"
 IN_GRID = r"in the grid \(x 0\.\.70\.4, y -20\.\.20 m of base_link\): "
 SPOILT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "millimetres": (lambda p: p * np.float32(1000), f"no point of the cloud lies {IN_GRID}.*perhaps millimetres"),
     "centimetres": (lambda p: p * np.float32(100), f"no point of the cloud lies {IN_GRID}.*perhaps centimetres"),
     "feet": (lambda p: 3.28 * (p - np.float32((0, 0, 1.73, 0))), r"lidar lies 5\.\d m above the ground: .*metre"),
-    "kilometres": (lambda p: p / np.float32(1000), "100 % of the points of lidar lie within 0.5 m of its origin"),
+    "kilometres": (lambda p: p / np.float32(1000), ONE_PLACE.format(0)),
     "byte order": (swapped, f"points? .*lies? {IN_GRID}their coordinates are absurd, .*is_bigendian"),
-    "no return as 0 0 0": (np.zeros_like, "100 % of the points of lidar lie within 0.5 m of its origin"),
+    "no return as 0 0 0": (np.zeros_like, ONE_PLACE.format(0)),
+    "one place": (lambda p: 0 * p + np.float32((9, 0, 0, 0)), ONE_PLACE.format(9)),
     "elsewhere": (lambda p: p + np.float32((500, -40, 0, 0)), f"no point .*{IN_GRID}half .* x 5.., y -40: its frame"),
     "hardly any": (
         lambda p: np.concatenate([p + np.float32((0, 60, 0, 0)), p[:100]]),
@@ -146,6 +148,12 @@ def test_one_dead_lidar_among_several_is_named() -> None:
     samples = [(CloudSample.of(good, "front"), np.eye(4)), (CloudSample.of(dead, "rear"), np.eye(4))]
     answer = premises(samples, "base_link", 9000, LEVEL, 0)
     assert answer.warnings == ("no point of rear is finite: all 1000 are NaN or infinite, check the LiDAR",)
+
+
+def test_a_sweep_of_which_hardly_a_point_is_left_is_told_and_one_under_the_open_sky_is_not() -> None:
+    assert Node()(street(), non_finite=30_000) == PremisesAnswer()
+    few = "hardly any point of lidar is finite: 8000 of 208000, check the LiDAR"
+    assert Node()(street(), non_finite=200_000).warnings == (few,)
 
 
 def test_parts_of_sweeps_and_a_driver_that_repeats_itself_are_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,15 @@ class CloudSample:
         """xyz after a rigid transform [4, 4]."""
         return self.xyz @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
-    @property
-    def distances(self) -> NDArray[np.float64]:
-        """[S] metres from the origin of the cloud's frame."""
-        return np.sqrt(np.einsum("ij,ij->i", self.xyz, self.xyz))
+    @cached_property
+    def middle(self) -> NDArray[np.float64]:
+        """float64 [3]: the median of each coordinate; of at least one point."""
+        return np.median(self.xyz, 0)
+
+    @cached_property
+    def off_middle(self) -> NDArray[np.float64]:
+        """float64 [S]: metres from the middle, along the axis where it is furthest."""
+        return np.abs(self.xyz - self.middle).max(1)
 
     @property
     def largest(self) -> float:
@@ -58,10 +64,7 @@ class CloudSample:
     @property
     def extent(self) -> float:
         """Metres from the middle of the points within which half of them lie; 0 where there is none."""
-        if not len(self.xyz):
-            return 0.0
-        middle = np.median(self.xyz, 0)
-        return float(np.median(np.abs(self.xyz - middle).max(1)))
+        return float(np.median(self.off_middle)) if len(self.xyz) else 0.0
 
     @property
     def absurd(self) -> float:

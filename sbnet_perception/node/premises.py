@@ -20,16 +20,20 @@ from sbnet_perception.bev.ground_level import FARTHEST, LEAST_SUPPORT
 from sbnet_perception.node.cloud_sample import CloudSample
 from sbnet_perception.node.ground import GroundAnswer
 
+MOST_LIDARS = 64
+"""Frames of clouds that are remembered; a vehicle has fewer."""
 WINDOW, QUORUM = 20, 10
 """Clouds that count over time, and how many there must be before anything is said."""
 BLIND_S = 3.0
 """Seconds without a finite point after which that is an error."""
 REPEATS = 100
 """Clouds in a row that are the same, point for point."""
-SWEEP = 2000
+SWEEP = 1000
 """Points that the clouds of a whole sweep hold at least."""
 NEAR, NEAR_SHARE = 0.5, 0.95
-"""Metres from the LiDAR within which nothing is measured, and the share of points there that is no measurement."""
+"""Metres around one place, and the share of points there that is no measurement of a street."""
+LOST = 0.05
+"""Share of finite points that is left of a sweep without a cause in the street."""
 WIDE = 150.0
 """Metres from their middle that hold half of the points, beyond which the unit is another."""
 ABSURD_SHARE = 0.2
@@ -92,10 +96,12 @@ class Premises:
         errors: list[str] = []
         measured = []
         for sample, grid_from_cloud in clouds:
+            if len(self._lidars) >= MOST_LIDARS:
+                self._lidars.clear()
             lidar = self._lidars.setdefault(sample.frame_id, _Lidar(sample.frame_id))
             lidar.watch(sample, stamp_ns)
             nothing = no_measurement(sample)
-            warnings += (nothing,) if nothing else filter(None, lidar.warnings())
+            warnings += (nothing,) if nothing else filter(None, (mostly_lost(sample), *lidar.warnings()))
             errors += filter(None, (lidar.blind(stamp_ns),))
             if not nothing:
                 measured.append((sample, grid_from_cloud))
@@ -128,10 +134,19 @@ def no_measurement(sample: CloudSample) -> str:
         if not sample.non_finite:
             return ""
         return f"no point of {name} is finite: all {sample.non_finite} are NaN or infinite, check the LiDAR"
-    if sample.points < FEWEST or (near := float((sample.distances < NEAR).mean())) < NEAR_SHARE:
+    if sample.points < FEWEST or (near := float((sample.off_middle < NEAR).mean())) < NEAR_SHARE:
         return ""
-    what = f"{100 * near:.0f} % of the points of {name} lie within {NEAR:g} m of its origin"
+    x, y, z = sample.middle
+    what = f"{100 * near:.0f} % of the points of {name} lie within {NEAR:g} m of x {x:.1f}, y {y:.1f}, z {z:.1f}"
     return f"{what}: the LiDAR is covered or measures nothing, or its unit is not metre, or is_bigendian is wrong"
+
+
+def mostly_lost(sample: CloudSample) -> str:
+    """Hardly any point was measured."""
+    whole = sample.points + sample.non_finite
+    if whole < SWEEP or not 0 < sample.points < LOST * whole:
+        return ""
+    return f"hardly any point of {sample.frame_id} is finite: {sample.points} of {whole}, check the LiDAR"
 
 
 def wrong_unit(sample: CloudSample) -> str:
