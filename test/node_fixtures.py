@@ -47,6 +47,7 @@ def reconfigured(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
         "missing_intensity": "reject",
         "mask__expression": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
         "road_mask_timeout": 0.0,
+        "road_outside": "road",
         "without_road_mask": "continue",
         "weights": str(weights),
         "grid_frame": "",

@@ -25,7 +25,14 @@ def squares_of(cells: np.ndarray, resolution: float, pose: SE2) -> np.ndarray:
 
 
 def polygons_of(road: RoadMap, map_from_grid: SE2, grid: Grid) -> tuple[np.ndarray, shapely.Geometry]:
-    """The oracle's view, in the map frame: squares [H, W] of the grid, and the union of the road's."""
+    """The oracle's view, in the map frame: squares [H, W] of the grid, and the union of the road's.
+
+    Where the outside is road that is all within 100 m of the raster, more than the grids of the tests reach.
+    """
     corner = map_from_grid @ SE2(grid.x_min, grid.y_min, 0.0)
     squares = squares_of(np.ones(grid.shape, dtype=np.bool_), grid.resolution, corner).reshape(grid.shape)
-    return squares, shapely.union_all(squares_of(road.cells.numpy(), road.resolution, road.origin))
+    area = shapely.union_all(squares_of(road.cells.numpy(), road.resolution, road.origin))
+    if road.outside:
+        raster = shapely.union_all(squares_of(np.ones(road.cells.shape), road.resolution, road.origin))
+        area = shapely.union(area, shapely.difference(shapely.buffer(raster, 100.0), raster))
+    return squares, area

@@ -106,7 +106,7 @@ def test_the_road_mask_of_an_argoverse_log_lies_where_its_drivable_area_is(tmp_p
     assert grid.header.frame_id == "map"
     assert grid.info.resolution == pytest.approx(0.2)
     assert grid.info.width < 1200
-    road = road_from_occupancy_grid(grid)
+    road = road_from_occupancy_grid(grid, outside=False)
 
     # In the egovehicle frame the road covers y from -3 to 9 m, everywhere within 100 m.
     mask = RoadView(road, SE2(CITY[0], CITY[1], 0.0)).mask(Grid.named("compact")).numpy()
@@ -233,7 +233,7 @@ def test_the_real_argoverse_log_gives_the_road_and_the_points_of_its_frame(
     pose = next(
         m.transforms[0] for m in topics["/tf"] if stamp_of(m.transforms[0].header) == stamp_of(cloud.header)
     )
-    road = road_from_occupancy_grid(topics["/road_mask"][0])
+    road = road_from_occupancy_grid(topics["/road_mask"][0], outside=False)
     view = RoadView(road, SE2.from_matrix(matrix_of(pose)))
     mask = view.mask(Grid(0.0, 70.4, -20.0, 20.0, 0.1)).numpy()
     assert mask[frame["road_mask"] > 0].all()

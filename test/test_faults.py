@@ -163,8 +163,24 @@ def test_8_no_point_or_none_in_range_gives_an_empty_stamped_array(robot: Robot) 
         answer = robot.detect(msg)
         assert answer.header == msg.header
         shown(robot.markers, robot, msg)
+    # One without points says nothing; thousands of points beside the grid do.
+    robot.wait_printed(r"WARN.*no point of the cloud lies in the grid \(x 0\.\.70\.4, y -20\.\.20 m of some_lidar\)")
+    assert "no point of the cloud lies in the grid" in robot.status().message
     assert len(robot.detect(cloud(scene()[:0], robot.tick())).detections) == 0
     assert values(robot.status())["points in range"] == "0"
+
+
+def test_8_clouds_without_a_finite_point_are_a_warning_at_once_and_an_error_after_three_seconds(robot: Robot) -> None:
+    nothing = np.full((4000, 4), np.nan, np.float32)
+    robot.detect(cloud(nothing, robot.tick()))
+    robot.wait_printed("WARN.*no point of base_link is finite: all 4000 are NaN or infinite")
+    assert robot.status().level == DiagnosticStatus.WARN
+    robot.now_ns += 4 * SECOND
+    robot.detect(cloud(nothing, robot.tick()))
+    robot.wait_printed(r"ERROR.*no cloud of base_link has had a finite point for 4\.\d s")
+    assert robot.status().level == DiagnosticStatus.ERROR
+    robot.detect()
+    assert "finite" not in robot.status().message
 
 
 def test_8_an_empty_cloud_has_no_detection_where_the_network_computes_densely_either(
@@ -358,7 +374,7 @@ def test_29_boxes_that_are_not_finite_never_leave_the_node(
     save_weights(spoilt, exploding(weights), 0.2, (VEHICLE,), {})
     reconfigured(weights=str(spoilt))
     assert len(robot.detect().detections) == 0
-    robot.wait_printed("ERROR.*boxes not finite or huge")
+    robot.wait_printed("ERROR.*boxes not finite, huge or far away")
     assert robot.counter("invalid boxes") > 0
 
 

@@ -95,18 +95,24 @@ def test_no_detection_is_an_empty_array_with_its_stamp() -> None:
     assert len(message.detections) == 0
 
 
-def test_boxes_that_are_not_finite_or_huge_are_never_published() -> None:
+def test_boxes_that_are_not_finite_huge_or_far_from_the_grid_are_never_published() -> None:
+    grid = Grid.named("compact")
     good = (10.0, 0.0, 0.8, 4.5, 1.9, 1.6, 0.0)
     spoilt = []
-    for column, value in ((0, np.nan), (6, np.inf), (3, np.inf), (3, 51.0), (4, 0.0), (5, -1.0)):
+    for column, value in (
+        *((0, np.nan), (6, np.inf), (3, np.inf), (3, 51.0), (4, 0.0), (5, -1.0)),
+        *((0, 1e30), (0, -11.0), (0, 81.0), (1, -31.0), (1, 31.0), (2, -21.0), (2, 1e30)),
+    ):
         box = list(good)
         box[column] = value
         spoilt.append(tuple(box))
-    kept, invalid = split_invalid(found(good, *spoilt))
+    kept, invalid = split_invalid(found(good, *spoilt), grid)
     assert invalid == len(spoilt)
     np.testing.assert_array_equal(kept.boxes, np.array([good], np.float32))
+    reaching_in = (-3.0, 22.0, 0.8, 12.0, 2.5, 3.0, 1.0)
+    assert split_invalid(found(reaching_in), grid)[1] == 0
     score = found(good)
-    kept, invalid = split_invalid(Detections(score.boxes, np.array([np.nan], np.float32), score.classes))
+    kept, invalid = split_invalid(Detections(score.boxes, np.array([np.nan], np.float32), score.classes), grid)
     assert (len(kept), invalid) == (0, 1)
 
 

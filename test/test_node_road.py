@@ -87,15 +87,19 @@ def test_16_a_road_mask_that_is_too_old_or_beside_the_grid_counts_as_everywhere(
     robot.send_road(road_grid(np.full((10, 10), 100), xy=(-500.0, 0.0)))
     assert len(robot.detect().detections) > 0
     robot.wait_printed("WARN.*covers no part of the grid: the road counts as everywhere")
+    robot.send_road(road_grid(np.full((60, 60), 100), xy=(-15.0, -15.0)))
+    assert len(robot.detect().detections) > 0
+    robot.wait_printed("WARN.*the road mask covers 16 % of the grid: the rest counts as road")
+    assert values(robot.status())["road mask coverage"] == "0.16"
     robot.send_road(road_grid(np.zeros((80, 141))))
     assert len(robot.detect().detections) > 0
-    robot.wait_printed("WARN.*no road in the grid: the road counts as everywhere")
+    robot.wait_printed("WARN.*no road in the grid .*: the road counts as everywhere")
 
 
 def test_17_a_road_mask_in_another_frame_resolution_and_rotation_is_placed_at_each_cloud(
     robot: Robot, reconfigured: Any
 ) -> None:
-    reconfigured(mask__expression="road")
+    reconfigured(mask__expression="road", road_outside="no_road")
     # In the map the road is a strip 6 m wide along y at x = 100; the robot at (100, 50) looks along it,
     # then across.
     cells = np.zeros((300, 40), np.int8)

@@ -199,6 +199,18 @@ def test_missing_intensity_becomes_zero_with_a_warning_where_that_is_allowed() -
     assert "'intensity' is missing, 0 is used; fields: x float32 at 0" in result.warnings[0]
 
 
+def test_an_intensity_that_is_never_finite_counts_as_missing() -> None:
+    points = np.random.default_rng(1).uniform(0, 1, (50, 4)) * (1, 1, 1, np.nan)
+    msg = point_cloud2(points, "lidar", 1, intensity_scale=1)
+    with pytest.raises(CloudError, match=r"no intensity is finite \(set missing_intensity to 'zero' to go on\)"):
+        read_points(msg)
+    result = read_points(msg, missing_intensity="zero")
+    assert (len(result.points), result.has_intensity, result.dropped_non_finite) == (50, False, 0)
+    assert result.warnings == ("no intensity is finite, 0 is used",)
+    lost = read_points(point_cloud2(points * np.nan, "lidar", 1, intensity_scale=1))
+    assert (len(lost.points), lost.dropped_non_finite) == (0, 50)
+
+
 @pytest.mark.parametrize(("largest", "scale", "warns"), [
     (255, 255, False), (1, 255, True), (65535, 255, True), (1, 1, False), (0, 255, True), (60, 255, False),
 ])  # fmt: skip

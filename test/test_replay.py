@@ -24,6 +24,7 @@ from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader, Topic
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import recorder
+from sbnet_perception.desk.complaints import MOST, Complaints
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.replay import _parameters
 from sbnet_perception.desk.report import ReplayReport
@@ -147,7 +148,17 @@ def test_a_cloud_the_node_rejects_is_named_and_the_rest_is_processed(weights: Pa
     said = console.export_text()
     assert "frame 1 (stamp 1700000000.100000000) had no result" in said
     assert "node WARN" in said
+    assert any(warning.startswith("rejected") for warning in report.warnings)
+    assert dict(report.rows())["warnings"].splitlines() == list(report.warnings)
     assert "truncated" in said
+
+
+def test_complaints_that_differ_in_figures_alone_are_told_once() -> None:
+    complaints = Complaints()
+    for text in ("12.5 m away", "no ground", "13 m away", *(f"{chr(97 + letter)}" for letter in range(12))):
+        complaints.add(text)
+    assert complaints.lines[:3] == ("12.5 m away", "no ground", "a")
+    assert (len(complaints.lines), complaints.lines[-1]) == (MOST + 1, "and others, see above")
 
 
 def test_a_node_that_cannot_start_ends_the_replay_with_its_last_words(drive: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,11 +26,17 @@ def _random_road(origin: SE2) -> RoadMap:
 
 
 @settings(max_examples=150, deadline=None)
-@given(RASTERS, RESOLUTIONS, POSES, POSES, SMALL_GRIDS, st.sampled_from([0.0, 0.5, 1.7]))
+@given(RASTERS, RESOLUTIONS, POSES, POSES, SMALL_GRIDS, st.sampled_from([0.0, 0.5, 1.7]), st.booleans())
 def test_every_cell_within_the_dilation_of_the_road_is_in_the_mask_and_none_far_from_it(
-    cells: torch.Tensor, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid, dilation: float
+    cells: torch.Tensor,
+    resolution: float,
+    origin: SE2,
+    map_from_grid: SE2,
+    grid: Grid,
+    dilation: float,
+    outside: bool,
 ) -> None:
-    road = RoadMap(cells, resolution, origin)
+    road = RoadMap(cells, resolution, origin, outside)
     view = RoadView(road, map_from_grid)
     mask = view.mask(grid, dilation).numpy()
     squares, area = polygons_of(road, map_from_grid, grid)
@@ -37,15 +44,15 @@ def test_every_cell_within_the_dilation_of_the_road_is_in_the_mask_and_none_far_
     apart = shapely.distance(shapely.centroid(squares), area)
     assert mask[apart <= dilation].all()
     assert (apart[mask] <= dilation + grid.resolution + resolution * (math.sqrt(2) + 2e-3)).all()
-    assert view.has_road(grid) == view.mask(grid).any()
+    assert view.has_road(grid) == RoadView(replace(road, outside=False), map_from_grid).mask(grid).any()
 
 
 @settings(max_examples=100, deadline=None)
-@given(RASTERS, RESOLUTIONS, POSES, POSES, st.sampled_from([0.0, 0.5]))
+@given(RASTERS, RESOLUTIONS, POSES, POSES, st.sampled_from([0.0, 0.5]), st.booleans())
 def test_in_a_mirror_the_mask_is_mirrored(
-    cells: torch.Tensor, resolution: float, origin: SE2, map_from_grid: SE2, dilation: float
+    cells: torch.Tensor, resolution: float, origin: SE2, map_from_grid: SE2, dilation: float, outside: bool
 ) -> None:
-    grid, view = Grid(1.0, 8.0, -2.5, 2.5, 0.5), RoadView(RoadMap(cells, resolution, origin), map_from_grid)
+    grid, view = Grid(1.0, 8.0, -2.5, 2.5, 0.5), RoadView(RoadMap(cells, resolution, origin, outside), map_from_grid)
     differs = view.mirrored().mask(grid, dilation).flip(0) != view.mask(grid, dilation)
     # A centre on the border of raster cells may see any of them.
     steps = [SE2(x, y) for x in (-1e-6, 1e-6) for y in (-1e-6, 1e-6)]
@@ -55,16 +62,14 @@ def test_in_a_mirror_the_mask_is_mirrored(
 
 @settings(max_examples=100, deadline=None)
 @given(RASTERS, RESOLUTIONS, POSES, POSES, SMALL_GRIDS)
-def test_a_map_covers_the_grid_exactly_when_their_rectangles_overlap(
+def test_the_coverage_is_the_share_of_the_grid_that_lies_on_the_raster(
     cells: torch.Tensor, resolution: float, origin: SE2, map_from_grid: SE2, grid: Grid
 ) -> None:
     road = RoadMap(torch.ones_like(cells), resolution, origin)
     squares, area = polygons_of(road, map_from_grid, grid)
-    whole = shapely.union_all(squares)
-    covered = RoadView(road, map_from_grid).covers(grid)
-    # Rectangles that only touch may be called either way.
-    assert covered or shapely.area(shapely.intersection(whole, area)) < 1e-9
-    assert not covered or shapely.distance(whole, area) < 1e-9
+    common = shapely.area(shapely.intersection(shapely.union_all(squares), area))
+    whole = grid.height * grid.width * grid.resolution**2
+    assert RoadView(road, map_from_grid).coverage(grid) == pytest.approx(common / whole, abs=1e-9)
 
 
 def test_the_road_is_made_once_per_pose_and_grown_once_per_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +95,10 @@ def test_a_map_elsewhere_has_no_road_and_does_not_cover_the_grid() -> None:
     road = RoadMap(torch.ones(50, 50, dtype=torch.bool), 1.0, SE2(1e6, 0.0, 0.3))
     assert not RoadView(road, SE2(-1e300, 0.0, 1.0)).mask(COMPACT, 0.5).any()
     assert not RoadView(road, SE2()).has_road(COMPACT)
-    assert not RoadView(road, SE2()).covers(COMPACT)
+    assert RoadView(road, SE2()).coverage(COMPACT) == 0.0
+    unknown = replace(road, outside=True)
+    assert RoadView(unknown, SE2(-1e300, 0.0, 1.0)).mask(COMPACT, 0.5).all()
+    assert not RoadView(unknown, SE2()).has_road(COMPACT)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from ros_process import START_NS, road_grid
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
+from sbnet_perception.node.road_layer import OFF_ROAD, RoadAnswer, RoadLayer
 from sbnet_perception.node.transforms import matrix_from_pose
 
 SECOND = 1_000_000_000
@@ -30,8 +30,11 @@ class Still:
         raise AssertionError
 
 
+GRID = Grid.named("compact")
+
+
 def layer(received_ns: int, timeout: float, frame_id: str = "base_link") -> RoadLayer:
-    road = RoadLayer(Grid.named("compact"), timeout)
+    road = RoadLayer(GRID, timeout)
     road.receive(road_grid(np.full((80, 141), 100), frame_id=frame_id), received_ns)
     return road
 
@@ -56,3 +59,64 @@ def test_15_a_grid_that_stands_upright_on_the_map_counts_the_road_as_everywhere(
     answer = layer(START_NS, 0.0, frame_id="map").at(upright, "base_link", START_NS, START_NS, 0.0, STOP)
     assert answer.view is None
     assert "cannot be placed: matrix has no heading" in answer.problem
+
+
+@pytest.mark.parametrize("side", [30.0, 2.0])
+def test_beyond_a_mask_that_is_smaller_than_the_grid_the_road_is_unknown_and_counts(side: float) -> None:
+    half = round(side / 0.5 / 2)
+    # Road at the vehicle's right, none at its left.
+    cells = np.full((2 * half, 2 * half), 100)
+    cells[half:] = 0
+    mask = road_grid(cells, xy=(-side / 2, -side / 2))
+    unknown, complete = RoadLayer(GRID, 0.0), RoadLayer(GRID, 0.0, outside=False)
+    unknown.receive(mask, START_NS)
+    complete.receive(mask, START_NS)
+    y, x = GRID.y_centres[:, None], GRID.x_centres
+    beyond, dark = (np.abs(y) > side / 2 + 1) | (x > side / 2 + 1), (y > 1) & (y < side / 2 - 1) & (x < side / 2 - 1)
+
+    answer = at(unknown, START_NS)
+    assert answer.view is not None
+    seen = answer.view.mask(GRID).numpy()
+    assert seen[beyond].all()
+    assert not seen[dark].any()
+    share = (side / 2) * side / (70.4 * 40)
+    assert answer.coverage == pytest.approx(share)
+    assert answer.warnings == (
+        f"the road mask covers {100 * share:.2g} % of the grid: the rest counts as road (road_outside)",
+    )
+
+    answer = at(complete, START_NS)
+    assert answer.view is not None
+    assert not answer.view.mask(GRID).numpy()[beyond].any()
+    assert "nothing is seen there (road_outside is no_road)" in answer.warnings[0]
+
+
+def test_a_mask_that_covers_half_of_the_grid_is_no_complaint() -> None:
+    road = RoadLayer(GRID, 0.0)
+    road.receive(road_grid(np.full((80, 72), 100)), START_NS)
+    answer = at(road, START_NS)
+    assert (answer.problem, answer.warnings, answer.coverage) == ("", (), pytest.approx(36 / 70.4))
+
+
+def test_16_a_mask_of_zeros_and_ones_has_no_road_and_its_values_are_named() -> None:
+    road = RoadLayer(GRID, 0.0)
+    road.receive(road_grid(np.ones((80, 141))), START_NS)
+    assert at(road, START_NS).problem == "no road in the grid (the mask's largest value is 1, road is 50 and more)"
+
+
+def test_a_vehicle_off_the_road_of_the_mask_for_long_is_told_since_nothing_is_seen_around_it() -> None:
+    # A costmap: 100 is a wall at both sides of the street.
+    costs = np.zeros((80, 161))
+    costs[:20] = costs[60:] = 100
+    costmap, road = RoadLayer(GRID, 0.0), RoadLayer(GRID, 0.0)
+    costmap.receive(road_grid(costs, xy=(-10.0, -20.0)), START_NS)
+    road.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
+    said = [at(costmap, START_NS).warnings for _ in range(OFF_ROAD)]
+    assert said[: OFF_ROAD - 1] == [()] * (OFF_ROAD - 1)
+    assert said[-1] == (
+        "the vehicle stands off the road of the mask, nothing is seen around it: "
+        "50 and more has to be road in it, not an obstacle, and its frame has to fit",
+    )
+    assert [at(road, START_NS).warnings for _ in range(OFF_ROAD)] == [()] * OFF_ROAD
+    costmap.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
+    assert at(costmap, START_NS).warnings == ()

@@ -120,8 +120,8 @@ def test_a_guess_counts_with_a_warning_until_a_cloud_is_sure() -> None:
     assert "1.7" in sure.news
 
 
-def test_a_number_is_kept_and_contradicted_only_by_many_clouds_half_a_metre_away() -> None:
-    near, wrong = Ground(-1.5, "lidar"), Ground(0.3, "lidar")
+def test_a_number_is_kept_and_contradicted_only_by_many_clouds_a_quarter_metre_away() -> None:
+    near, wrong = Ground(-1.6, "lidar"), Ground(0.3, "lidar")
     for count in range(1, 3 * QUICK):
         assert near(at(-1.8)).warnings == ()
         answer = wrong(at(-1.8))
@@ -156,8 +156,26 @@ def test_the_scale_is_found_from_the_first_cloud_and_changes_only_for_good() -> 
 
 def test_a_cloud_whose_intensity_tells_nothing_is_warned_about_and_one_without_has_no_scale() -> None:
     dark = Intensity("auto")(bright(0.0))
-    assert dark.scale == 255.0
-    assert "do not tell their scale" in dark.warnings[0] and "intensity_scale" in dark.warnings[0]
+    assert (dark.scale, dark.warnings) == (255.0, ("all intensities are 0: the LiDAR or its driver gives none",))
+    unclear = Intensity("auto")(bright(1.9))
+    assert unclear.scale == 255.0
+    assert "do not tell their scale" in unclear.warnings[0] and "intensity_scale" in unclear.warnings[0]
     without = CloudPoints(scene(), has_intensity=False)
     assert Intensity("auto")(without).scale is None
     assert Intensity(255.0)(without).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("intensity", "sentence"),
+    [
+        (np.linspace(0, 4095, 5000), "found scale looks wrong: it is 65535, .*set intensity_scale to the intensity"),
+        (np.linspace(0, 2.5, 5000), "found scale looks wrong: it is 255, .*set intensity_scale to the intensity"),
+        (np.linspace(0, 1e6, 5000), "found scale looks wrong: it is 65535, .*set intensity_scale to the intensity"),
+        (np.linspace(-30, 200, 5000), "intensity: 13 % are negative"),
+    ],
+    ids=["12 bits", "up to 2.5", "counts", "decibels"],
+)
+def test_an_intensity_whose_scale_is_none_that_drivers_use_is_told(intensity: np.ndarray, sentence: str) -> None:
+    points = np.zeros((5000, 4), np.float32)
+    points[:, 3] = intensity
+    assert re.search(sentence, Intensity("auto")(CloudPoints(points)).warnings[0])

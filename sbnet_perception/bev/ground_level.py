@@ -45,10 +45,12 @@ class GroundLevel:
         z: its height there, in metres.
         support: share (0-1) of the area around that the plane through it explains within 0.15 m; near cells count more.
             Below `LEAST_SUPPORT` the height is a guess.
+        slopes: how much it rises per metre along x and along y.
     """
 
     z: float
     support: float
+    slopes: tuple[float, float] = (0.0, 0.0)
 
 
 def ground_level(points: Tensor) -> GroundLevel | None:
@@ -73,8 +75,8 @@ def ground_level(points: Tensor) -> GroundLevel | None:
     weight = near * torch.where(flat, 1.0, _ROUGH_WEIGHT)
     plane = _fitted(_largest_plane(x, y, z, weight), x, y, z, weight)
     explained = (_residual(plane, x, y, z).abs() < _SUPPORTS).double()
-    z_there, support = torch.stack([plane[2], (near * explained).sum() / near.sum()]).tolist()
-    return GroundLevel(z_there, support)
+    along, across, z_there, support = torch.cat([plane, (near * explained).sum()[None] / near.sum()]).tolist()
+    return GroundLevel(z_there, support, (along, across))
 
 
 def _sample(points: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sbnet_perception.bags.reader import BagMessage, BagReader
+from sbnet_perception.desk.complaints import Complaints
 from sbnet_perception.desk.interruption import Interrupted, Interruption
 from sbnet_perception.desk.player import NotReady, Player
 from sbnet_perception.desk.recorder import Recorder
@@ -109,6 +110,7 @@ class _Replay:
         self._missing: list[tuple[int, int]] = []
         self._node: ChildProcess | None = None
         self._interruption = Interruption()
+        self._complaints = Complaints()
 
     def run(self) -> ReplayReport:
         options, reader, console = self._options, self._reader, self._console
@@ -155,6 +157,7 @@ class _Replay:
             recording=None if recorder is None else options.out,
             recording_complete=recorder is None or recorder.complete,
             interrupted=interrupted,
+            warnings=self._complaints.lines,
         )
 
     def _start_node(self, session: Session) -> ChildProcess:
@@ -238,6 +241,7 @@ class _Replay:
         """Warnings and errors of the node are the user's too, and what it found by itself."""
         if complaint := _LOG_LINE.match(line):
             _warn(self._console, f"node {complaint[1]}: {complaint[2]}")
+            self._complaints.add(complaint[2])
         elif found := _FOUND_LINE.match(line):
             _say(self._console, f"node {found[1]}")
 

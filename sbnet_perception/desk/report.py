@@ -28,6 +28,7 @@ class ReplayReport:
         late_s: how far the player fell behind the bag's pace at worst, wall clock.
         recording: the file, or None; `recording_complete` is False when the disk ended it early.
         interrupted: the user stopped the replay.
+        warnings: what the node complained about, each once.
     """
 
     frames_in: int
@@ -45,6 +46,7 @@ class ReplayReport:
     recording: Path | None = None
     recording_complete: bool = True
     interrupted: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:
@@ -80,6 +82,8 @@ class ReplayReport:
                     f"{self.recording}{'' if self.recording_complete else ' (incomplete: see above)'}",
                 )
             )
+        if self.warnings:
+            rows.append(("warnings", "\n".join(self.warnings)))
         return rows
 
 

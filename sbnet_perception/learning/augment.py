@@ -60,7 +60,8 @@ def moved(frame: LabelledFrame, turn: float, scale: float) -> LabelledFrame:
     road = None
     if frame.road is not None:
         cells, pose, origin = frame.road.road.cells, frame.road.map_from_grid, frame.road.road.origin
-        larger = RoadMap(cells, frame.road.road.resolution * scale, SE2(origin.x * scale, origin.y * scale, origin.yaw))
+        placed = SE2(origin.x * scale, origin.y * scale, origin.yaw)
+        larger = RoadMap(cells, frame.road.road.resolution * scale, placed, frame.road.road.outside)
         road = RoadView(larger, SE2(pose.x * scale, pose.y * scale, pose.yaw - turn))
     return replace(frame, points=points, boxes=boxes, road=road)
 

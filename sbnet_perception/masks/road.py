@@ -36,7 +36,9 @@ class RoadMap:
         cells: bool [h, w], True = road; rows along the raster's y, columns along its x.
         resolution: side of a cell in metres, at least 1 mm.
         origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame.
-        grown: what `RoadView` made of the cells, by distance in cells.
+        outside: whether all beyond the raster counts as road: True where it is unknown, False where the raster is the
+            whole map.
+        grown: what `RoadView` made of the cells, by distance in cells and by what counts outside of them.
 
     Raises:
         ValueError: cells is not a bool raster with at least one cell, or resolution is unusable.
@@ -45,7 +47,8 @@ class RoadMap:
     cells: Tensor
     resolution: float
     origin: SE2
-    grown: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
+    outside: bool = False
+    grown: dict[tuple[float, bool], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.cells.dim() != 2 or self.cells.numel() == 0 or self.cells.dtype != torch.bool:
@@ -108,9 +111,7 @@ def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:
     """The polygon as float64 [K, 2]."""
     vertices = np.asarray(polygon, dtype=np.float64)
     if vertices.ndim != 2 or vertices.shape[1] != 2 or len(vertices) < 3 or not np.isfinite(vertices).all():
-        raise ValueError(
-            f"a road polygon must be a finite [K >= 3, 2] array, got shape {list(vertices.shape)}"
-        )
+        raise ValueError(f"a road polygon must be a finite [K >= 3, 2] array, got shape {list(vertices.shape)}")
     return vertices
 
 
@@ -147,41 +148,41 @@ class RoadView:
             raise ValueError(f"dilation must be finite and not negative, got {dilation}")
         found = self.sampled.get((grid, dilation))
         if found is None:
-            found = self.sampled[grid, dilation] = self._sample(grid, dilation, 0, grid.height)
+            found = self.sampled[grid, dilation] = self._sample(grid, dilation, 0, grid.height, self.road.outside)
         return found
 
     def has_road(self, grid: Grid) -> bool:
-        """Whether any cell of ``mask(grid)`` is True; ends at the first rows with road."""
+        """Whether any cell of the grid overlaps road of the raster itself; ends at the first rows with some."""
         starts = range(0, grid.height, _STRIP)
-        return any(self._sample(grid, 0.0, start, min(start + _STRIP, grid.height)).any() for start in starts)
+        rows = ((start, min(start + _STRIP, grid.height)) for start in starts)
+        return any(self._sample(grid, 0.0, first, last, outside=False).any() for first, last in rows)
 
-    def covers(self, grid: Grid) -> bool:
-        """Whether any part of the grid lies on the raster (two rectangles, separating axes)."""
-        raster_from_grid = self._raster_from_grid
+    def coverage(self, grid: Grid) -> float:
+        """Share (0-1) of the grid's area that lies on the raster."""
         h, w = self.road.cells.shape
-        length, width = w * self.road.resolution, h * self.road.resolution
-        on_raster = raster_from_grid.apply(grid.corners)
-        if (on_raster.max(axis=0) <= 0).any() or (on_raster.min(axis=0) >= (length, width)).any():
-            return False
-        on_grid = raster_from_grid.inverse().apply([(0, 0), (length, 0), (length, width), (0, width)])
-        low, high = grid.corners[0], grid.corners[2]
-        return bool((on_grid.max(axis=0) > low).all() and (on_grid.min(axis=0) < high).all())
+        corners = self._raster_from_grid.apply(grid.corners) / self.road.resolution
+        common = _clipped(_clipped(corners, 0, w), 1, h)
+        x, y = common.T
+        area = 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
+        return min(1.0, area * (self.road.resolution / grid.resolution) ** 2 / (grid.height * grid.width))
 
     def mirrored(self) -> RoadView:
         """What a vehicle sees of the map in a world with left and right exchanged."""
         road, height = self.road, self.road.cells.shape[0] * self.road.resolution
         origin = road.origin.mirrored() @ SE2(0.0, -height, 0.0)
-        return RoadView(RoadMap(road.cells.flip(0), road.resolution, origin), self.map_from_grid.mirrored())
+        return RoadView(
+            RoadMap(road.cells.flip(0), road.resolution, origin, road.outside), self.map_from_grid.mirrored()
+        )
 
     @property
     def _raster_from_grid(self) -> SE2:
         return self.road.origin.inverse() @ self.map_from_grid
 
-    def _sample(self, grid: Grid, dilation: float, first: int, last: int) -> Tensor:
-        """Rows ``first`` to ``last`` of the mask."""
+    def _sample(self, grid: Grid, dilation: float, first: int, last: int, outside: bool) -> Tensor:
+        """Rows ``first`` to ``last`` of the mask, where all beyond the raster is road or is not."""
         resolution = self.road.resolution
         reach = (dilation + grid.resolution * (1 + 1e-6)) / resolution + _ROUNDING
-        cells = _grown(self.road, reach)
+        cells = _grown(self.road, reach, outside)
         # Where the centre of the first cell lies on the padded raster, and the steps along rows and columns.
         raster_from_grid = self._raster_from_grid
         x, y = raster_from_grid.apply((grid.x_centres[0], grid.y_centres[first])) / resolution + _border(reach)
@@ -191,18 +192,39 @@ class RoadView:
         if _is_beside(y, c * size[0], s * size[1], cells.shape[0]) or _is_beside(
             x, -s * size[0], c * size[1], cells.shape[1]
         ):
-            return torch.zeros(size, dtype=torch.bool, device=cells.device)
-        return sample(cells, (_fixed(y), _fixed(x)), (_fixed(c), _fixed(-s)), (_fixed(s), _fixed(c)), size)
+            return torch.full(size, outside, device=cells.device)
+        found = sample(cells, (_fixed(y), _fixed(x)), (_fixed(c), _fixed(-s)), (_fixed(s), _fixed(c)), size)
+        return found.logical_not_() if outside else found
 
 
-def _grown(road: RoadMap, reach: float) -> Tensor:
-    """The raster with a border of `_border` cells: True where any point of a cell is within ``reach`` of the road."""
-    if reach not in road.grown:
+def _grown(road: RoadMap, reach: float, outside: bool) -> Tensor:
+    """The raster with a border of `_border` cells: where any point of a cell is within ``reach`` of the road.
+
+    The other way round where ``outside`` is road: a sample beyond the border is False.
+    """
+    if (reach, outside) not in road.grown:
         # Between the sides of two cells lies one cell less than between their centres.
         gaps = [max(dy - 1, 0) for dy in range(_border(reach) + 1)]
         half_widths = [1 + math.floor(math.sqrt(reach**2 - gap**2)) for gap in gaps]
-        road.grown[reach] = dilate_by_runs(pad(road.cells, (_border(reach),) * 4), half_widths)
-    return road.grown[reach]
+        grown = dilate_by_runs(pad(road.cells, (_border(reach),) * 4, value=outside), half_widths)
+        road.grown[reach, outside] = grown.logical_not_() if outside else grown
+    return road.grown[reach, outside]
+
+
+def _clipped(polygon: NDArray[np.float64], axis: int, extent: float) -> NDArray[np.float64]:
+    """The part of a convex polygon [K, 2] with 0 <= coordinate <= extent along an axis; [0, 2] where there is none."""
+    for sign, border in ((1.0, 0.0), (-1.0, extent)):
+        inside = sign * (polygon[:, axis] - border)
+        kept = []
+        for here, following, at, then in zip(
+            polygon, np.roll(polygon, -1, 0), inside, np.roll(inside, -1), strict=True
+        ):
+            if at >= 0:
+                kept.append(here)
+            if (at >= 0) != (then >= 0):
+                kept.append(here + (following - here) * (at / (at - then)))
+        polygon = np.array(kept).reshape(-1, 2)
+    return polygon
 
 
 def _border(reach: float) -> int:

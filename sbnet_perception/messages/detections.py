@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from sbnet_perception.bev.grid import Grid, is_within
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.messages.cdr import CdrWriter
 
 LONGEST_SIDE = 50.0
 """No road vehicle is longer, in metres; a longer box is a fault of the network."""
+MARGIN, HIGHEST = 10.0, 20.0
+"""Metres from the grid to the centre of a box that reaches into it, and from the ground to that of any box."""
 _HYPOTHESIS = struct.Struct("<d7d36d")
 _BOX = struct.Struct("<7d3d")
 _NO_COVARIANCE = (0.0,) * 36
@@ -73,15 +76,23 @@ def detections_of(message: Any, classes: tuple[str, ...]) -> tuple[Detections, t
     return found, tuple(names)
 
 
-def split_invalid(detections: Detections) -> tuple[Detections, int]:
-    """The detections that may be published, and how many may not: not finite, a side not in (0, 50] m."""
+def split_invalid(detections: Detections, grid: Grid) -> tuple[Detections, int]:
+    """The detections that may be published, and how many may not.
+
+    Those may not that are not finite, have a side not in (0, 50] m, or a centre more than 10 m beside the grid or 20 m
+    from the ground, in its frame.
+    """
     sides = detections.boxes[:, 3:6]
+    x, y, z = detections.boxes[:, :3].T
+    x_min, x_max, y_min, y_max = grid.bounds
     with np.errstate(invalid="ignore"):
         good = (
             np.isfinite(detections.boxes).all(axis=1)
             & np.isfinite(detections.scores)
             & (sides > 0).all(axis=1)
             & (sides <= LONGEST_SIDE).all(axis=1)
+            & is_within(x, y, (x_min - MARGIN, x_max + MARGIN, y_min - MARGIN, y_max + MARGIN))
+            & (np.abs(z) <= HIGHEST)
         )
     kept = Detections(detections.boxes[good], detections.scores[good], detections.classes[good])
     return kept, int((~good).sum())

@@ -21,9 +21,10 @@ from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.messages.cdr import CdrWriter
 
 ROAD, COMPUTED = 100, 100
+ROAD_FROM = 50
+"""Values from here on count as road."""
 _MAP = struct.Struct("<iIfII")
 _POSE = struct.Struct("<7d")
-_THRESHOLD = 50
 _MAX_TILT = 0.01
 
 
@@ -31,8 +32,11 @@ class MaskError(ValueError):
     """An OccupancyGrid that cannot be a road mask; the message names the field at fault."""
 
 
-def road_from_occupancy_grid(msg: Any) -> RoadMap:
+def road_from_occupancy_grid(msg: Any, outside: bool = True) -> RoadMap:
     """The road map in a message of rclpy or rosbags; its frame is the message's, its z is ignored.
+
+    Args:
+        outside: whether what lies beyond the raster counts as road, as unknown cells in it do.
 
     Raises:
         MaskError: no cell, data of another length than width x height, a resolution that is not positive,
@@ -50,7 +54,8 @@ def road_from_occupancy_grid(msg: Any) -> RoadMap:
         raise MaskError(f"info.resolution must be a positive number of metres, was {resolution}")
     values = np.asarray(msg.data, dtype=np.int8).reshape(height, width)
     try:
-        return RoadMap(torch.from_numpy((values >= _THRESHOLD) | (values < 0)), resolution, _origin(msg.info.origin))
+        cells = torch.from_numpy((values >= ROAD_FROM) | (values < 0))
+        return RoadMap(cells, resolution, _origin(msg.info.origin), outside)
     except MaskError:
         raise
     except ValueError as error:

@@ -86,7 +86,15 @@ def read_points(
     if intensity_scale is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             points[:, 3] *= np.float32(1.0 / intensity_scale)
-    points, dropped = _drop_non_finite(points)
+    kept_points, dropped = _drop_non_finite(points)
+    if has_intensity and dropped == len(points) and np.isfinite(points[:, :3]).all(axis=1).any():
+        # Not the points are at fault: their intensity is as good as missing.
+        if missing_intensity == "reject":
+            raise CloudError("no intensity is finite (set missing_intensity to 'zero' to go on)")
+        warnings.append("no intensity is finite, 0 is used")
+        points[:, 3], has_intensity = 0.0, False
+        kept_points, dropped = _drop_non_finite(points)
+    points = kept_points
     if intensity_scale is not None and has_intensity:
         warnings += scale_warning(points[:, 3], intensity_scale)
     return CloudPoints(points, tuple(warnings), dropped, has_intensity)

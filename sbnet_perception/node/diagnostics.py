@@ -90,7 +90,7 @@ class Diagnostics:
         if counts.failed > before.failed:
             errors.append("inference failed, see the log")
         if counts.invalid_boxes > before.invalid_boxes:
-            errors.append(f"{counts.invalid_boxes - before.invalid_boxes} boxes not finite or huge")
+            errors.append(f"{counts.invalid_boxes - before.invalid_boxes} boxes not finite, huge or far away")
         warnings += self._load(counts, errors)
         for reason, count in (counts.dropped - before.dropped).items():
             if reason != NEWER:
@@ -106,6 +106,7 @@ class Diagnostics:
             for topic, count in (counts.missing - before.missing).items():
                 if topic not in status.last_frame.missing:
                     warnings.append(f"{count} frames without a cloud of {topic}")
+            errors += status.last_frame.errors
             warnings += frame_warnings(status.last_frame)
         return errors, warnings
 
@@ -177,6 +178,8 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
     }
     if facts.road_age_s is not None:
         values["road mask age s"] = f"{facts.road_age_s:.1f}"
+    if facts.road_coverage is not None:
+        values["road mask coverage"] = f"{facts.road_coverage:.2f}"
     values["ground z m"] = f"{facts.ground.z:.2f}"
     if facts.ground.measured is not None:
         values["ground measured z m"] = f"{facts.ground.measured:.2f}"
@@ -192,11 +195,11 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
 
 def frame_message(name: str, facts: FrameFacts) -> DiagnosticStatus:
     """One processed cloud: sparsity of each stage, milliseconds of each step."""
-    warnings = frame_warnings(facts)
+    errors, warnings = facts.errors, frame_warnings(facts)
     return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
+        level=DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
         name=f"{name[1:]}: frame",
-        message="; ".join(warnings),
+        message="; ".join([*errors, *warnings]),
         values=_key_values(frame_values(facts)),
     )
 

@@ -16,8 +16,10 @@ WINDOW = 50
 """Heights of single clouds whose median counts."""
 QUICK, EVERY = 10, 10
 """Each cloud is measured until there are so many heights, then one cloud of so many."""
-TOLERANCE = 0.5
-"""Metres from the parameter's number beyond which the measured ground is a complaint."""
+TOLERANCE = 0.25
+"""Metres from the parameter's number beyond which the measured ground is a complaint: a box that much off is lost."""
+STEEP = 0.05
+"""Rise per metre of the ground at the vehicle, over many clouds, beyond which not the road is tilted but the frame."""
 _MOVED = 0.2
 # Fewer points need not show any ground.
 _CLOUD = 1000
@@ -49,7 +51,7 @@ class Ground:
         self._setting = ground_z
         self._frame_id = frame_id
         self._levels: collections.deque[GroundLevel] = collections.deque(maxlen=WINDOW)
-        self._sure: list[float] = []
+        self._sure: list[GroundLevel] = []
         self._clouds = 0
         self._said: float | None = None
 
@@ -57,13 +59,15 @@ class Ground:
         """The ground, once the points float32 [P, >= 3] in the grid's frame are taken into account."""
         self._measure(points)
         # Guesses count where there is nothing better.
-        heights = self._sure or [level.z for level in self._levels]
+        heights = [level.z for level in self._sure or self._levels]
         measured = statistics.median_low(heights) if heights else None
         support = self._levels[-1].support if self._levels else 0.0
         if isinstance(self._setting, str):
             z = 0.0 if measured is None else measured
-            return GroundAnswer(z, measured, support, self._doubts(measured, len(points)), self._news(measured))
-        return GroundAnswer(self._setting, measured, support, self._contradictions(self._setting, measured))
+            doubts = self._doubts(measured, len(points)) + self._tilted()
+            return GroundAnswer(z, measured, support, doubts, self._news(measured))
+        contradictions = self._contradictions(self._setting, measured) + self._tilted()
+        return GroundAnswer(self._setting, measured, support, contradictions)
 
     def _measure(self, points: Tensor) -> None:
         self._clouds += 1
@@ -72,7 +76,7 @@ class Ground:
         level = ground_level(points)
         if level is not None:
             self._levels.append(level)
-            self._sure = [level.z for level in self._levels if level.support >= LEAST_SUPPORT]
+            self._sure = [level for level in self._levels if level.support >= LEAST_SUPPORT]
 
     def _doubts(self, measured: float | None, points: int) -> tuple[str, ...]:
         if self._sure or points < _CLOUD:
@@ -93,6 +97,17 @@ class Ground:
         if measured is None or len(self._sure) < QUICK or abs(measured - ground_z) <= TOLERANCE:
             return ()
         return (f"{self._lies(measured)}, but ground_z is {ground_z:g}: set ground_z to {measured:.2f} or {AUTO}",)
+
+    def _tilted(self) -> tuple[str, ...]:
+        if len(self._sure) < QUICK:
+            return ()
+        for axis, word in enumerate("xy"):
+            slope = statistics.median_low(level.slopes[axis] for level in self._sure)
+            if abs(slope) > STEEP:
+                how = f"{'rises' if slope > 0 else 'falls'} by {abs(100 * slope):.0f} cm a metre along {word}"
+                remedy = "level the LiDAR's transform, or set grid_frame to a level frame"
+                return (f"the ground {how} of {self._frame_id}: {remedy}",)
+        return ()
 
     def _lies(self, z: float) -> str:
         return f"the ground lies {abs(z):.2f} m {'below' if z < 0 else 'above'} z = 0 of {self._frame_id}"

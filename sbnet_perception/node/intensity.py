@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sbnet_perception.messages.intensity import INTENSITY_SCALE, find_scale
+from sbnet_perception.messages.intensity import INTENSITY_SCALE, find_scale, scale_warning
 from sbnet_perception.messages.pointcloud2 import CloudPoints
 
 STEADY = 10
@@ -47,10 +48,17 @@ class Intensity:
         news = self._learn(find_scale(cloud.points[:, 3]))
         scale = self._scale or INTENSITY_SCALE
         cloud.points[:, 3] *= np.float32(1.0 / scale)
-        if self._scale is None and len(cloud.points) >= _CLOUD:
-            guess = f"intensities do not tell their scale: {scale:g} is taken for full reflectance: set intensity_scale"
-            return IntensityAnswer(scale, (guess,))
-        return IntensityAnswer(scale, (), news)
+        return IntensityAnswer(scale, self._complaints(cloud.points[:, 3], scale), news)
+
+    def _complaints(self, scaled: NDArray[np.float32], scale: float) -> tuple[str, ...]:
+        if self._scale is not None:
+            # While others are agreed upon there is no telling which is wrong.
+            return tuple(scale_warning(scaled, scale, "found")) if self._candidate == self._scale else ()
+        if len(scaled) < _CLOUD:
+            return ()
+        if not scaled.any():
+            return ("all intensities are 0: the LiDAR or its driver gives none",)
+        return (f"intensities do not tell their scale: {scale:g} is taken for full reflectance: set intensity_scale",)
 
     def _learn(self, found: float | None) -> str:
         self._agreed = self._agreed + 1 if found == self._candidate else 1

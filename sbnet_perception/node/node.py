@@ -185,7 +185,8 @@ class SbnetNode(LifecycleNode):
         self._diagnostics.state = "inactive"
         if self._transforms is None:
             self._transforms = create_transforms(self)
-        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, self._pipeline.device)
+        outside = config.road_outside == "road"
+        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, outside, self._pipeline.device)
         self._road_said = ""
         self._names = FrameNames(self.get_logger().info)
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns, self.refuse)
@@ -284,9 +285,11 @@ class SbnetNode(LifecycleNode):
         self._status.processed(done.facts)
         if done.invalid:
             self._status.invalid_boxes(done.invalid)
-            self._say("error", "invalid boxes", f"{done.invalid} boxes not finite or huge, not published")
+            self._say("error", "invalid boxes", f"{done.invalid} boxes not finite, huge or far away, not published")
         for news in done.facts.news:
             self._say("info", f"{_kind(news)} {frame.names}", f"found: {news}")
+        for fault in done.facts.errors:
+            self._say("error", _kind(fault), f"{fault} (frame_id {frame.names!r})")
         for warning in frame_warnings(done.facts):
             self._say("warning", _kind(warning), f"{warning} (frame_id {frame.names!r})")
         self._outputs.publish(done)

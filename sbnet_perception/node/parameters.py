@@ -93,6 +93,13 @@ class NodeConfig:
             "choices": ("continue", "refuse"),
         },
     )
+    road_outside: str = field(
+        default="road",
+        metadata={
+            "help": "What the grid's cells beyond the raster of the road mask are.",
+            "choices": ("road", "no_road"),
+        },
+    )
     tf_timeout: float = field(
         default=0.2,
         metadata={

@@ -21,12 +21,14 @@ from sbnet_perception.messages.detections import raised, split_invalid
 from sbnet_perception.messages.pointcloud2 import CloudPoints, read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 from sbnet_perception.node.clocks import clock_remark
+from sbnet_perception.node.cloud_sample import CloudSample
 from sbnet_perception.node.frame_names import PerSource, frame_name
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.ground import Ground
 from sbnet_perception.node.intensity import Intensity, IntensityAnswer
 from sbnet_perception.node.merge import Arrived, Frame
 from sbnet_perception.node.parameters import NodeConfig
+from sbnet_perception.node.premises import Premises
 from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.status import Dropped, FrameFacts, NotProcessed, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
@@ -34,10 +36,15 @@ from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavai
 
 @dataclass(frozen=True)
 class _Part:
-    """One cloud of a frame: float32 [P, 4] in the grid frame, on the device; what its reader and its intensity say."""
+    """One cloud of a frame: float32 [P, 4] in the grid frame, on the device; what its reader and its intensity say.
+
+    ``sample`` are some of its points, before they were moved by ``grid_from_cloud``.
+    """
 
     arrived: Arrived
     points: Tensor
+    sample: CloudSample
+    grid_from_cloud: Matrix
     cloud: CloudPoints
     intensity: IntensityAnswer
 
@@ -50,7 +57,7 @@ class Processed:
         frame_id: frame of the boxes and of the grid.
         ground_z: height of the ground in it, in metres.
         detections: valid boxes in that frame, at their true height.
-        invalid: boxes that were dropped since they were not finite or huge.
+        invalid: boxes that were dropped since they were not finite, huge or far away.
     """
 
     frame_id: str
@@ -130,11 +137,14 @@ class Processor:
         laps.append(time.monotonic())
         road = self._road_at(frame.stamp_ns, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result, again = self._detect(points, None if road is None else road.view)
+        result, again = self._detect(points, road.view)
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
-        good, invalid = split_invalid(found)
+        good, invalid = split_invalid(found, self._pipeline.grid)
+        placed = [(part.sample, part.grid_from_cloud) for part in parts]
+        premises = self._premises(placed, grid_frame, result.points_in_range, ground, frame.stamp_ns)
+        ground_warnings = () if premises.unusable else ground.warnings
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
             stamp_ns=frame.stamp_ns,
@@ -146,11 +156,13 @@ class Processor:
             latency_ms=(time.monotonic() - frame.first_at) * 1e3,
             pipeline_ms=steps_ms[-1],
             dense=result.dense,
-            road_problem="" if road is None else road.problem,
-            road_age_s=None if road is None else road.age_s,
+            road_problem=road.problem,
+            road_age_s=road.age_s,
+            road_coverage=road.coverage,
             ground=ground,
             scales={part.arrived.topic: part.intensity.scale for part in parts},
-            warnings=_warnings(parts) + ground.warnings + again,
+            warnings=premises.warnings + _warnings(parts, premises.unusable) + ground_warnings + road.warnings + again,
+            errors=premises.errors,
             news=tuple(filter(None, (ground.news, *(part.intensity.news for part in parts)))),
             times_computed=result.times_computed,
             sparsity=result.sparsity,
@@ -174,9 +186,10 @@ class Processor:
         return self._pipeline(points, road), (warning,)
 
     def _nothing_learnt(self) -> None:
-        """The ground of each grid frame, and the intensities of each LiDAR, are still to be found."""
+        """Grounds by grid frame, intensities by LiDAR, and what is amiss with the clouds are still to be found."""
         self._grounds = PerSource(lambda frame_id: Ground(self._config.ground_z, frame_id))
         self._intensities = PerSource(lambda _: Intensity(self._config.intensity_scale))
+        self._premises = Premises(self._pipeline.grid)
 
     def _grid_frame_of(self, frame: Frame) -> str:
         """The frame that all clouds of a frame are moved into.
@@ -202,13 +215,14 @@ class Processor:
         for arrived in frame.clouds:
             try:
                 cloud, intensity = self._read(arrived, most)
+                sample = CloudSample.of(cloud, arrived.msg.header.frame_id)
                 points = torch.from_numpy(cloud.points).to(self._device)
-                self._to_grid_frame(points, arrived.msg.header, grid_frame, deadline, stop)
+                grid_from_cloud = self._to_grid_frame(points, arrived.msg.header, grid_frame, deadline, stop)
             except NotProcessed as error:
                 self._refuse_all((arrived,), error, stop)
                 missing[arrived.topic] = f"the cloud of {arrived.topic} cannot be used: {error.reason}"
             else:
-                parts.append(_Part(arrived, points, cloud, intensity))
+                parts.append(_Part(arrived, points, sample, grid_from_cloud, cloud, intensity))
         return parts, missing
 
     def _refuse_all(self, clouds: tuple[Arrived, ...], error: NotProcessed, stop: threading.Event) -> None:
@@ -233,8 +247,8 @@ class Processor:
 
     def _to_grid_frame(
         self, points: Tensor, header: Any, grid_frame: str, deadline: float, stop: threading.Event
-    ) -> None:
-        """Moves the points into the grid frame, by the transform at their own stamp."""
+    ) -> Matrix:
+        """Moves the points into the grid frame, by the transform at their own stamp; returns that."""
         at_ns = stamp_ns(header.stamp)
         try:
             grid_from_cloud = lookup_before(self._transforms, grid_frame, header.frame_id, at_ns, deadline, stop)
@@ -244,11 +258,12 @@ class Processor:
             raise Dropped("no transform", f"{error} ({waited}){remark}") from error
         if grid_frame != header.frame_id:
             move(points, grid_from_cloud)
+        return grid_from_cloud
 
-    def _road_at(self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
-        """What the road mask says; None where the configuration does not ask for one."""
+    def _road_at(self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer:
+        """What the road mask says; nothing where the configuration does not ask for one."""
         if not self._wants_road:
-            return None
+            return RoadAnswer(None, "", None)
         now_ns = self._clock_ns()
         answer = self._road.at(self._transforms, grid_frame, at_ns, now_ns, deadline, stop)
         if answer.view is None and self._config.without_road_mask == "refuse":
@@ -256,12 +271,12 @@ class Processor:
         return answer
 
 
-def _warnings(parts: list[_Part]) -> tuple[str, ...]:
-    """What is wrong with the clouds; of several each sentence says with which."""
+def _warnings(parts: list[_Part], unusable: bool) -> tuple[str, ...]:
+    """What is wrong with the clouds; of several each sentence says with which. Unusable ones have no intensity."""
     found = []
     for part in parts:
         whose = f" (cloud of {part.arrived.topic})" if len(parts) > 1 else ""
-        found += [warning + whose for warning in part.cloud.warnings + part.intensity.warnings]
+        found += [warning + whose for warning in part.cloud.warnings + (() if unusable else part.intensity.warnings)]
     return tuple(found)
 
 

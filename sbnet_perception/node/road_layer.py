@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.road import RoadMap, RoadView
-from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupancy_grid
+from sbnet_perception.messages.occupancy_grid import ROAD_FROM, MaskError, road_from_occupancy_grid
 from sbnet_perception.node.clocks import clock_remark
 from sbnet_perception.node.frame_names import frame_name
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
 
+LEAST_COVERAGE = 0.5
+"""Share of the grid that a road mask should cover."""
+OFF_ROAD, NEAR = 10, 2.0
+"""Clouds in a row without road within so many metres of the vehicle that are a complaint."""
 RETRY_S = 1.0
 """After the map's transform failed to come in time, clouds wait for it again only this often."""
 
@@ -30,11 +37,18 @@ class RoadAnswer:
         view: the map beneath the grid; None when the road has to count as everywhere.
         problem: why view is None, empty otherwise.
         age_s: seconds since the mask in use arrived, by the node's clock; None without one.
+        coverage: share (0-1) of the grid that lies on the mask's raster; None where it was not placed.
+        warnings: what is wrong with a mask that is in use all the same.
+        on_road: there is road within 2 m of the grid frame's origin, where the vehicle is; None where the mask ends
+            before it.
     """
 
     view: RoadView | None
     problem: str
     age_s: float | None
+    coverage: float | None = None
+    warnings: tuple[str, ...] = ()
+    on_road: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -42,19 +56,22 @@ class _Received:
     road: RoadMap
     frame_id: str
     at_ns: int
+    values: NDArray[np.int8]
 
 
 class RoadLayer:
     """Keeps the last good road mask and places it beneath the grid at each cloud's time."""
 
-    def __init__(self, grid: Grid, timeout_s: float, device: torch.device | str = "cpu") -> None:
+    def __init__(self, grid: Grid, timeout_s: float, outside: bool = True, device: torch.device | str = "cpu") -> None:
         self._grid = grid
+        self._outside = outside
         self._device = device
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._last: _Received | None = None
         self._cached: tuple[RoadMap, SE2, RoadAnswer] | None = None
         self._no_wait_before = 0.0
+        self._off_road = 0
 
     def receive(self, msg: Any, now_ns: int) -> None:
         """Takes a nav_msgs/OccupancyGrid.
@@ -66,11 +83,12 @@ class RoadLayer:
         if not frame_id:
             raise Rejected("road mask malformed", "frame_id is empty")
         try:
-            road = road_from_occupancy_grid(msg).to(self._device)
+            road = road_from_occupancy_grid(msg, self._outside).to(self._device)
         except MaskError as error:
             raise Rejected("road mask malformed", str(error)) from error
         with self._lock:
-            self._last = _Received(road, frame_id, now_ns)
+            values = np.asarray(msg.data, np.int8).reshape(road.cells.shape)
+            self._last = _Received(road, frame_id, now_ns, values)
 
     def at(
         self,
@@ -104,20 +122,54 @@ class RoadLayer:
             return RoadAnswer(None, f"road mask cannot be placed: {error}{remark}", age_s)
         self._no_wait_before = 0.0
         try:
-            return self._place(last.road, SE2.from_matrix(transform), age_s)
+            return self._watched(self._place(last, SE2.from_matrix(transform), age_s))
         except ValueError as error:
             # The grid stands upright on the map, or a pose is beyond what can be computed.
             return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
 
-    def _place(self, road: RoadMap, map_from_grid: SE2, age_s: float) -> RoadAnswer:
-        if self._cached is not None and self._cached[0] is road and self._cached[1] == map_from_grid:
+    def _watched(self, answer: RoadAnswer) -> RoadAnswer:
+        """The answer, with a complaint where the vehicle has stood off the road for a while."""
+        self._off_road = self._off_road + 1 if answer.on_road is False else 0
+        if self._off_road < OFF_ROAD:
+            return answer
+        where = "the vehicle stands off the road of the mask, nothing is seen around it"
+        remedy = f"{ROAD_FROM} and more has to be road in it, not an obstacle, and its frame has to fit"
+        return replace(answer, warnings=(*answer.warnings, f"{where}: {remedy}"))
+
+    def _place(self, last: _Received, map_from_grid: SE2, age_s: float) -> RoadAnswer:
+        if self._cached is not None and self._cached[0] is last.road and self._cached[1] == map_from_grid:
             return replace(self._cached[2], age_s=age_s)
-        view = RoadView(road, map_from_grid)
-        if not view.covers(self._grid):
-            answer = RoadAnswer(None, "road mask covers no part of the grid", age_s)
+        view = RoadView(last.road, map_from_grid)
+        coverage = view.coverage(self._grid)
+        problem = ""
+        if not coverage:
+            problem = "road mask covers no part of the grid"
+        # A grid without any road would mean: compute nothing, see nothing.
+        elif not view.has_road(self._grid):
+            problem = "no road in the grid"
+            if (largest := int(last.values.max())) < ROAD_FROM:
+                problem += f" (the mask's largest value is {largest}, road is {ROAD_FROM} and more)"
+        if problem:
+            answer = RoadAnswer(None, problem, age_s, coverage)
         else:
-            # A grid without any road would mean: compute nothing, see nothing.
-            has_road = view.has_road(self._grid)
-            answer = RoadAnswer(view, "", age_s) if has_road else RoadAnswer(None, "no road in the grid", age_s)
-        self._cached = (road, map_from_grid, answer)
+            on_road = _road_near(last, last.road.origin.inverse() @ map_from_grid)
+            answer = RoadAnswer(view, "", age_s, coverage, self._complaints(coverage), on_road)
+        self._cached = (last.road, map_from_grid, answer)
         return answer
+
+    def _complaints(self, coverage: float) -> tuple[str, ...]:
+        if coverage >= LEAST_COVERAGE:
+            return ()
+        beyond = "road (road_outside)" if self._outside else "no road, nothing is seen there (road_outside is no_road)"
+        return (f"the road mask covers {100 * coverage:.2g} % of the grid: the rest counts as {beyond}",)
+
+
+def _road_near(last: _Received, raster_from_grid: SE2) -> bool | None:
+    """Whether the mask has road around a pose's origin; None where that is beside the raster."""
+    height, width = last.values.shape
+    column, row = (int(metres // last.road.resolution) for metres in (raster_from_grid.x, raster_from_grid.y))
+    if not (0 <= row < height and 0 <= column < width):
+        return None
+    reach = math.ceil(NEAR / last.road.resolution)
+    around = last.values[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+    return bool(((around >= ROAD_FROM) | (around < 0)).any())

@@ -39,8 +39,9 @@ class FrameFacts:
     """One processed frame in figures; times in milliseconds.
 
     `latency_ms` runs from the arrival of the frame's first cloud in this process to its detections, `pipeline_ms` is
-    the detector's part of it, and `timings_ms` are the steps of both. `warnings` are those of the ground and of the
-    intensity too, `news` what was found about them, `scales` the intensity of each topic that means 1, and `missing`
+    the detector's part of it, and `timings_ms` are the steps of both. `road_coverage` is the share (0-1) of the grid
+    that lies on the road mask. `warnings` are those of all parts, `errors` say that what was computed is worth nothing,
+    `news` what was found about ground and intensity, `scales` the intensity of each topic that means 1, and `missing`
     says why which topic has no part in it.
     """
 
@@ -58,10 +59,12 @@ class FrameFacts:
     ground: GroundAnswer
     scales: Mapping[str, float | None]
     warnings: tuple[str, ...]
-    news: tuple[str, ...]
+    news: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     times_computed: int = 1
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    road_coverage: float | None = None
 
 
 @dataclass
