@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import first_line
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.masks.road import RoadView
@@ -85,9 +86,13 @@ class Processor:
         self._road = road
         self._clock_ns = clock_ns
         self._device = pipeline.device
-        self._wants_road = "road" in pipeline.config.mask.names
+        self._wanted = pipeline.config
         self._grid_frame, self._stamp_ns = "", 0
         self._ground, self._intensities = self._nothing_learnt("")
+
+    def change(self, detector: DetectorConfig) -> None:
+        """Another configuration of the detector, from the next cloud on; may be called from any thread."""
+        self._wanted = detector
 
     def __call__(self, arrived: Arrived, stop: threading.Event) -> Processed:
         """Detects.
@@ -96,6 +101,7 @@ class Processor:
             Rejected: the cloud is malformed.
             Dropped: no transform in time, or no road mask where one is required.
         """
+        self._take_change()
         header = arrived.msg.header
         deadline = arrived.at + self._config.tf_timeout
         grid_frame = self._config.grid_frame or header.frame_id
@@ -135,6 +141,14 @@ class Processor:
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )
         return Processed(grid_frame, ground.z, header.stamp, raised(good, ground.z), invalid, result, facts)
+
+    def _take_change(self) -> None:
+        """The whole of a cloud is computed with one configuration: here is where it changes."""
+        wanted = self._wanted
+        if wanted != self._pipeline.config:
+            self._pipeline.use(wanted)
+            # Roads grown by distances that no expression names any more.
+            self._road.forget_masks()
 
     def _detect(self, points: Tensor, road: RoadView | None) -> tuple[PipelineResult, tuple[str, ...]]:
         """The result, and a warning where it took a second attempt with memory released.
@@ -191,7 +205,7 @@ class Processor:
 
     def _road_at(self, header: Any, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer | None:
         """What the road mask says; None where the configuration does not ask for one."""
-        if not self._wants_road:
+        if "road" not in self._pipeline.config.mask.names:
             return None
         now_ns = self._clock_ns()
         answer = self._road.at(self._transforms, grid_frame, stamp_ns(header.stamp), now_ns, deadline, stop)

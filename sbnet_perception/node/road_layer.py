@@ -69,6 +69,13 @@ class RoadLayer:
         with self._lock:
             self._last = _Received(road, msg.header.frame_id, now_ns)
 
+    def forget_masks(self) -> None:
+        """Gives back the masks made of the map so far; in the thread that calls `at`."""
+        with self._lock:
+            last, self._cached = self._last, None
+        if last is not None:
+            last.road.grown.clear()
+
     def at(
         self,
         transforms: Transforms,
