@@ -176,9 +176,8 @@ class Specification:
 
     def descriptor(self) -> ParameterDescriptor:
         """Name, description and range for `ros2 param describe`."""
-        # ROS gives a parameter one type; one of dynamic type takes a number and a word, or a list.
-        dynamic = self.auto or self.per_class
-        described = ParameterDescriptor(name=self.name, description=self.description, dynamic_typing=dynamic)
+        # rclpy would refuse another type without the parameter's name, and a whole number where any number is meant.
+        described = ParameterDescriptor(name=self.name, description=self.description, dynamic_typing=True)
         if self.range is not None:
             low, high = self.range
             if isinstance(self.default, int):
