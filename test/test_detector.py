@@ -228,6 +228,11 @@ def test_classes_have_their_own_thresholds_and_suppress_each_other_within_a_grou
         monkeypatch.setitem(CLASSES, name, ObjectClass(name, "#123456", score_threshold=threshold, nms_group=group))
     config = DetectorConfig(classes=("car", "person", "truck", "dog"), score_threshold=0.5)
     assert config.thresholds == (0.5, 0.3, 0.6, 0.0)
+    own = replace(config, score_threshold=(0.1, 0.2, 0.3, 0.4))
+    assert own.thresholds == (0.1, 0.2, 0.3, 0.4)
+    for few in ((0.1,), (0.1, 0.2, 0.3, 1.4)):
+        with pytest.raises(ValueError, match="score_threshold is"):
+            replace(config, score_threshold=few)
     car, person, truck, dog = config.nms_groups
     assert car == truck and len({car, person, dog}) == 3
 
@@ -245,3 +250,16 @@ def test_weights_work_in_any_region_and_find_behind_what_is_in_front(weights):
     assert len(found) > 0 and found.boxes[:, 0].min() < 0
     assert found.scores == pytest.approx(expected.scores, abs=1e-5)
     assert found.boxes + np.float32([35.2, 0, 0, 0, 0, 0, 0]) == pytest.approx(expected.boxes, abs=1e-3)
+
+
+def test_a_pipeline_takes_other_thresholds_and_masks_but_no_other_network(weights):
+    usual = DetectorConfig(weights=str(weights), score_threshold=0.0)
+    pipeline, points = Pipeline(usual), cloud()
+    before = pipeline(points)
+    other = replace(usual, mask=MaskConfig("everywhere"), max_detections=3)
+    pipeline.use(other)
+    changed = pipeline(points)
+    assert changed.dense and not before.dense and len(changed.detections) == 3 < len(before.detections)
+    with pytest.raises(ValueError, match="only mask, score_threshold"):
+        pipeline.use(replace(usual, grid="paper"))
+    assert pipeline.config is other

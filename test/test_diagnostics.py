@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import importlib.machinery
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import ClockType
 from ros_process import own_domain
 
 from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics
@@ -88,7 +93,7 @@ def test_what_is_lost_late_missing_or_rejected_is_told_apart_and_told_once(diagn
     status.mask(Rejected("road mask malformed", "data holds 1 cell"), "map")
     status.not_processed(Dropped("too late to be merged", "raise merge_window"), "rear")
     status.not_processed(Rejected("cloud malformed", "truncated"), "rear")
-    status.processed(dataclasses.replace(FACTS, missing={"/rear": "no cloud of /rear"}))
+    status.processed(replace(FACTS, missing={"/rear": "no cloud of /rear"}))
     process(diagnostics, 1)
     message = diagnostics.message()
     assert message.level == DiagnosticStatus.WARN
@@ -110,3 +115,55 @@ def test_what_is_lost_late_missing_or_rejected_is_told_apart_and_told_once(diagn
     }  # fmt: skip
     process(diagnostics, 1)
     assert diagnostics.message().message == "detecting"
+
+
+def test_a_slow_cloud_is_a_warning_once_and_clouds_without_an_answer_are_an_error(diagnostics: Diagnostics) -> None:
+    diagnostics.activated()
+    diagnostics._status.received()
+    diagnostics._status.processed(replace(FACTS, latency_ms=250.0))
+    process(diagnostics, 1)
+    status = diagnostics.message()
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "latency 250 ms, more than latency_warn_ms 200")
+    assert diagnostics.message().message == "detecting"
+    diagnostics.latency_warn_ms = 0.5
+    process(diagnostics, 1)
+    assert "latency 1 ms" in diagnostics.message().message
+
+    diagnostics._active_since -= 10.0
+    diagnostics._status.last_processed = time.monotonic() - 1.5
+    diagnostics._status.received()
+    status = diagnostics.message()
+    assert status.level == DiagnosticStatus.ERROR
+    assert "no cloud processed for 1.5 s" in status.message
+    assert status.hardware_id
+
+
+def test_diagnostic_updater_publishes_the_same_status_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Updater:
+        """What diagnostic_updater.Updater does with node and task."""
+
+        def __init__(self, node: Any, period: float) -> None:
+            assert node.get_clock() is not None
+            self.node, self.timer = node, node.create_timer(period, lambda: None)
+            made.append(self)
+
+        def setHardwareID(self, hardware: str) -> None:
+            self.hardware = hardware
+
+        def add(self, name: str, task: Any) -> None:
+            self.status = task(DiagnosticStatus(name=name, message="No message was set"))
+            self.status.name = f"{self.node.get_name()}: {self.status.name}"
+
+    made: list[Updater] = []
+    module = ModuleType("diagnostic_updater")
+    module.__spec__ = importlib.machinery.ModuleSpec("diagnostic_updater", None)
+    module.Updater = Updater  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "diagnostic_updater", module)
+    with own_domain() as context:
+        node = rclpy.create_node("sbnet", namespace="left", context=context)
+        Diagnostics(node, Status())
+        (updater,) = made
+        assert (updater.status.name, updater.status.message) == ("left/sbnet: detector", "unconfigured")
+        assert updater.hardware and updater.timer.clock.clock_type == ClockType.STEADY_TIME
+        assert node.count_publishers("/diagnostics") == 0
+        node.destroy_node()

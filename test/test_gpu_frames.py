@@ -5,6 +5,8 @@ On the device ``shim`` nothing is recorded: the function that a graph is made of
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,16 @@ def test_a_frame_that_needs_more_room_is_computed_in_a_larger_graph_and_room_is_
         assert result.times_computed == times
     pipeline.release()
     assert_same_result(pipeline(*narrow[0]), narrow[1])
+
+
+def test_a_change_of_the_configuration_reaches_graphs_that_are_recorded_already(gpu, on_cpu):
+    pipeline, (frame, expected) = Pipeline(config(str(gpu))), (frames()[1], on_cpu[1])
+    pipeline(*frame)
+    pipeline.use(replace(pipeline.config, mask=MaskConfig("everywhere"), max_detections=1))
+    changed = pipeline(*frame)
+    assert changed.dense and len(changed.detections) == 1 < len(expected.detections)
+    pipeline.use(config(str(gpu)))
+    assert_same_result(pipeline(*frame), expected)
 
 
 @pytest.mark.parametrize(

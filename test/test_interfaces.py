@@ -93,7 +93,7 @@ def test_the_message_files_are_fields_only():
         *resource("interfaces/vision_msgs/msg").iterdir(),
         *resource("interfaces/tf2_msgs/msg").iterdir(),
     ]
-    assert len(files) == 6
+    assert len(files) == 9
     for path in files:
         for line in path.read_text().splitlines():
             assert re.fullmatch(r"[A-Za-z0-9_/]+(\[\])? +[a-z_]+", line), f"{path.name}: {line}"

@@ -42,7 +42,7 @@ def test_the_bytes_are_as_many_as_rclpy_writes_for_the_same_message(
     grid = Grid(0.0, float(cells[1]), 0.0, float(cells[0]), 1.0)
     written = {
         Detection3DArray: detections_message(header, boxes, (label,)),
-        MarkerArray: markers_message(header, boxes, (label,)),
+        MarkerArray: markers_message(header, boxes, (label,), 1.0),
         OccupancyGrid: computation_mask_message(header, np.ones(cells, bool), grid, 0.0),
     }
     for kind, raw in written.items():
@@ -124,11 +124,12 @@ def test_boxes_are_raised_to_the_ground_of_the_frame_without_touching_the_result
 
 def test_markers_replace_those_of_the_frame_before_and_show_box_heading_and_label() -> None:
     cars = found(*[(10.0 * i, 0, 1, 4, 2, 1.5, 1.0) for i in range(3)])
-    message = deserialize_message(markers_message(HEADER, cars, ("vehicle",)), MarkerArray)
+    message = deserialize_message(markers_message(HEADER, cars, ("vehicle",), 2.5), MarkerArray)
     first, *rest = message.markers
     assert first.action == Marker.DELETEALL
     assert all(marker.header == HEADER for marker in message.markers)
     assert len({(marker.ns, marker.id) for marker in rest}) == 9
+    assert all((marker.lifetime.sec, marker.lifetime.nanosec) == (2, 500_000_000) for marker in rest)
     kinds = {"boxes": Marker.CUBE, "heading": Marker.ARROW, "labels": Marker.TEXT_VIEW_FACING}
     assert all(marker.type == kinds[marker.ns] for marker in rest)
     assert [marker.text for marker in rest if marker.ns == "labels"] == [

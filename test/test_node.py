@@ -139,9 +139,9 @@ def test_parameters_change_only_where_they_may(robot: Robot) -> None:
     refused = robot.set(score_threshold=1.5)
     assert not refused.successful
     assert "score_threshold" in refused.reason
-    refused = robot.set(mask__expression="everywhere")
+    refused = robot.set(grid="paper")
     assert not refused.successful
-    assert "mask.expression cannot change while configured" in refused.reason
+    assert "grid cannot change while configured" in refused.reason
     assert not robot.set(no_such_parameter=1).successful
     robot.detect()
 
@@ -247,13 +247,15 @@ def ended(parameters: dict[str, Any]) -> tuple[int, str]:
 
 def test_20_a_node_that_cannot_configure_itself_ends_with_one_fatal_line(weights: Path) -> None:
     wrong = {"score_threshold": 7.0, "mask.expresion": "road", "nms_iou": "low", "ground_z": "low"}
-    code, output = ended({"weights": weights, **wrong})
+    of_topic = {"qos_overrides./points.subscription.reliability": "perhaps"}
+    code, output = ended({"weights": weights, **wrong, **of_topic})
     assert code == 1
     (line,) = (line for line in output.splitlines() if "FATAL" in line)
     assert "'score_threshold' is 7.0: it must lie in [0, 1]" in line
     assert "'mask.expresion' is not known (did you mean 'mask.expression'?)" in line
     assert "'nms_iou' is 'low': a number is needed" in line
     assert "'ground_z' is 'low': a number or auto is needed" in line
+    assert "points.subscription.reliability' is 'perhaps': use one of system_default, reliable, best_effort" in line
     assert "Traceback" not in output
 
 

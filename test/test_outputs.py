@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from ros_process import PATIENCE_S, own_domain
+from std_msgs.msg import Float64MultiArray
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
@@ -27,6 +28,7 @@ TOPICS = {
     "markers_message": (MarkerArray, "markers"),
     "computation_mask_message": (OccupancyGrid, "computation_mask"),
     "frame_message": (DiagnosticStatus, "sbnet/debug/frame"),
+    "stage_times_message": (Float64MultiArray, "sbnet/debug/stage_times_ms"),
 }
 
 
@@ -44,7 +46,7 @@ def test_25_a_message_is_built_only_while_somebody_reads_its_topic(
     built: list[str] = []
     for name, (kind, _) in TOPICS.items():
         monkeypatch.setattr(outputs, name, lambda *_, n=name, k=kind: built.append(n) or k())
-    publishing = Outputs(node, ("vehicle",), Grid.named("compact"))
+    publishing = Outputs(node, ("vehicle",), Grid.named("compact"), marker_lifetime_s=1.0)
     node.trigger_configure()
     node.trigger_activate()
     frame: Any = SimpleNamespace(

@@ -69,11 +69,17 @@ extern PyObject * PyExc_RuntimeError;
 void PyErr_SetString(PyObject *, const char *);
 
 // --- numbers, text, sequences
-extern PyTypeObject PyFloat_Type, PyUnicode_Type;
+extern PyTypeObject PyFloat_Type, PyLong_Type, PyUnicode_Type;
 #define PyFloat_Check(object) PyType_IsSubtype(((PyObject *)(object))->ob_type, &PyFloat_Type)
 #define PyFloat_AS_DOUBLE(object) PyFloat_AsDouble((PyObject *)(object))
 double PyFloat_AsDouble(PyObject *);
 PyObject * PyFloat_FromDouble(double);
+
+#define PyLong_Check(object) PyType_IsSubtype(((PyObject *)(object))->ob_type, &PyLong_Type)
+long PyLong_AsLong(PyObject *);
+unsigned long PyLong_AsUnsignedLong(PyObject *);
+PyObject * PyLong_FromLong(long);
+PyObject * PyLong_FromUnsignedLong(unsigned long);
 
 #define PyUnicode_Check(object) PyType_IsSubtype(((PyObject *)(object))->ob_type, &PyUnicode_Type)
 #define PyUnicode_1BYTE_DATA(object) PyUnicode_AsUTF8AndSize((PyObject *)(object), NULL)

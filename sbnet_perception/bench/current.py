@@ -131,7 +131,7 @@ def publisher(pipeline: Pipeline) -> Callable[[PipelineResult], object]:
     def build(result: PipelineResult) -> object:
         return (
             detections_message(header, result.detections, classes),
-            markers_message(header, result.detections, classes),
+            markers_message(header, result.detections, classes, 1.0),
             computation_mask_message(header, result.computed.cpu().numpy(), pipeline.grid, 0.0),
         )
 

@@ -25,7 +25,8 @@ class ObjectClass:
         colour: of its boxes in pictures, #rrggbb.
         least_points: objects with fewer points are neither learned nor asked for.
         core: part of the footprint's length and width in which a pixel learns to say the class.
-        score_threshold: detections below it are not reported; None means the configuration's.
+        score_threshold: detections below it are not reported; None means the configuration's, whose list of
+            one for each class wins over it.
         nms_group: of two overlapping boxes of one group only the better stays; empty means that the class is its own.
         labels: source -> its labels that are this class, in upper or lower case; those of `ANY` hold for a source that
             is not named.

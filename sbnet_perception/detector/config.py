@@ -11,6 +11,8 @@ from sbnet_perception.masks.config import MaskConfig
 
 MOST_CELLS = 2**24
 """Of a grid: under the mask ``everywhere`` each takes about 400 bytes."""
+LIVE = ("mask", "score_threshold", "nms_iou", "max_detections", "max_points")
+"""Fields that may change between two frames: the network does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ class DetectorConfig:
         default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}
     )
     mask: MaskConfig = field(default_factory=MaskConfig, metadata={"help": "Where the network computes."})
-    score_threshold: float = field(
+    score_threshold: float | tuple[float, ...] = field(
         default=0.5,
-        metadata={"help": "Detections below this score (0-1) are not reported.", "range": (0.0, 1.0)},
+        metadata={
+            "help": "Detections below this score (0-1) are not reported; a list has one for each of the classes.",
+            "range": (0.0, 1.0),
+            "per_class": True,
+        },
     )
     nms_iou: float = field(
         default=0.1,
@@ -87,6 +93,11 @@ class DetectorConfig:
         if unknown or not self.classes or len(set(self.classes)) < len(self.classes):
             known = ", ".join(CLASSES)
             raise ValueError(f"classes is {self.classes!r}; give at least one of {known}, none of them twice")
+        if isinstance(self.score_threshold, tuple) and len(self.score_threshold) != len(self.classes):
+            raise ValueError(
+                f"score_threshold is {list(self.score_threshold)}; give one number, or one for each of the classes: "
+                f"{', '.join(self.classes)}"
+            )
         if len(self.region) != 4:
             raise ValueError(f"region is {self.region!r}; give x_min, x_max, y_min, y_max in metres")
         try:
@@ -117,8 +128,11 @@ class DetectorConfig:
     @property
     def thresholds(self) -> tuple[float, ...]:
         """For each class the score (0-1) below which its detections are not reported."""
+        if isinstance(self.score_threshold, tuple):
+            return self.score_threshold
+        shared = self.score_threshold
         own = (entry.score_threshold for entry in self.objects)
-        return tuple(self.score_threshold if threshold is None else threshold for threshold in own)
+        return tuple(shared if threshold is None else threshold for threshold in own)
 
     @property
     def nms_groups(self) -> tuple[int, ...]:

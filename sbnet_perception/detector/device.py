@@ -94,6 +94,11 @@ def failure_of(device: torch.device) -> str:
     return ""
 
 
+def hardware_of(device: torch.device) -> str:
+    """The device in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def multiplies_bfloat16(device: torch.device = CPU) -> bool:
     """Whether the device multiplies bfloat16; elsewhere it is emulated, much slower than float32."""
     if device.type == "cuda":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections, on_host
-from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.config import LIVE, DetectorConfig
 from sbnet_perception.detector.device import device_of, dtype_of
 from sbnet_perception.detector.frame import Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
@@ -59,13 +59,33 @@ class Pipeline:
             WeightsError: the weights are missing, corrupt or for something else.
             DeviceError: the device is not there.
         """
-        self.config = config
+        self._config = config
         self.grid = config.raster
         self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config).prepare(dtype_of(config.dtype, self.device), self.device)
-        self._graphs = Graphs(self.network, config) if Graphs.run_on(self.device) else None
+        self._graphs = self._new_graphs()
+
+    @property
+    def config(self) -> DetectorConfig:
+        """What the next frame is computed with."""
+        return self._config
+
+    def use(self, config: DetectorConfig) -> None:
+        """Takes another configuration for the frames to come; the network stays. Not to be called during a frame.
+
+        Raises:
+            ValueError: it differs in more than the fields of `LIVE`.
+        """
+        if replace(config, **{name: getattr(self._config, name) for name in LIVE}) != self._config:
+            raise ValueError(f"only {', '.join(LIVE)} may change; make another Pipeline")
+        self._config = config
+        # A graph has the thresholds and the mask's distances recorded.
+        self._graphs = self._new_graphs()
+
+    def _new_graphs(self) -> Graphs | None:
+        return Graphs(self.network, self._config) if Graphs.run_on(self.device) else None
 
     @torch.inference_mode()
     def __call__(
@@ -87,7 +107,7 @@ class Pipeline:
             mask = computed.mask.clone()  # the next frame overwrites it
             clock.lap("frame")
         else:
-            computed, times = compute(self.network, self.config, inputs, lap=clock.lap), 1
+            computed, times = compute(self.network, self._config, inputs, lap=clock.lap), 1
             found, in_range, mask = computed.found, computed.points, computed.mask
             stored = [len(pixels) for pixels in computed.stages.values()]
         totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]

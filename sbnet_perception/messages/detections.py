@@ -25,6 +25,8 @@ _NO_COVARIANCE = (0.0,) * 36
 def detections_message(header: Any, detections: Detections, classes: tuple[str, ...]) -> bytes:
     """vision_msgs/Detection3DArray; `id` stays empty, since nothing is tracked.
 
+    All 36 numbers of a pose's covariance are 0: it is not known, as in sensor_msgs/Imu.
+
     Args:
         header: std_msgs/Header, or what looks like one.
         detections: boxes in its frame.
@@ -37,7 +39,7 @@ def detections_message(header: Any, detections: Detections, classes: tuple[str, 
     for box, score, label in rows(detections):
         pose = pose_of(box)
         out.header(header)
-        # The one hypothesis: class, score, pose with an unknown covariance.
+        # The one hypothesis: class, score, pose.
         out.length(1)
         out.string(names[label])
         out.numbers(_HYPOTHESIS, 8, score, *pose, *_NO_COVARIANCE)

@@ -20,9 +20,12 @@ _ARROW_TYPE, _CUBE, _TEXT_VIEW_FACING = 0, 1, 9
 _ADD, _DELETEALL = 0, 3
 
 
-def markers_message(header: Any, detections: Detections, classes: tuple[str, ...]) -> bytes:
-    """visualization_msgs/MarkerArray: boxes, heading arrows and labels; the first deletes those of the frame before."""
-    markers = _Markers(header, 1 + 3 * len(detections))
+def markers_message(header: Any, detections: Detections, classes: tuple[str, ...], lifetime_s: float) -> bytes:
+    """visualization_msgs/MarkerArray: boxes, heading arrows and labels, gone after `lifetime_s` seconds.
+
+    The first deletes those of the frame before.
+    """
+    markers = _Markers(header, 1 + 3 * len(detections), lifetime_s)
     markers.add(b"", 0, _ARROW_TYPE, _DELETEALL, _NOWHERE, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
     for number, (box, score, label) in enumerate(rows(detections)):
         x, y, z, length, width, height, _ = box
@@ -39,10 +42,11 @@ def markers_message(header: Any, detections: Detections, classes: tuple[str, ...
 class _Markers:
     """Writes visualization_msgs/Marker after Marker."""
 
-    def __init__(self, header: Any, count: int) -> None:
+    def __init__(self, header: Any, count: int, lifetime_s: float) -> None:
         self.out = CdrWriter()
         self.out.length(count)
         self._header = header
+        self._lifetime = divmod(round(lifetime_s * 1e9), 10**9)
 
     def add(
         self,
@@ -60,8 +64,8 @@ class _Markers:
         out.header(self._header)
         out.string(namespace)
         out.numbers(_IDS, 4, number, kind, action)
-        # It stays until it is deleted (no lifetime), and where it is (not locked to its frame).
-        out.numbers(_BODY, 8, *pose, *scale, *color, 0, 0, False)
+        # It stays where it is: it is not locked to its frame.
+        out.numbers(_BODY, 8, *pose, *scale, *color, *self._lifetime, False)
         out.length(len(points) // 3)
         if points:
             out.numbers(_ARROW, 8, *points)

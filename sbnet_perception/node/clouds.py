@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 
@@ -21,10 +20,9 @@ from sbnet_perception.node.gate import Gate, stamp_ns
 from sbnet_perception.node.losses import SEQUENCE_GAP, STAMP_GAP, Losses
 from sbnet_perception.node.merge import PATIENCE, Arrived, Frame, Merge
 from sbnet_perception.node.processor import read
+from sbnet_perception.node.qos import OVERRIDABLE, of_sensors
 from sbnet_perception.node.status import NotProcessed, Status
 
-SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""As ROS's profile of sensor data. With a depth of 1 two LiDARs on one topic would push each other out."""
 JUMPED = "time jumped"
 
 
@@ -75,7 +73,14 @@ class Clouds:
         self._active = False
         self._gate, self._losses, self._merge = Gate(), Losses(), Merge(self.topics, window_s)
         self._subscriptions = [
-            node.create_subscription(PointCloud2, name, _callback(self._on_cloud, topic), SENSOR, raw=True)
+            node.create_subscription(
+                PointCloud2,
+                name,
+                _callback(self._on_cloud, topic),
+                of_sensors(),
+                raw=True,
+                qos_overriding_options=OVERRIDABLE,
+            )
             for name, topic in zip(topics, self.topics, strict=True)
         ]
         # Wall time: a missing cloud is not waited for while simulated time stands still.

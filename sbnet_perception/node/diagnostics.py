@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import time
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from sbnet_perception.node.reporter import report
 from sbnet_perception.node.status import Counts, FrameFacts, Status
 
-PERIOD_S = 1.0
 OVERLOAD_ERROR_S = 5.0
 """Dropping more clouds than are processed for this long is an error, before that a warning."""
 NEWER = "newer cloud arrived"
@@ -27,33 +26,30 @@ class Diagnostics:
         active: clouds are expected.
         state: name of the lifecycle state.
         weights: what the detector runs with.
-        input_timeout_s: seconds without a cloud that are an error.
+        hardware: what computes, and where.
+        input_timeout_s: seconds without a cloud, or without one processed, that are an error.
+        latency_warn_ms: milliseconds from a cloud's arrival to its detections that are no complaint yet.
     """
 
     def __init__(self, node: Node, status: Status) -> None:
-        self._node = node
         self._status = status
         self.active = False
         self.state = "unconfigured"
         self.weights = ""
-        self.input_timeout_s = 2.0
+        self.hardware = platform.node()
+        self.input_timeout_s = 1.0
+        self.latency_warn_ms = 200.0
         self._before = Counts()
         self._active_since = 0.0
         self._overloaded_since: float | None = None
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Wall time: the state is told also while simulated time stands still.
-        node.create_timer(PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        report(node, self.message)
 
     def activated(self) -> None:
         """Clouds are expected from now on; what was counted before is no complaint of today."""
         self.state, self.active = "active", True
         self._active_since = time.monotonic()
         self._before, self._overloaded_since = self._status.snapshot(), None
-
-    def publish(self) -> None:
-        message = DiagnosticArray(status=[self.message()])
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(message)
+        self._status.take_slowest_ms()
 
     def message(self) -> DiagnosticStatus:
         """The state now; what is counted in it is what has happened since the message before."""
@@ -71,8 +67,9 @@ class Diagnostics:
             values |= frame_values(self._status.last_frame)
         return DiagnosticStatus(
             level=level,
-            name=f"{self._node.get_fully_qualified_name()[1:]}: detector",
+            name="detector",
             message=text,
+            hardware_id=self.hardware,
             values=_key_values(values),
         )
 
@@ -80,11 +77,15 @@ class Diagnostics:
         """Errors and warnings of the last period."""
         status, before = self._status, self._before
         errors, warnings = [], []
-        last = status.last_received or 0.0
-        if (silent := time.monotonic() - max(last, self._active_since)) > self.input_timeout_s:
+        last, answered = status.last_received or 0.0, status.last_processed or 0.0
+        if (silent := self._since(last)) > self.input_timeout_s:
             errors.append(f"no cloud for {silent:.1f} s")
+        elif (silent := self._since(answered)) > self.input_timeout_s:
+            errors.append(f"no cloud processed for {silent:.1f} s")
         elif last < self._active_since:
             warnings.append("no cloud received yet")
+        if (slowest := status.take_slowest_ms()) > self.latency_warn_ms:
+            warnings.append(f"latency {slowest:.0f} ms, more than latency_warn_ms {self.latency_warn_ms:g}")
         if status.last_was_rejected:
             errors.append(f"rejected: {status.last_reject}")
         if counts.failed > before.failed:
@@ -109,6 +110,10 @@ class Diagnostics:
             errors += status.last_frame.errors
             warnings += frame_warnings(status.last_frame)
         return errors, warnings
+
+    def _since(self, moment: float) -> float:
+        """Seconds since a moment, or since the activation after it."""
+        return time.monotonic() - max(moment, self._active_since)
 
     def _load(self, counts: Counts, errors: list[str]) -> list[str]:
         """Warns while clouds come faster than they are processed; after a while that is an error."""

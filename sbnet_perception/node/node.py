@@ -10,6 +10,7 @@ if __name__ == "__main__":
     sys.exit(start.main())
 
 import functools
+import platform
 import re
 import time
 import traceback
@@ -23,10 +24,9 @@ from nav_msgs.msg import OccupancyGrid
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.device import failure_of
+from sbnet_perception.detector.device import failure_of, hardware_of
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
@@ -34,17 +34,18 @@ from sbnet_perception.node.clouds import JUMPED, Clouds
 from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics, frame_warnings
 from sbnet_perception.node.frame_names import FrameNames
 from sbnet_perception.node.inbox import Inbox
+from sbnet_perception.node.labels import Labels
 from sbnet_perception.node.merge import Frame
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
 from sbnet_perception.node.processor import Processor
+from sbnet_perception.node.qos import OVERRIDABLE, latched, unused_overrides
 from sbnet_perception.node.road_layer import RoadLayer
 from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-STOP_PATIENCE_S = 1.5
+STOP_PATIENCE_S = 1.0
 """How long a transition waits for the inference that is under way; its result is thrown away after that."""
 
 OK, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -90,6 +91,7 @@ class SbnetNode(LifecycleNode):
         self._abandoned: Inbox[Frame] | None = None
         self._transforms: Transforms | None = None
         self._configured = False
+        self._configurations = 0
         self.device_lost = False
         self.on_device_lost: Callable[[], None] = lambda: None
 
@@ -145,6 +147,7 @@ class SbnetNode(LifecycleNode):
         self._clouds.begin()
         self._diagnostics.activated()
         result = super().on_activate(state)
+        self._labels.publish(self._detector)
         self._inbox.start()
         self.get_logger().info(f"active: waiting for clouds on {', '.join(self._clouds.topics)}")
         return result
@@ -152,6 +155,7 @@ class SbnetNode(LifecycleNode):
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_worker()
+        self._outputs.clear()
         self._diagnostics.state = "inactive"
         return super().on_deactivate(state)
 
@@ -178,10 +182,13 @@ class SbnetNode(LifecycleNode):
     # Parts -----------------------------------------------------------------------------------------------
 
     def _create(self, config: NodeConfig, detector: DetectorConfig, weights: Path) -> None:
-        self._config = config
+        self._config, self._detector = config, detector
+        self._configurations += 1
         self._status.clear()
         self._throttle.reset()
-        self._diagnostics.weights, self._diagnostics.input_timeout_s = weights.name, config.input_timeout
+        self._diagnostics.weights = weights.name
+        self._diagnostics.hardware = f"{hardware_of(self._pipeline.device)} of {platform.node()}"
+        self._limit(config)
         self._diagnostics.state = "inactive"
         if self._transforms is None:
             self._transforms = create_transforms(self)
@@ -190,9 +197,14 @@ class SbnetNode(LifecycleNode):
         self._road_said = ""
         self._names = FrameNames(self.get_logger().info)
         self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns, self.refuse)
-        self._outputs = Outputs(self, detector.classes, self._pipeline.grid)
+        self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.input_timeout)
+        self._labels = Labels(self, weights.name, self._configurations)
         self._clouds = Clouds(self, config.points, config.merge_window, self._status, self._names, self)
-        self._roads = self.create_subscription(OccupancyGrid, "road_mask", self._on_road, LATCHED)
+        self._roads = self.create_subscription(
+            OccupancyGrid, "road_mask", self._on_road, latched(), qos_overriding_options=OVERRIDABLE
+        )
+        for sentence in unused_overrides(self):
+            self.get_logger().warning(sentence)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
         self._settings.frozen = self._configured = True
@@ -203,7 +215,9 @@ class SbnetNode(LifecycleNode):
         self._jumps.unregister()
         self._clouds.destroy()
         self.destroy_subscription(self._roads)
+        self._outputs.clear()
         self._outputs.destroy()
+        self._labels.destroy()
         del self._process, self._pipeline
         self._settings.frozen = self._configured = False
 
@@ -228,9 +242,19 @@ class SbnetNode(LifecycleNode):
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
-    def _set_live(self, detector: DetectorConfig) -> None:
-        self._pipeline.config = detector
-        self.get_logger().info(f"score_threshold is now {detector.score_threshold:g}")
+    def _set_live(self, config: NodeConfig, detector: DetectorConfig, changes: dict[str, Any]) -> None:
+        """Parameters have changed while the node is configured: the detector takes them between two clouds."""
+        self._config, self._detector = config, detector
+        self._process.change(detector)
+        self._limit(config)
+        self._outputs.marker_lifetime_s = config.input_timeout
+        if self._inbox is not None:
+            self._labels.publish(detector)
+        self.get_logger().info(", ".join(f"{name} is now {value}" for name, value in changes.items()))
+
+    def _limit(self, config: NodeConfig) -> None:
+        self._diagnostics.input_timeout_s = config.input_timeout
+        self._diagnostics.latency_warn_ms = config.latency_warn_ms
 
     # Messages: callbacks of the executor -----------------------------------------------------------------
 

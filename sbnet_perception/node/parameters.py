@@ -17,13 +17,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.config import LIVE, DetectorConfig
 from sbnet_perception.node.ground import AUTO
+from sbnet_perception.node.qos import PREFIX, override_problem
 
-LIVE = frozenset({"score_threshold"})
-"""Parameters that may change while the node is configured."""
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-RCLPY_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+NOT_OURS = ("use_sim_time", "start_type_description_service", PREFIX, "diagnostic_updater.")
+"""Parameters of rclpy and of diagnostic_updater begin with these."""
 
 
 class ParameterError(ValueError):
@@ -112,10 +112,20 @@ class NodeConfig:
         metadata={"help": "Clouds that wait for the detector; the oldest is dropped.", "range": (1, 100)},
     )
     input_timeout: float = field(
-        default=2.0,
+        default=1.0,
         metadata={
-            "help": "Seconds without a cloud after which /diagnostics reports an error.",
+            "help": "Seconds without a cloud, or without one processed, after which /diagnostics reports an error and "
+            "markers disappear.",
             "range": (0.1, 3600.0),
+            "live": True,
+        },
+    )
+    latency_warn_ms: float = field(
+        default=200.0,
+        metadata={
+            "help": "Milliseconds from a cloud's arrival to its detections above which /diagnostics warns.",
+            "range": (1.0, 1e6),
+            "live": True,
         },
     )
 
@@ -126,7 +136,13 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class Specification:
-    """One parameter: a leaf field of a configuration dataclass; `auto`: a number or the word "auto"."""
+    """One parameter: a leaf field of a configuration dataclass.
+
+    Attributes:
+        auto: a number or the word "auto".
+        per_class: a number, or a list of one for each class.
+        live: may change while the node is configured.
+    """
 
     name: str
     default: Any
@@ -134,6 +150,8 @@ class Specification:
     range: tuple[float, float] | None
     choices: tuple[str, ...] | None
     auto: bool
+    per_class: bool
+    live: bool
 
     def check(self, value: Any) -> Any:
         """The value as the field's type.
@@ -141,20 +159,28 @@ class Specification:
         Raises:
             ParameterError: wrong type, or out of range.
         """
-        kind = float if self.auto else type(self.default)
+        kind: Any = float if self.auto else type(self.default)
+        is_list = not isinstance(value, str) and hasattr(value, "__iter__")
         if self.auto and isinstance(value, str) and value == AUTO:
             return value
+        if self.per_class and is_list and len(value):
+            return tuple(self._check_one(one, kind) for one in value)
+        if kind is not tuple:
+            return self._check_one(value, kind)
+        item = type(self.default[0])
+        if not is_list:
+            raise self._error(value, f"a list is needed, each item {WORDS[item]}")
+        value = tuple(float(one) if item is float and type(one) is int else one for one in value)
+        if not value or any(type(one) is not item for one in value):
+            raise self._error(list(value), f"at least one item is needed, each {WORDS[item]}")
+        return value
+
+    def _check_one(self, value: Any, kind: Any) -> Any:
         if kind is float and type(value) is int:
             value = float(value)
-        if kind is tuple:
-            item = type(self.default[0])
-            if isinstance(value, str) or not hasattr(value, "__iter__"):
-                raise self._error(value, f"a list is needed, each item {WORDS[item]}")
-            value = tuple(float(one) if item is float and type(one) is int else one for one in value)
-            if not value or any(type(one) is not item for one in value):
-                raise self._error(list(value), f"at least one item is needed, each {WORDS[item]}")
-        elif type(value) is not kind:
-            raise self._error(value, f"{WORDS[kind]}{' or auto' if self.auto else ''} is needed")
+        if type(value) is not kind:
+            others = " or auto" if self.auto else " or a list of numbers" if self.per_class else ""
+            raise self._error(value, f"{WORDS[kind]}{others} is needed")
         if kind is float and not math.isfinite(value):
             raise self._error(value, "a finite number is needed")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
@@ -165,13 +191,14 @@ class Specification:
 
     @property
     def description(self) -> str:
-        """The help, and the choices where there are some."""
-        return self.help if self.choices is None else f"{self.help} One of: {', '.join(self.choices)}."
+        """The help, the choices where there are some, and whether it may change."""
+        choices = "" if self.choices is None else f" One of: {', '.join(self.choices)}."
+        return f"{self.help}{choices}{' May change at run time.' if self.live else ''}"
 
     def descriptor(self) -> ParameterDescriptor:
         """Name, description and range for `ros2 param describe`."""
-        # ROS gives a parameter one type; one of dynamic type takes a number and a word.
-        described = ParameterDescriptor(name=self.name, description=self.description, dynamic_typing=self.auto)
+        # rclpy would refuse another type without the parameter's name, and a whole number where any number is meant.
+        described = ParameterDescriptor(name=self.name, description=self.description, dynamic_typing=True)
         if self.range is not None:
             low, high = self.range
             if isinstance(self.default, int):
@@ -195,8 +222,9 @@ def specifications(config: type, prefix: str = "") -> dict[str, Specification]:
             found |= specifications(item.default_factory, name + ".")  # type: ignore[arg-type]
         else:
             meta = item.metadata
-            limits = meta.get("range"), meta.get("choices"), meta.get("auto", False)
-            found[name] = Specification(name, item.default, meta["help"], *limits)
+            limits = meta.get("range"), meta.get("choices"), meta.get("auto", False), meta.get("per_class", False)
+            live = meta.get("live", False) or name.split(".")[0] in LIVE
+            found[name] = Specification(name, item.default, meta["help"], *limits, live)
     return found
 
 
@@ -216,7 +244,8 @@ def build(config: type, values: dict[str, Any], prefix: str = "") -> Any:
     except ParameterError:
         raise
     except ValueError as error:
-        raise ParameterError(f"parameters {prefix}*: {error}" if prefix else f"parameter {error}") from error
+        # The message begins with the field's name.
+        raise ParameterError(f"parameter {prefix}{error}") from error
 
 
 SPECIFICATIONS = specifications(NodeConfig) | specifications(DetectorConfig)
@@ -226,11 +255,11 @@ class Parameters:
     """The parameters of a node, declared; what was given at start and cannot be used is told by `read`.
 
     Attributes:
-        frozen: while True only `LIVE` parameters may be set.
-        on_live: called with the configuration after a live parameter has changed.
+        frozen: while True only live parameters may change.
+        on_live: called with the configuration that is to hold from now on, and with the values that change in it.
     """
 
-    def __init__(self, node: Node, on_live: Callable[[DetectorConfig], None]) -> None:
+    def __init__(self, node: Node, on_live: Callable[[NodeConfig, DetectorConfig, dict[str, Any]], None]) -> None:
         self._node = node
         self._problems: dict[str, str] = {}
         self.frozen = False
@@ -247,7 +276,9 @@ class Parameters:
             declared = list(value) if isinstance(value, tuple) else value
             node.declare_parameter(name, declared, spec.descriptor(), ignore_override=True)
         for name in given:
-            if name not in SPECIFICATIONS and not name.startswith(RCLPY_OWN):
+            if name.startswith(PREFIX) and (problem := override_problem(name, given[name].value)):
+                self._problems[name] = problem
+            if name not in SPECIFICATIONS and not name.startswith(NOT_OURS):
                 self._problems[name] = f"parameter {name!r} is not known{_similar(name)}"
         node.add_on_set_parameters_callback(self._on_set)
 
@@ -271,20 +302,29 @@ class Parameters:
             raise ParameterError("parameter 'mask.expression' names predicted: the node has no mask network")
         return build(NodeConfig, values), detector
 
+    def _current(self, name: str) -> Any:
+        return SPECIFICATIONS[name].check(self._node.get_parameter(name).value)
+
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        changes = {item.name: item.value for item in parameters if item.name in SPECIFICATIONS}
-        fixed = sorted(set(changes) - LIVE)
+        """All of the values or none: rclpy sets them once this has said yes."""
+        given = {item.name: item.value for item in parameters if item.name in SPECIFICATIONS}
+        if not given:
+            return SetParametersResult(successful=True)
+        try:
+            config, detector = self._build(given)
+            values = {name: SPECIFICATIONS[name].check(value) for name, value in given.items()}
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        # A file of all parameters may be loaded into a running node: what it does not change is no obstacle.
+        changes = {name: value for name, value in values.items() if value != self._current(name)}
+        fixed = sorted(name for name in changes if not SPECIFICATIONS[name].live)
         if self.frozen and fixed:
             reason = f"{', '.join(fixed)} cannot change while configured: deactivate and clean up first"
             return SetParametersResult(successful=False, reason=reason)
-        try:
-            _, detector = self._build(changes)
-        except ParameterError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for name in changes:
+        for name in given:
             self._problems.pop(name, None)
         if self.frozen and changes:
-            self.on_live(detector)
+            self.on_live(config, detector, changes)
         return SetParametersResult(successful=True)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections
+from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import first_line
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.masks.road import RoadView
@@ -105,12 +106,17 @@ class Processor:
         self._clock_ns = clock_ns
         self._refuse = refuse
         self._device = pipeline.device
-        self._wants_road = "road" in pipeline.config.mask.names
+        self._wanted = pipeline.config
         self._era = 0
         self._nothing_learnt()
 
+    def change(self, detector: DetectorConfig) -> None:
+        """Another configuration of the detector, from the next frame on; may be called from any thread."""
+        self._wanted = detector
+
     def __call__(self, frame: Frame, stop: threading.Event) -> Processed | None:
         """Detects; None where no cloud of the frame can be used, or no road mask came where one is required."""
+        self._take_change()
         if frame.era != self._era:
             # What was learnt before time began anew does not count, nor what was heard.
             self._era = frame.era
@@ -121,6 +127,7 @@ class Processor:
         except NotProcessed as error:
             self._refuse_all(frame.clouds, error, stop)
             return None
+
 
     def _process(self, frame: Frame, stop: threading.Event) -> Processed | None:
         deadline = frame.last_at + self._config.tf_timeout
@@ -169,6 +176,14 @@ class Processor:
             timings_ms={**dict(zip(("cloud", "ground", "road"), steps_ms, strict=False)), **result.timings_ms},
         )
         return Processed(grid_frame, ground.z, frame.stamp, raised(good, ground.z), invalid, result, facts)
+
+    def _take_change(self) -> None:
+        """The whole of a cloud is computed with one configuration: here is where it changes."""
+        wanted = self._wanted
+        if wanted != self._pipeline.config:
+            self._pipeline.use(wanted)
+            # Roads grown by distances that no expression names any more.
+            self._road.forget_masks()
 
     def _detect(self, points: Tensor, road: RoadView | None) -> tuple[PipelineResult, tuple[str, ...]]:
         """The result, and a warning where it took a second attempt with memory released.
@@ -262,7 +277,7 @@ class Processor:
 
     def _road_at(self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer:
         """What the road mask says; nothing where the configuration does not ask for one."""
-        if not self._wants_road:
+        if "road" not in self._pipeline.config.mask.names:
             return RoadAnswer(None, "", None)
         now_ns = self._clock_ns()
         answer = self._road.at(self._transforms, grid_frame, at_ns, now_ns, deadline, stop)

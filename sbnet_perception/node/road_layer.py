@@ -90,6 +90,13 @@ class RoadLayer:
             values = np.asarray(msg.data, np.int8).reshape(road.cells.shape)
             self._last = _Received(road, frame_id, now_ns, values)
 
+    def forget_masks(self) -> None:
+        """Gives back the masks made of the map so far; in the thread that calls `at`."""
+        with self._lock:
+            last, self._cached = self._last, None
+        if last is not None:
+            last.road.grown.clear()
+
     def at(
         self,
         transforms: Transforms,

@@ -109,6 +109,8 @@ class Status:
             self.last_reject = self.last_mask_reject = ""
             self.last_frame: FrameFacts | None = None
             self.last_received: float | None = None
+            self.last_processed: float | None = None
+            self._slowest_ms = 0.0
             self.last_was_rejected = False
 
     def received(self) -> None:
@@ -122,6 +124,8 @@ class Status:
             self.counts.frames += 1
             self.counts.missing.update(facts.missing.keys())
             self.last_frame = facts
+            self.last_processed = time.monotonic()
+            self._slowest_ms = max(self._slowest_ms, facts.latency_ms)
             self.last_was_rejected = False
 
     def not_processed(self, error: NotProcessed, frame_id: str) -> None:
@@ -158,6 +162,12 @@ class Status:
     def invalid_boxes(self, count: int) -> None:
         with self._lock:
             self.counts.invalid_boxes += count
+
+    def take_slowest_ms(self) -> float:
+        """The greatest latency of a cloud since this was asked before; 0 where none was processed."""
+        with self._lock:
+            slowest, self._slowest_ms = self._slowest_ms, 0.0
+            return slowest
 
     def snapshot(self) -> Counts:
         """A copy of the totals."""
