@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from devices import moved
+from devices import moved, on_cpu
 
 from sbnet_perception.bev import voxelize  # noqa: F401  (defines its operation, as those below)
 from sbnet_perception.blocks import Pixels
@@ -69,7 +69,7 @@ WRONG = {
         *({"mask": vast(True, *size)} for size in SIZES),
         {"mask": vast(True, 2**21, 64), "half_widths": [1] * 2**14},
     ],
-    "sample_raster": [{name: size} for size in SIZES for name in ("size",)]
+    "sample_raster": [{"size": size} for size in SIZES]
     + [{"raster": vast(True, *size)} for size in SIZES],
     "height_above_ground": [{"range": (0.0, far, 0.0, 4.0)} for far in (1e300, -1e9, math.nan)],
     "occupancy": [
@@ -128,12 +128,14 @@ def test_extents_at_the_bounds_are_computed(device):
         assert torch.ops.sbnet.dilate(mask, [2**31 - 1] * 2**12).all()
 
 
+@on_cpu
 @pytest.mark.parametrize("flat", [[3, 1], [1, 1], [-1, 2], [3, 16], [2**62]])
 def test_pixels_out_of_order_or_beyond_their_maps_are_refused(flat):
     with pytest.raises(ValueError, match="pixel_index: flat must increase, from 0 to 15"):
         Pixels.from_flat(torch.tensor(flat), (1, 4, 4))
 
 
+@on_cpu
 def test_layers_refuse_maps_and_results_beyond_the_bounds():
     conv, nothing = torch.ops.sbnet.conv, Pixels.from_flat(torch.arange(0), (1, 4, 4)).lists
     norm, weight = torch.ones(2, 1), torch.ones(1, 1, 1, 1)

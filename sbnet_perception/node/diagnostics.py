@@ -10,6 +10,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from sbnet_perception.node.status import Counts, FrameFacts, Status
+from sbnet_perception.text import one_line
 
 PERIOD_S = 1.0
 OVERLOAD_ERROR_S = 5.0
@@ -70,7 +71,7 @@ class Diagnostics:
         return DiagnosticStatus(
             level=level,
             name=f"{self._node.get_fully_qualified_name()[1:]}: detector",
-            message=text,
+            message=one_line(text),
             values=_key_values(values),
         )
 
@@ -174,10 +175,10 @@ def frame_message(name: str, facts: FrameFacts) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
         name=f"{name[1:]}: frame",
-        message="; ".join(warnings),
+        message=one_line("; ".join(warnings)),
         values=_key_values(frame_values(facts)),
     )
 
 
 def _key_values(values: dict[str, str]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=value) for key, value in values.items()]
+    return [KeyValue(key=one_line(key), value=one_line(value)) for key, value in values.items()]

@@ -41,6 +41,7 @@ from sbnet_perception.node.road_layer import RoadLayer
 from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
+from sbnet_perception.text import one_line, quoted
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -249,10 +250,10 @@ class SbnetNode(LifecycleNode):
             self._refuse(error, msg.header.frame_id, is_cloud=False)
             return
         size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
-        text = f"road mask: {size} in {msg.header.frame_id!r}"
+        text = f"road mask: {size} in {quoted(msg.header.frame_id)}"
         if text != self._road_said:
             # A map that moves with the robot may come many times a second.
-            self.get_logger().info(text)
+            self._say("info", "road mask", text)
             self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -262,8 +263,8 @@ class SbnetNode(LifecycleNode):
 
     def _time_jumped(self, seconds: float, now_ns: int) -> None:
         """A bag began anew or skipped: what belongs to the old time is forgotten."""
-        self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
-        self._throttle.reset()
+        if self._throttle.reset():  # two clocks on one topic jump with each message
+            self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
         if self._inbox is not None and (waiting := self._inbox.clear()):
             self._status.dropped("time jumped", waiting)
         if seconds < 0 and self._transforms is not None:
@@ -287,7 +288,7 @@ class SbnetNode(LifecycleNode):
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
             self._say("info", f"{_kind(news)} {arrived.msg.header.frame_id}", f"found: {news}")
         for warning in frame_warnings(frame.facts):
-            self._say("warning", _kind(warning), f"{warning} (frame_id {arrived.msg.header.frame_id!r})")
+            self._say("warning", _kind(warning), f"{warning} (frame_id {quoted(arrived.msg.header.frame_id)})")
         self._outputs.publish(frame)
 
     def _on_failure(self, device: torch.device, error: Exception) -> None:
@@ -304,10 +305,12 @@ class SbnetNode(LifecycleNode):
     def _refuse(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
         self._status.not_processed(error, frame_id, is_cloud)
         word = "rejected" if isinstance(error, Rejected) else "dropped"
-        self._say("warning", error.reason, f"{word} (frame_id {frame_id!r}): {error}")
+        self._say("warning", error.reason, f"{word} (frame_id {quoted(frame_id)}): {error}")
 
     def _say(self, severity: str, kind: str, text: str) -> None:
+        """Logs what a message gave rise to; it may come with every message, and its text with it."""
         if self._throttle.ready(kind):
+            text = one_line(text)
             # rclpy insists on one severity for each line of code that logs.
             if severity == "error":
                 self.get_logger().error(text)
