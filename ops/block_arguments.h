@@ -32,6 +32,9 @@ inline void check_image(const char* op, const char* name, const Tensor& image) {
   check(image.dim() == 4 && is_floating(image.scalar_type()), op, ": ", name,
         " must be float32, float64, bfloat16 or float16 [N, C, H, W], got ", describe(image));
   check_cells(op, name, image.size(0), image.size(2), image.size(3));
+  const auto element = static_cast<int64_t>(image.element_size());
+  check(product_within(kMostBytes, {image.size(0), image.size(1), image.size(2), image.size(3), element}), op, ": ", name,
+        " is too large, it must have at most ", kMostBytes, " bytes, got ", describe(image));
 }
 
 // The result of sparse_gather, not filled: [B, C, h, w] of the dtype and on the device of `x`.

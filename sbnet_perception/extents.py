@@ -2,9 +2,9 @@
 minutes, memory that no machine has, or leave the numbers that kernels count in. ops/extents.h has the same bounds.
 
 A mask, a raster, the maps of a batch and the blocks of a batch have at most `MOST_CELLS` cells (2^28, sixteen times the
-paper's grid for a batch of sixteen), where a row counts as no fewer than `LEAST_ROW`. A result has at most 16 GiB. Blocks
-that overlap and runs that a mask is grown by visit at most `MOST_STEPS` (2^34) cells. Positions lie within `FARTHEST`
-metres of the origin, sides are from `FINEST` to `COARSEST` metres.
+paper's grid for a batch of sixteen), where a row counts as no fewer than `LEAST_ROW`. An image and a result have at most
+`MOST_BYTES` (16 GiB). Blocks that overlap, and runs that a mask is grown by, visit at most `MOST_STEPS` (2^34) cells.
+Positions lie within `FARTHEST` metres of the origin, sides are from `FINEST` to `COARSEST` metres.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 MOST_CELLS = 1 << 28
 LEAST_ROW = 64
+MOST_BYTES = 1 << 34
 MOST_STEPS = 1 << 34
 FARTHEST = 1e8
 FINEST, COARSEST = 1e-6, 1e6
