@@ -29,12 +29,13 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test lint sanitize fuzz soak bench setup clean help check
+.PHONY: demo test reliability lint sanitize fuzz soak bench setup clean help check
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
+	@echo "make reliability  the tests that provoke faults, and docs/reliability.md of what they saw"
 	@echo "make lint    ruff, mypy and the order of imports"
 	@echo "make bench   layers, network and pipeline beside the best dense ones, and the node: docs/bench (an hour and a half"
 	@echo "             on a quiet machine); INPUT=... runs the pipeline on a bag, a log or frames instead of simulated drives"
@@ -52,6 +53,10 @@ demo: setup
 # Files go to two processes; each test has a DDS domain of its own.
 test: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -n 2 --dist loadfile test
+
+# The tests that provoke faults; docs/reliability.md is made of what they saw
+reliability: setup $(STAMPS)/test-requirements
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --reliability docs/reliability.md test
 
 lint: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -q test/test_style.py
@@ -78,7 +83,7 @@ fuzz: setup
 	@echo "== build/sanitize: compiled ops with address and undefined-behaviour sanitizers"
 	@$(BIN)/python setup.py -q build_ext --sanitize --build-lib=build/sanitize --build-temp=build/sanitize/objects
 	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python tools/fuzz --count $(COUNT) --seed $(SEED)
+	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python tools/fuzz/fuzz.py --count $(COUNT) --seed $(SEED)
 
 # The node under load with faults mixed in, for MINUTES
 MINUTES ?= 60

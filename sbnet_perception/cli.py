@@ -14,7 +14,7 @@ COMMANDS = {
     "replay": ("sbnet_perception.desk.replay", "play a rosbag through the node and record the detections"),
     "convert": ("sbnet_perception.bags.convert", "turn an Argoverse 2 log or KITTI frames into a rosbag"),
     "doctor": ("sbnet_perception.desk.doctor", "check this machine and say what to mend"),
-    "soak": ("sbnet_perception.desk.soak", "the node under load with faults mixed in: what leaks, is lost or comes late"),
+    "soak": ("sbnet_perception.desk.soak", "the node under load with faults mixed in: leaks, losses, delays"),
     "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
     "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),

@@ -1,8 +1,8 @@
 """How large the arguments of an operation of ``torch.ops.sbnet`` may be, whatever runs it: what is beyond would take
 minutes, memory that no machine has, or leave the numbers that kernels count in. ops/extents.h has the same bounds.
 
-A mask, a raster, the maps of a batch and the blocks of a batch have at most `MOST_CELLS` cells (2^28, sixteen times the
-paper's grid for a batch of sixteen), where a row counts as no fewer than `LEAST_ROW`. An image and a result have at most
+A mask, a raster, the maps of a batch and the blocks of a batch have at most `MOST_CELLS` cells (2^28, a batch of 238 of
+the paper's grid), where a row counts as no fewer than `LEAST_ROW`. An image and a result have at most
 `MOST_BYTES` (16 GiB). Blocks that overlap, and runs that a mask is grown by, visit at most `MOST_STEPS` (2^34) cells.
 Positions lie within `FARTHEST` metres of the origin, sides are from `FINEST` to `COARSEST` metres.
 """
@@ -26,8 +26,8 @@ def check_cells(operation: str, name: str, *shape: Any) -> None:
     *others, columns = shape
     if _product([*others, max(columns, LEAST_ROW)]) > MOST_CELLS:
         raise ValueError(
-            f"{operation}: {name} is too large: {' x '.join(map(str, shape))}, it must have at most {MOST_CELLS} cells, "
-            f"where a row counts as no fewer than {LEAST_ROW}"
+            f"{operation}: {name} is too large: {' x '.join(map(str, shape))}, it must have at most {MOST_CELLS} "
+            f"cells, where a row counts as no fewer than {LEAST_ROW}"
         )
 
 
@@ -44,7 +44,7 @@ def check_raster(operation: str, bounds: Sequence[float], resolution: float, siz
     check_positions(operation, "range", bounds)
     check_side(operation, "resolution", resolution)
     if len(size) != 2 or not all(1 <= extent < 2**31 for extent in size):
-        raise ValueError(f"{operation}: size must be 2 integers in 1 .. {2**31 - 1}, got {tuple(size)}")
+        raise ValueError(f"{operation}: size must be in 1 .. {2**31 - 1}, got {tuple(size)}")
     check_cells(operation, "size", *size)
 
 

@@ -1,4 +1,4 @@
-"""Text that came with a message or a file, as it may be shown: nothing in it reaches a terminal or forges a log line."""
+"""Text that came with a message or a file, as it may be shown: it forges no log line and steers no terminal."""
 
 from __future__ import annotations
 

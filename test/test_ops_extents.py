@@ -1,5 +1,5 @@
-"""Extents, resolutions and positions beyond the bounds of sbnet_perception/extents.py: every operation names the argument
-at once, on every device, in plain PyTorch and while tracing."""
+"""Extents, resolutions and positions beyond the bounds of sbnet_perception/extents.py: every operation names the
+argument at once, on every device, in plain PyTorch and while tracing."""
 
 from __future__ import annotations
 
@@ -69,8 +69,7 @@ WRONG = {
         *({"mask": vast(True, *size)} for size in SIZES),
         {"mask": vast(True, 2**21, 64), "half_widths": [1] * 2**14},
     ],
-    "sample_raster": [{"size": size} for size in SIZES]
-    + [{"raster": vast(True, *size)} for size in SIZES],
+    "sample_raster": [{"size": size} for size in SIZES] + [{"raster": vast(True, *size)} for size in SIZES],
     "height_above_ground": [{"range": (0.0, far, 0.0, 4.0)} for far in (1e300, -1e9, math.nan)],
     "occupancy": [
         *({"resolution": side} for side in SIDES),

@@ -51,6 +51,7 @@ def test_shown_text_is_one_short_printable_line(text: str) -> None:
     assert quoted(text)[0] in "'\"" and (one_line(text) == text or not text.isprintable() or len(text) > 1000)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -63,7 +64,9 @@ def test_shown_text_is_one_short_printable_line(text: str) -> None:
     ],
     ids=["4 MB frame_id", "frame_id of 256", "name of 300", "300000 fields", "65 fields", "huge lengths"],
 )
-def test_a_cloud_with_too_many_or_too_long_names_is_refused_by_a_short_sentence_at_once(raw: bytes, reason: str) -> None:
+def test_a_cloud_with_too_many_or_too_long_names_is_refused_by_a_short_sentence_at_once(
+    raw: bytes, reason: str
+) -> None:
     started = time.thread_time()
     with pytest.raises(CloudError, match=reason) as refused:
         read_points(raw)

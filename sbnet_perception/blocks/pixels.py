@@ -134,7 +134,7 @@ def plain_pixel_index(flat: Tensor, size: Sequence[int]) -> list[Tensor]:
     images, height, width = size
     if flat.device.type == "cpu" and len(flat):  # elsewhere nobody waits to see it
         last = images * height * width - 1
-        if not (0 <= int(flat[0]) and int(flat[-1]) <= last and bool((flat.diff() > 0).all())):
+        if int(flat[0]) < 0 or int(flat[-1]) > last or not bool((flat.diff() > 0).all()):
             raise ValueError(f"pixel_index: flat must increase, from 0 to {last}")
     row, column = torch.div(flat, max(width, 1), rounding_mode="floor"), flat % max(width, 1)
     # A run begins where the position before is not the neighbour, or lies in another row.

@@ -1,4 +1,4 @@
-"""`sbnet soak`: the node under load for hours, with faults mixed in; says what it cost and whether every cloud counts."""
+"""`sbnet soak`: the node under load for hours, with faults mixed in; says what it cost and what each cloud became."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from sbnet_perception.desk.soak_peer import Peer
 from sbnet_perception.desk.soak_phases import PHASES, Load, churn
 from sbnet_perception.errors import UserError
 
-CHURN_PROGRAM = "import sys; sys.setswitchinterval(1e-6); from sbnet_perception.node import start; sys.exit(start.main())"
+CHURN_PROGRAM = (
+    "import sys; sys.setswitchinterval(1e-6); from sbnet_perception.node import start; sys.exit(start.main())"
+)
 READY_S = 120.0
 
 
@@ -28,10 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=int, default=30_000, help="points of a cloud (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what the faults follow from (%(default)s)")
     parser.add_argument("--churn", type=int, default=20, help="lifecycle cycles under load before it (%(default)s)")
-    parser.add_argument("--latency", type=float, default=500.0, help="ms that 99 %% of the answers at the sensor's rate keep"
-                        " (%(default)g)")  # fmt: skip
+    latency = "ms that 99 %% of the answers at the sensor's rate keep (%(default)g)"
+    parser.add_argument("--latency", type=float, default=500.0, help=latency)
     parser.add_argument("--memory", type=float, default=64.0, help="MB that the node may grow by (%(default)g)")
-    parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="parameter of the node")
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="parameter of the node"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--minutes, --phase, --rate and --points must be positive, --churn not negative")
     parameters = {"use_sim_time": "false", "tf_timeout": "0.1", "grid_frame": "base_link"}
     for text in args.param:
-        name, found, value = text.partition(":=")
-        if not (name and found):
+        name, sign, value = text.partition(":=")
+        if not (name and sign):
             raise UserError(f"-p {text}: write NAME:=VALUE")
         parameters[name] = value
     console = Console(highlight=False)

@@ -112,4 +112,8 @@ def _growth(samples: Sequence[Sample], limits: Limits) -> list[str]:
         return median(getattr(sample, name) for sample in late) - median(getattr(sample, name) for sample in early)
 
     allowed = {"memory_mb": limits.memory_mb, "files": FILES, "threads": THREADS}
-    return [f"{name} grew by {grown(name):.1f}, {most:g} are allowed" for name, most in allowed.items() if grown(name) > most]
+    return [
+        f"{name} grew by {grown(name):.1f}, {most:g} are allowed"
+        for name, most in allowed.items()
+        if grown(name) > most
+    ]

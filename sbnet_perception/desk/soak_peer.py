@@ -105,7 +105,10 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
 
     def send_pose(self, stamp_ns: int) -> None:
         """Where the LiDAR is at that time, base_link, and base_link in the map."""
-        poses = [transform("base_link", "lidar", shift(HEIGHT), stamp_ns), transform("map", "base_link", np.eye(4), stamp_ns)]
+        poses = [
+            transform("base_link", "lidar", shift(HEIGHT), stamp_ns),
+            transform("map", "base_link", np.eye(4), stamp_ns),
+        ]
         self._tf.publish(_bytes(tf_message(poses)))
 
     def send_road(self, cells: int, broken: bool = False) -> None:
@@ -141,7 +144,8 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
 
     def settled_counts(self, check: Callable[[], None]) -> dict[str, int]:
         """Totals of the node once it has nothing more to do."""
-        before, deadline = {}, time.monotonic() + SETTLE_S
+        before: dict[str, int] = dict.fromkeys(COUNTS, 0)
+        deadline = time.monotonic() + SETTLE_S
         for counts in self._statuses(deadline, check):
             rest = counts["received"] - sum(counts[name] for name in COUNTS[1:])
             if counts == before and rest == 0:
@@ -192,7 +196,9 @@ def _scene(count: int, seed: int) -> np.ndarray:
     chance = np.random.default_rng(seed)
     xyz = np.stack([chance.uniform(1, 70, count), chance.uniform(-20, 20, count), chance.normal(0, 0.02, count)], 1)
     for x, y in ((12, 3), (25, -2), (40, 6), (55, 0)):
-        box = np.stack([chance.uniform(-2, 2, 300) + x, chance.uniform(-1, 1, 300) + y, chance.uniform(0.2, 1.6, 300)], 1)
+        box = np.stack(
+            [chance.uniform(-2, 2, 300) + x, chance.uniform(-1, 1, 300) + y, chance.uniform(0.2, 1.6, 300)], 1
+        )
         xyz = np.concatenate([xyz, box])
     xyz[:, 2] -= HEIGHT
     return np.concatenate([xyz, chance.uniform(0, 1, (len(xyz), 1))], 1).astype(np.float32)[-count:]

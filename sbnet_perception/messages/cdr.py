@@ -112,7 +112,8 @@ class CdrReader:
         """
         raw = self.view()
         if len(raw) > LONGEST_NAME + 1:
-            raise ValueError(f"a name of {len(raw) - 1} bytes begins with {bytes(raw[:20])!r}, {LONGEST_NAME} are allowed")
+            begin = bytes(raw[:20])
+            raise ValueError(f"a name of {len(raw) - 1} bytes begins with {begin!r}, {LONGEST_NAME} are allowed")
         return bytes(raw).removesuffix(b"\0").decode()
 
     def header(self) -> Header:

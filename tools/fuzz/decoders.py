@@ -97,7 +97,9 @@ def road_mask(d: Draw) -> None:
     height, width = d.random.randint(0, 9), d.random.randint(0, 9)
     x, y, z = (d.number(-9, 9) for _ in "xyz")
     turn = d.number(-4, 4)
-    quaternion = (0.0, 0.0, np.sin(turn / 2), np.cos(turn / 2)) if d.chance(0.8) else tuple(d.numbers(4, -1, 1) + [0.0])[:4]
+    quaternion = (
+        (0.0, 0.0, np.sin(turn / 2), np.cos(turn / 2)) if d.chance(0.8) else (*d.numbers(4, -1, 1), 0.0)[:4]
+    )
     pose = SimpleNamespace(
         position=SimpleNamespace(x=x, y=y, z=z),
         orientation=SimpleNamespace(**dict(zip("xyzw", quaternion, strict=False))),
@@ -126,7 +128,9 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="sbnet-fuzz-")
 def weights(d: Draw) -> None:
     """A weights file whose bytes are damaged."""
     path = Path(_FOLDER.name) / "weights.safetensors"
-    about = d.one_of(('{"network":{},"notes":{},"cell_size":0.2,"classes":[{"name":"vehicle"}]}', "[" * 5000, "null", "{}"))
+    about = d.one_of(
+        ('{"network":{},"notes":{},"cell_size":0.2,"classes":[{"name":"vehicle"}]}', "[" * 5000, "null", "{}")
+    )
     path.write_bytes(damaged(d, bytearray(save({"x": torch.ones(2)}, metadata={"sbnet_perception": about}))))
     try:
         load_network(DetectorConfig(weights=str(path)))
@@ -136,14 +140,33 @@ def weights(d: Draw) -> None:
 
 def expression(d: Draw) -> None:
     """A mask expression of any words."""
-    words = ("road", "occupancy", "and", "or", "(", ")", "dilate", ",", "0.5", "-1", "1e999", "nan", "not", "\n", "everywhere", "x" * 40)
+    words = (
+        "road",
+        "occupancy",
+        "and",
+        "or",
+        "(",
+        ")",
+        "dilate",
+        ",",
+        "0.5",
+        "-1",
+        "1e999",
+        "nan",
+        "not",
+        "\n",
+        "everywhere",
+        "x" * 40,
+    )
     with contextlib.suppress(ValueError):
         parse(" ".join(d.one_of(words) for _ in range(d.random.randint(0, 12))))
 
 
 def text(d: Draw) -> None:
     """Any text, shown."""
-    found = "".join(chr(d.random.randrange(0x110000)) if d.chance(0.5) else "\x1b" for _ in range(d.random.randint(0, 200)))
+    found = "".join(
+        chr(d.random.randrange(0x110000)) if d.chance(0.5) else "\x1b" for _ in range(d.random.randint(0, 200))
+    )
     assert quoted(found).isprintable() and one_line(found).isprintable()
 
 

@@ -1,5 +1,5 @@
-"""Arguments for every operation of ``torch.ops.sbnet``. The lists of pixels are right, as the library makes them: kernels
-trust them (`Pixels`); everything else may be anything."""
+"""Arguments for every operation of ``torch.ops.sbnet``. The lists of pixels are right, as the library makes them:
+kernels trust them (`Pixels`); everything else may be anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def _geometry(d: Draw) -> Arguments:
 
 
 def _indices(d: Draw, images: int) -> Tensor:
-    rows = [[d.random.randint(0, max(images - 1, 0)), d.integer(-3, 9), d.integer(-3, 9)] for _ in range(d.random.randint(0, 9))]
+    rows = [
+        [d.random.randint(0, max(images - 1, 0)), d.integer(-3, 9), d.integer(-3, 9)]
+        for _ in range(d.random.randint(0, 9))
+    ]
     table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).clamp(-(2**31), 2**31 - 1).int()
     if len(table) and d.chance(0.05):
         table[0, 0] = d.one_of((-1, images, 2**31 - 1))
@@ -98,15 +101,22 @@ def detect(d: Draw) -> Arguments:
     rows = d.values([count, classes + 8 + (1 if d.chance(0.02) else 0)], scale=3.0)
     flat = torch.tensor([d.integer(-1, 200) for _ in range(count)], dtype=torch.int64)
     place = d.numbers(3, 0.1, 2.0)
-    return d.retyped(rows), d.retyped(flat), d.integer(1, 20), place, d.numbers(classes, 0, 1), \
-        d.integers(classes, 0, 2), d.number(0, 1), d.integer(0, 50)
+    return (
+        d.retyped(rows),
+        d.retyped(flat),
+        d.integer(1, 20),
+        place,
+        d.numbers(classes, 0, 1),
+        d.integers(classes, 0, 2),
+        d.number(0, 1),
+        d.integer(0, 50),
+    )
 
 
 def pack_weights(d: Draw) -> Arguments:
     side = d.random.randint(1, 3)
     weight = d.values([d.random.randint(0, 40), d.random.randint(0, 40), side, side if d.chance(0.95) else 2])
     return d.retyped(weight), torch.empty(0, dtype=d.one_of((*DTYPES, torch.int8)))
-
 
 
 def _map(d: Draw, size: list[int], channels: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
@@ -142,8 +152,16 @@ def conv(d: Draw) -> Arguments:
     weight, norm = _weight(d, outputs, inputs, kernel, dtype), _norm(d, outputs, dtype)
     width = size[2]
     called = [*_called(d, size)[:2], width] if d.chance(0.5) else size
-    return x, lists, called, _map(d, size, 1, dtype)[1], kernel if d.chance(0.97) else d.integer(0, 4), d.chance(0.5), \
-        weight, norm
+    return (
+        x,
+        lists,
+        called,
+        _map(d, size, 1, dtype)[1],
+        kernel if d.chance(0.97) else d.integer(0, 4),
+        d.chance(0.5),
+        weight,
+        norm,
+    )
 
 
 def upsample(d: Draw) -> Arguments:
@@ -201,7 +219,9 @@ def refused(name: str, error: Exception) -> bool:
     if isinstance(error, (ValueError, TypeError)):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and text.startswith((f"{name}: ", f"sbnet::{name}", "Overflow when unpacking"))
+    return isinstance(error, RuntimeError) and text.startswith(
+        (f"{name}: ", f"sbnet::{name}", "Overflow when unpacking")
+    )
 
 
 def target(name: str) -> Callable[[Draw], None]:

@@ -32,8 +32,10 @@ def all_targets() -> dict[str, Target]:
     return decoders.TARGETS | {name: operations.target(name) for name in operations.ARGUMENTS}
 
 
-def findings(targets: dict[str, Target], seed: int, numbers: range, note: Callable[[int], None]) -> Iterator[dict[str, object]]:
-    """Every target gets its share of the numbers in turn; input ``number`` follows from seed, target and number alone."""
+def findings(
+    targets: dict[str, Target], seed: int, numbers: range, note: Callable[[int], None]
+) -> Iterator[dict[str, object]]:
+    """Every target gets its share of the numbers in turn; an input follows from seed, target and number alone."""
     names = list(targets)
     for number in numbers:
         name = names[number % len(names)]

@@ -1,4 +1,4 @@
-"""Gives random and hostile inputs to the decoders and to every operation: python tools/fuzz [--count N] [--seed S].
+"""Gives random and hostile inputs to the decoders and to every operation: tools/fuzz/fuzz.py [--count N] [--seed S].
 
 Operations run on every instruction set that this machine has, decoders once. An input follows from the seed, its target
 and its number alone: --seed S --target NAME --number N repeats it. An error that is no refusal of an argument, a crash,
@@ -46,11 +46,11 @@ def main() -> int:
     for isa, targets, first, end in ranges:
         for begin in range(first, end, CHUNK):
             stop = min(begin + CHUNK, end)
-            found += [finding | {"isa": isa} for finding in run(isa, targets, arguments.seed, begin, stop)]
+            for finding in run(isa, targets, arguments.seed, begin, stop):
+                found.append(finding | {"isa": isa})
+                print(f"FINDING {json.dumps(found[-1])}", flush=True)
             done += stop - begin
             print(f"{time.monotonic() - started:6.0f} s  {done} inputs, now {isa}: {len(found)} findings", flush=True)
-    for finding in found:
-        print(f"FINDING {json.dumps(finding)}")
     print(f"{done} inputs, seed {arguments.seed}, {', '.join(sets)}, {os.environ.get('SBNET_OPS') or 'plain build'}: "
           f"{len(found)} findings")  # fmt: skip
     return 1 if found else 0
@@ -63,8 +63,8 @@ def run(isa: str, targets: list[str], seed: int, first: int, end: int) -> list[d
         with tempfile.NamedTemporaryFile() as position:
             position.write(POSITION.pack(first))
             position.flush()
-            command = [sys.executable, "-W", "ignore", str(HERE / "worker.py"), "--seed", str(seed), "--first", str(first),
-                       "--end", str(end), "--position", position.name, "--targets", *targets]  # fmt: skip
+            command = [sys.executable, "-W", "ignore", str(HERE / "worker.py"), "--seed", str(seed), "--first"]
+            command += [str(first), "--end", str(end), "--position", position.name, "--targets", *targets]
             problem = ""
             try:
                 done = subprocess.run(
@@ -97,7 +97,9 @@ def instruction_sets() -> list[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=1_000_000, help="inputs in all (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what they follow from (%(default)s)")
     parser.add_argument("--target", help="a decoder or an operation alone")
