@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import tempfile
 from collections.abc import Callable
@@ -97,9 +98,8 @@ def road_mask(d: Draw) -> None:
     height, width = d.random.randint(0, 9), d.random.randint(0, 9)
     x, y, z = (d.number(-9, 9) for _ in "xyz")
     turn = d.number(-4, 4)
-    quaternion = (
-        (0.0, 0.0, np.sin(turn / 2), np.cos(turn / 2)) if d.chance(0.8) else (*d.numbers(4, -1, 1), 0.0)[:4]
-    )
+    about_z = (0.0, 0.0, math.sin(turn / 2), math.cos(turn / 2)) if math.isfinite(turn) else (0.0, 0.0, 0.0, turn)
+    quaternion = about_z if d.chance(0.8) else (*d.numbers(4, -1, 1), 0.0)[:4]
     pose = SimpleNamespace(
         position=SimpleNamespace(x=x, y=y, z=z),
         orientation=SimpleNamespace(**dict(zip("xyzw", quaternion, strict=False))),
