@@ -8,6 +8,7 @@ import sys
 
 from sbnet_perception import __version__
 from sbnet_perception.errors import UserError
+from sbnet_perception.text import printable
 
 COMMANDS = {
     "demo": ("sbnet_perception.desk.demo", "simulate a drive, run it through the node, draw what was seen"),
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         name = arguments.command
         return int(importlib.import_module(COMMANDS[name][0]).run(arguments))
     except UserError as error:
-        print(f"sbnet {name}: {error}", file=sys.stderr)
+        print(f"sbnet {name}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

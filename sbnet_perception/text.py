@@ -21,3 +21,8 @@ def one_line(text: str, longest: int = _LONGEST_LINE) -> str:
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return text + left_out
+
+
+def printable(text: str) -> str:
+    """A message of some lines for a terminal, each as `one_line` has it."""
+    return "\n".join(one_line(line) for line in text.split("\n"))

@@ -21,7 +21,7 @@ from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupa
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import MOST_FIELDS, CloudError, Field, read_cloud
 from sbnet_perception.node.status import Throttle
-from sbnet_perception.text import LONGEST_NAME, one_line, quoted
+from sbnet_perception.text import LONGEST_NAME, one_line, printable, quoted
 
 FORGED = "x\n[FATAL] [1700000000.0] [sbnet]: brakes released\x1b[2J\x1b]0;owned\x07\u202e\u2028\r"
 
@@ -49,6 +49,11 @@ def test_shown_text_is_one_short_printable_line(text: str) -> None:
     for shown, longest in ((quoted(text), 900), (one_line(text), 10_100)):
         assert shown.isprintable() and len(shown) <= longest
     assert quoted(text)[0] in "'\"" and (one_line(text) == text or not text.isprintable() or len(text) > 1000)
+
+
+def test_a_message_for_a_terminal_keeps_its_lines_and_nothing_else_that_steers_it() -> None:
+    shown = printable(f"a\nb {FORGED}")
+    assert shown.count("\n") == 2 and shown.replace("\n", "").isprintable() and shown.startswith("a\nb x\n[FATAL]")
 
 
 @pytest.mark.fault(30)
