@@ -34,7 +34,7 @@ def changed(where: slice, **values: Any) -> list[Sample]:
         (changed(slice(5, 6), counts=COUNTS | {"received": 11}), "1 clouds are not accounted for after steady at 5 s"),
         (changed(slice(5, 6), counts=COUNTS | {"received": 9}), "-1 clouds are not accounted for"),
         (changed(slice(5, 6), counts=COUNTS | {"processed": 5, "failed": 1}), "1 clouds failed"),
-        (changed(slice(5, 6), calm=Calm(10, 4, (20.0,) * 4)), "did not recover after steady at 5 s: 4 of 10"),
+        (changed(slice(5, 6), calm=Calm(20, 1, (20.0,))), "did not recover after steady at 5 s: 1 of 20"),
         (changed(slice(5, 8), calm=Calm(10, 10, (200.0,) * 10)), "late in 3 of 20 calms: p99 200 ms"),
         (changed(slice(5, 6), calm=Calm(10, 10, (200.0,) * 10)), None),
     ],

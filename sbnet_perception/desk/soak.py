@@ -117,6 +117,8 @@ def _soak(
             console.print(Sample.HEADER, markup=False, soft_wrap=True)
         console.print(samples[-1].row(), markup=False, soft_wrap=True)
     console.print(_totals(samples))
+    sent, answered = (sum(getattr(sample.calm, name) for sample in samples) for name in ("sent", "answered"))
+    console.print(f"{answered} of {sent} clouds were answered that came at the sensor's rate and without faults")
     return samples
 
 
