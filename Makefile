@@ -1,4 +1,4 @@
-# make demo | test | lint | sanitize | bench | setup | clean | help
+# make demo | test | lint | sanitize | fuzz | soak | bench | setup | clean | help
 # Every target sets up what it needs in .venv (ROS 2 included, from pinned wheels) and skips what is done already.
 # On a machine that has ROS 2, build with colcon instead: docs/vehicle.md.
 
@@ -29,16 +29,19 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test lint sanitize bench setup clean help check
+.PHONY: demo test reliability lint sanitize fuzz soak bench setup clean help check
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
+	@echo "make reliability  the tests that provoke faults, and docs/reliability.md of what they saw"
 	@echo "make lint    ruff, mypy and the order of imports"
 	@echo "make bench   layers, network and pipeline beside the best dense ones, and the node: docs/bench (an hour and a half"
 	@echo "             on a quiet machine); INPUT=... runs the pipeline on a bag, a log or frames instead of simulated drives"
 	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
+	@echo "make fuzz    COUNT=1000000 random and hostile inputs to decoders and operations, under the sanitizers"
+	@echo "make soak    the node under load for MINUTES=60, with faults mixed in: memory, files, threads, latency, answers"
 	@echo "make setup   .venv, compiled ops and message packages only"
 	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
 	@echo "Variables: PYTHON=python3.12 to choose an interpreter (3.10 to 3.13). pip is used as you have configured it;"
@@ -50,6 +53,10 @@ demo: setup
 # Files go to two processes; each test has a DDS domain of its own.
 test: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -n 2 --dist loadfile test
+
+# The tests that provoke faults; docs/reliability.md is made of what they saw
+reliability: setup $(STAMPS)/test-requirements
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --reliability docs/reliability.md test
 
 lint: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -q test/test_style.py
@@ -66,6 +73,22 @@ sanitize: setup $(STAMPS)/test-requirements
 	 SBNET_SANITIZE=1 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
 	 -W "error:operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
+
+# Random and hostile inputs, all of which follow from SEED: COUNT of them, on every instruction set, under the sanitizers
+COUNT ?= 1000000
+SEED  ?= 1
+fuzz: export ASAN_OPTIONS = abort_on_error=1 detect_leaks=0 allocator_may_return_null=1
+fuzz: export UBSAN_OPTIONS = abort_on_error=1 print_stacktrace=1
+fuzz: setup
+	@echo "== build/sanitize: compiled ops with address and undefined-behaviour sanitizers"
+	@$(BIN)/python setup.py -q build_ext --sanitize --build-lib=build/sanitize --build-temp=build/sanitize/objects
+	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python tools/fuzz/fuzz.py --count $(COUNT) --seed $(SEED)
+
+# The node under load with faults mixed in, for MINUTES
+MINUTES ?= 60
+soak: setup
+	@$(BIN)/sbnet soak --minutes $(MINUTES)
 
 bench: setup
 	@mkdir -p docs/bench

@@ -7,7 +7,7 @@ namespace sbnet {
 
 // Positions are in raster cells with this many bits after the point: sums of them are exact.
 constexpr int kFraction = 32;
-constexpr int64_t kMostCells = int64_t{1} << 29;  // rows and columns of a raster, and how far from it positions may be
+constexpr int64_t kFarthestCell = int64_t{1} << 29;  // how far from a raster positions may be
 
 // The raster cell (y, x) of pixel (row, column): floor of origin + row * per_row + column * per_column.
 struct Affine {

@@ -1,7 +1,7 @@
 // What the kernels of every device demand of the arguments of the block operations, and the results that they fill.
 #pragma once
 
-#include "check.h"
+#include "extents.h"
 
 namespace sbnet {
 
@@ -16,18 +16,31 @@ struct MaskGrid {
       : geometry(op, block_size, block_stride, block_offset, {1, 1}) {
     check(mask.dim() == 3 && (mask.scalar_type() == ScalarType::Bool || is_floating(mask.scalar_type())), op,
           ": mask must be bool, float32, float64, bfloat16 or float16 [N, H, W], got ", describe(mask));
-    for (int64_t i = 0; i < 3; ++i)
-      check(mask.size(i) <= kHighest, op, ": mask must have at most ", kHighest, " images, rows and columns, got ",
-            describe(mask));
+    check_cells(op, "mask", mask.size(0), mask.size(1), mask.size(2));
     check_pair(op, "block_count", block_count, 0);
     rows = block_count[0];
     columns = block_count[1];
+    check_cells(op, "block_count", mask.size(0), rows, columns);
+    const int64_t height = smaller(block_size[0], mask.size(1)), width = smaller(block_size[1], mask.size(2));
+    check_steps(op, "block_size", {mask.size(0), rows, height, mask.size(2)});
+    check_steps(op, "block_size", {mask.size(0), rows, columns, width});
   }
 };
+
+// Checks images or blocks: floating point [N, C, H, W].
+inline void check_image(const char* op, const char* name, const Tensor& image) {
+  check(image.dim() == 4 && is_floating(image.scalar_type()), op, ": ", name,
+        " must be float32, float64, bfloat16 or float16 [N, C, H, W], got ", describe(image));
+  check_cells(op, name, image.size(0), image.size(2), image.size(3));
+  const auto element = static_cast<int64_t>(image.element_size());
+  check(product_within(kMostBytes, {image.size(0), image.size(1), image.size(2), image.size(3), element}), op, ": ", name,
+        " is too large, it must have at most ", kMostBytes, " bytes, got ", describe(image));
+}
 
 // The result of sparse_gather, not filled: [B, C, h, w] of the dtype and on the device of `x`.
 inline Tensor new_blocks(const char* op, const Tensor& x, int64_t count, const Geometry& geometry, bool channels_last) {
   const int64_t channels = x.size(1), h = geometry.vertical.size, w = geometry.horizontal.size;
+  check_cells(op, "block_size", count, h, w);
   return allocate(op, "block_size", {count, channels, h, w, static_cast<int64_t>(x.element_size())}, [&] {
     using torch::headeronly::MemoryFormat;
     const auto format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;

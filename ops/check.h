@@ -56,14 +56,6 @@ inline bool is_floating(ScalarType type) {
          type == ScalarType::Half;
 }
 
-// Checks images or blocks: floating point [N, C, H, W], positions within 32 bits.
-inline void check_image(const char* op, const char* name, const Tensor& image) {
-  check(image.dim() == 4 && is_floating(image.scalar_type()), op, ": ", name,
-        " must be float32, float64, bfloat16 or float16 [N, C, H, W], got ", describe(image));
-  check(image.size(0) <= kHighest && image.size(2) <= kHighest && image.size(3) <= kHighest, op, ": ", name,
-        " must have at most ", kHighest, " images, rows and columns, got ", describe(image));
-}
-
 // Checks int32 [B, 3] on the device of `image`; returns it contiguous.
 inline Tensor check_indices(const char* op, const Tensor& argument, const char* name, const Tensor& image) {
   check(argument.device() == image.device(), op, ": indices must be on the device of ", name);
@@ -99,13 +91,15 @@ inline Layout layout_of(const Tensor& image) {
   return {image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
 }
 
-// Runs `allocate` unless the product of `sizes`, in bytes, overflows; what does not fit names the argument.
+constexpr int64_t kMostBytes = int64_t{1} << 34;  // of a result
+
+// Runs `allocate` unless the product of `sizes`, in bytes, exceeds the bound; what does not fit names the argument.
 template <typename Allocate>
 auto allocate(const char* op, const char* name, std::initializer_list<int64_t> sizes, const Allocate& allocate) {
   int64_t bytes = 1;
   bool fits = true;
   for (const int64_t size : sizes) fits = fits && !__builtin_mul_overflow(bytes, size, &bytes);
-  if (fits) {
+  if (fits && bytes <= kMostBytes) {
     try {
       return allocate();
     } catch (const std::exception&) {

@@ -1,10 +1,7 @@
 // What the kernels of every device demand of the arguments of operations on clouds.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-
-#include "check.h"
+#include "extents.h"
 #include "voxel_grid.h"
 
 namespace sbnet {
@@ -17,12 +14,14 @@ inline Cloud cloud_of(const Tensor& points) {
 inline Cloud check_cloud(const char* op, const Tensor& points) {
   check(points.dim() == 2 && points.size(1) >= 3 && points.scalar_type() == ScalarType::Float, op,
         ": points must be float32 [P, >= 3], got ", describe(points));
-  check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest, ", got ", points.size(0));
+  check(points.size(0) <= kMostCells, op, ": points must be at most ", kMostCells, ", got ", points.size(0));
   return cloud_of(points);
 }
 
+// Checks the bounds of what counts; they may be infinite.
 inline Range check_range(const char* op, const std::vector<double>& range) {
   check(range.size() == 4, op, ": range must be x_min, x_max, y_min, y_max, got ", range.size(), " numbers");
+  for (const double bound : range) check_limit(op, "range", bound);
   return {static_cast<float>(range[0]), static_cast<float>(range[1]), static_cast<float>(range[2]),
           static_cast<float>(range[3])};
 }
@@ -30,10 +29,17 @@ inline Range check_range(const char* op, const std::vector<double>& range) {
 inline CellGrid check_grid(const char* op, const std::vector<double>& range, double resolution,
                            const std::vector<int64_t>& size) {
   const Range within = check_range(op, range);
-  for (const double bound : range) check(std::isfinite(bound), op, ": range must be finite, got ", bound);
-  check(std::isfinite(1.0 / resolution) && resolution > 0, op, ": resolution must be positive, got ", resolution);
+  for (const double bound : range) check_position(op, "range", bound);
+  check_side(op, "resolution", resolution);
   check_pair(op, "size", size, 1);
+  check_cells(op, "size", 1, size[0], size[1]);
   return {within, static_cast<float>(1.0 / resolution), size[0], size[1]};
+}
+
+// Checks heights between which a point counts; they may be infinite.
+inline void check_heights(const char* op, double low, double high) {
+  check_limit(op, "low", low);
+  check_limit(op, "high", high);
 }
 
 // The result of occupancy, not filled.
@@ -48,15 +54,13 @@ inline VoxelGrid check_voxels(const char* op, const Tensor& points, const std::v
                               const std::vector<int64_t>& size, double z_min, double bin_height, int64_t bins) {
   check(points.dim() == 2 && points.size(1) == 4 && points.scalar_type() == ScalarType::Float, op,
         ": points must be float32 [P, 4], got ", describe(points));
-  check(points.size(0) <= kHighest, op, ": points must be at most ", kHighest);
-  check(range.size() == 4 && std::all_of(range.begin(), range.end(), [](double edge) { return std::isfinite(edge); }),
-        op, ": range must be x_min, x_max, y_min, y_max, all finite");
-  check_pair(op, "size", size, 1);
-  check(size[0] * size[1] <= kHighest, op, ": size must be at most ", kHighest, " cells");
-  check(resolution > 0 && bin_height > 0 && std::isfinite(z_min) && bins >= 1 && bins <= 61, op,
-        ": resolution and bin_height must be positive, z_min finite, bins 1 to 61");
+  check(points.size(0) <= kMostCells, op, ": points must be at most ", kMostCells, ", got ", points.size(0));
+  const CellGrid cells = check_grid(op, range, resolution, size);
+  check_side(op, "bin_height", bin_height);
+  check_position(op, "z_min", z_min);
+  check(bins >= 1 && bins <= 61, op, ": bins must be 1 to 61, got ", bins);
   const auto f = [](double value) { return static_cast<float>(value); };
-  return {{check_range(op, range), f(1 / resolution), size[0], size[1]},
+  return {cells,
           f(z_min),
           f(z_min - bin_height / 2),
           f(z_min + (static_cast<double>(bins) + 0.5) * bin_height),

@@ -1,7 +1,7 @@
 // What the kernels of every device demand of the arguments of the layers.
 #pragma once
 
-#include "check.h"
+#include "extents.h"
 
 namespace sbnet {
 
@@ -43,6 +43,7 @@ inline void check_weight(const char* op, const char* name, const Tensor& weight,
   for (int i = 0; i < 2; ++i)
     check(weight.size(i) >= 1 && weight.size(i) <= kMostChannels, op, ": ", name, " must have 1 to ", kMostChannels,
           " input and output channels, got ", describe(weight));
+  check_cells(op, name, weight.size(0), weight.size(2), weight.size(1) * weight.size(3));
   check(weight.scalar_type() == sums, op, ": ", name, " must be ", torch::headeronly::toString(sums), ", got ",
         describe(weight));
 }

@@ -23,7 +23,8 @@ struct Output {
   Pixels pixels;
 
   Output(const char* op, const Tensor& like, const Pixels& where, int64_t channels)
-      : values(torch::stable::new_empty(like, {where.count, channels})),
+      : values(allocate(op, "y", {where.count, channels, static_cast<int64_t>(like.element_size())},
+                        [&] { return torch::stable::new_empty(like, {where.count, channels}); })),
         map(map_of(op, "y", values, where)),
         pixels(where) {}
 

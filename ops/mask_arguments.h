@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "affine.h"
-#include "check.h"
+#include "extents.h"
 
 namespace sbnet {
 
@@ -13,20 +13,22 @@ namespace sbnet {
 inline std::vector<int64_t> check_dilation(const char* op, const Tensor& mask, std::vector<int64_t> half_widths) {
   check(mask.dim() == 2 && mask.scalar_type() == ScalarType::Bool, op, ": mask must be bool [H, W], got ",
         describe(mask));
+  check_cells(op, "mask", 1, mask.size(0), mask.size(1));
   check(!half_widths.empty() && half_widths.back() >= 0 && half_widths.front() <= kHighest &&
             std::is_sorted(half_widths.rbegin(), half_widths.rend()),
         op, ": half_widths must be whole numbers from 0 to ", kHighest, " that never grow, at least one");
   half_widths.resize(smaller(static_cast<int64_t>(half_widths.size()), larger(mask.size(0), 1)));
   for (int64_t& half_width : half_widths) half_width = smaller(half_width, mask.size(1));
+  check_steps(op, "half_widths", {mask.size(0), divide_up(mask.size(1), 64), static_cast<int64_t>(half_widths.size())});
   return half_widths;
 }
 
 // Checks one (y, x) pair of positions and that no pixel leaves 64 bits.
 inline void check_positions(const char* op, const char* name, const std::vector<int64_t>& pair, int64_t times) {
   check(pair.size() == 2, op, ": ", name, " must be 2 integers, got ", pair.size());
-  const int64_t most = (kMostCells << kFraction) / larger(times, 1);
+  const int64_t most = (kFarthestCell << kFraction) / larger(times, 1);
   for (const int64_t value : pair)
-    check(value >= -most && value <= most, op, ": ", name, " must stay within ", kMostCells, " raster cells");
+    check(value >= -most && value <= most, op, ": ", name, " must stay within ", kFarthestCell, " raster cells");
 }
 
 // Checks a raster and how the pixels of `size` lie on it.
@@ -35,9 +37,9 @@ inline Affine check_sampling(const char* op, const Tensor& raster, const std::ve
                              const std::vector<int64_t>& size) {
   check(raster.dim() == 2 && raster.scalar_type() == ScalarType::Bool, op, ": raster must be bool [h, w], got ",
         describe(raster));
-  check(raster.size(0) <= kMostCells && raster.size(1) <= kMostCells, op, ": raster must have at most ", kMostCells,
-        " rows and columns, got ", describe(raster));
+  check_cells(op, "raster", 1, raster.size(0), raster.size(1));
   check_pair(op, "size", size, 1);
+  check_cells(op, "size", 1, size[0], size[1]);
   check_positions(op, "origin", origin, 1);
   check_positions(op, "per_row", per_row, 2 * size[0]);
   check_positions(op, "per_column", per_column, 2 * size[1]);

@@ -28,6 +28,7 @@ Tensor occupancy(const Tensor& points, double low, double high, std::vector<doub
   constexpr const char* op = "occupancy";
   const Cloud cloud = check_cloud(op, points);
   const CellGrid grid = check_grid(op, range, resolution, size);
+  check_heights(op, low, high);
   const auto lowest = static_cast<float>(low), highest = static_cast<float>(high);
   Tensor raster = new_raster(op, points, grid);
   bool* const cells = raster.mutable_data_ptr<bool>();

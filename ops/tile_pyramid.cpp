@@ -49,6 +49,7 @@ void pool_row(std::vector<uint8_t>& bytes, std::vector<uint8_t>& scratch, int64_
 
 // Each tile of `level` from the `step_y` x `step_x` bytes of `from` beneath it.
 void pool(const Raster& from, int64_t step_y, int64_t step_x, Level& level) {
+  if (level.columns == 1) step_x = from.columns;  // one tile may be far wider than what is beneath it
   const int64_t grain = larger(1, kPixelsPerThread / larger(1, smaller(step_y, from.rows) * from.columns));
   parallel_for(level.images * level.rows, grain, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> bytes(level.columns * step_x), scratch(bytes.size());

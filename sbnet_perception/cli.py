@@ -8,12 +8,14 @@ import sys
 
 from sbnet_perception import __version__
 from sbnet_perception.errors import UserError
+from sbnet_perception.text import printable
 
 COMMANDS = {
     "demo": ("sbnet_perception.desk.demo", "simulate a drive, run it through the node, draw what was seen"),
     "replay": ("sbnet_perception.desk.replay", "play a rosbag through the node and record the detections"),
     "convert": ("sbnet_perception.bags.convert", "turn an Argoverse 2 log or KITTI frames into a rosbag"),
     "doctor": ("sbnet_perception.desk.doctor", "check this machine and say what to mend"),
+    "soak": ("sbnet_perception.desk.soak", "the node under load with faults mixed in: leaks, losses, delays"),
     "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
     "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         name = arguments.command
         return int(importlib.import_module(COMMANDS[name][0]).run(arguments))
     except UserError as error:
-        print(f"sbnet {name}: {error}", file=sys.stderr)
+        print(f"sbnet {name}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

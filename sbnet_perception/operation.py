@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from sbnet_perception.errors import UserError
+
 # `make sanitize` names another library.
 LIBRARY = Path(os.environ.get("SBNET_OPS") or Path(__file__).resolve().parent / "_ops.so")
 _library = torch.library.Library("sbnet", "FRAGMENT")
@@ -26,7 +28,7 @@ _library = torch.library.Library("sbnet", "FRAGMENT")
 def _load_library() -> str:
     """Load the compiled kernels; returns why not, or an empty string.
 
-    Raises RuntimeError if SBNET_ISA names no instruction set of this machine.
+    Raises UserError if SBNET_ISA names no instruction set of this machine.
     """
     if not LIBRARY.exists():
         return f"{LIBRARY.name} is not built (run 'python setup.py build_ext --inplace', needs g++)"
@@ -34,7 +36,10 @@ def _load_library() -> str:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         return f"{LIBRARY.name} cannot be loaded: {error}"
-    torch.ops.sbnet.isa()  # a wrong SBNET_ISA is an error here, not at the first layer
+    try:
+        torch.ops.sbnet.isa()
+    except RuntimeError as error:  # a wrong SBNET_ISA is an error here, not at the first layer
+        raise UserError(f"{error}; set it to one of these or unset it") from None
     return ""
 
 

@@ -12,7 +12,7 @@ import torch
 from devices import DEVICES, operations_on
 
 # Where ROS is not installed its tests do not run at all.
-pytest_plugins = ["node_fixtures"] if importlib.util.find_spec("rclpy") else []
+pytest_plugins = ["faults", *(["node_fixtures"] if importlib.util.find_spec("rclpy") else [])]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -53,6 +53,7 @@ def test_an_impossible_grid_is_refused_by_name(values: tuple[float, ...], reason
         Grid(*values)
 
 
+@pytest.mark.fault(10)
 @settings(max_examples=150, deadline=None)
 @given(GRIDS, st.sampled_from([np.float32, np.float64]))
 def test_points_on_and_next_to_every_edge_never_leave_the_raster(grid: Grid, dtype: type) -> None:

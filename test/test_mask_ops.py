@@ -287,7 +287,7 @@ WRONG: list[tuple[str, int, Any, str]] = [
     ("sample_raster", 0, POINTS, "raster must be bool"),
     ("sample_raster", 2, (0, 1 << 60), "per_row must stay within"),
     ("voxelize", 0, POINTS[:, :3], "points must be float32"),
-    ("voxelize", 2, 0.0, "resolution and bin_height must be positive"),
+    ("voxelize", 2, 0.0, "resolution must be positive"),
     ("voxelize", 7, 0, "capacity "),
 ]
 

@@ -92,7 +92,7 @@ def test_a_wrong_argument_is_named_by_the_function_the_op_and_the_plain_form(dev
         ("reduce_mask", {"block_count": (2**20, 2**31 - 1)}, "block_count is too large"),
         ("sparse_gather", {"block_size": (2**31 - 1, 2**31 - 1)}, "block_size is too large"),
         ("sparse_gather", {"block_size": (2**24, 2**24)}, "block_size is too large"),
-        ("sparse_gather", {"x": torch.ones(1, 0, 2**31, 1)}, "x must have at most"),
+        ("sparse_gather", {"x": torch.ones(1, 0, 2**31, 1)}, "x is too large"),
         ("sparse_gather", {"block_size": (2.5, 2)}, "block_size"),
         ("reduce_mask", {"block_offset": (2**70, 2)}, "block_offset"),
         ("reduce_mask", {"mode": "min"}, "mode must be 'max' or 'avg', got 'min'"),

@@ -73,6 +73,7 @@ def layouts(draw: st.DrawFn) -> tuple[Any, np.ndarray]:
     return msg, expected
 
 
+@pytest.mark.fault(11)
 @settings(max_examples=150, deadline=None)
 @given(layouts())
 def test_any_layout_byte_order_and_padding_decodes_to_its_points(case: tuple[Any, np.ndarray]) -> None:
@@ -85,6 +86,7 @@ def test_any_layout_byte_order_and_padding_decodes_to_its_points(case: tuple[Any
     assert result.points.flags.writeable
 
 
+@pytest.mark.fault(9)
 @settings(max_examples=60, deadline=None)
 @given(layouts(), st.integers(1, 60))
 def test_more_points_than_the_limit_are_thinned_evenly_with_a_warning(case: tuple[Any, np.ndarray], limit: int) -> None:

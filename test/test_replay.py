@@ -192,6 +192,7 @@ def test_ctrl_c_ends_node_and_recording_in_order(weights: Path, tmp_path: Path) 
         assert bag_written.topics["/points"].count >= 10
 
 
+@pytest.mark.fault(28)
 def test_a_full_disk_ends_the_recording_with_one_warning_and_leaves_it_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +249,7 @@ def test_topics_are_found_by_type_and_a_telling_name_decides_between_several() -
         choose_topics(topics(costmap=GRID), None, None)
 
 
+@pytest.mark.fault(30)
 def test_an_unreadable_bag_is_one_sentence_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken.mcap"
     broken.write_bytes(b"this is no recording")

@@ -94,6 +94,7 @@ def test_a_capacity_keeps_the_first_voxels_and_tells_how_many_there_are(
     torch.testing.assert_close(found.last[:kept], whole.last[:kept])
 
 
+@pytest.mark.fault(9)
 @on_cpu
 def test_millions_of_points_give_the_same_voxels_with_any_number_of_threads() -> None:
     points = np.random.default_rng(0).uniform([-5, -25, -4, 0], [75, 25, 6, 1], (2_000_000, 4)).astype(np.float32)

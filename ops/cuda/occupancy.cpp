@@ -37,6 +37,7 @@ Tensor occupancy(const Tensor& points, double low, double high, std::vector<doub
   constexpr const char* op = "occupancy";
   const Cloud cloud = check_cloud(op, points);
   const CellGrid grid = check_grid(op, range, resolution, size);
+  check_heights(op, low, high);
   const OnDevice device(points);
   const Tensor raster = new_raster(op, points, grid);
   Scratch scratch(op, "points", points);

@@ -11,7 +11,7 @@ namespace {
 // flat int64 [P], increasing, then -1 for rows without a pixel -> count, words, neighbours.
 Lists pixel_index(const Tensor& argument, std::vector<int64_t> size) {
   constexpr const char* op = "pixel_index";
-  check(argument.dim() == 1 && argument.scalar_type() == ScalarType::Long && argument.size(0) <= kHighest, op,
+  check(argument.dim() == 1 && argument.scalar_type() == ScalarType::Long && argument.size(0) <= kMostCells, op,
         ": flat must be int64 [P], got ", describe(argument));
   const OnDevice device(argument);
   const Tensor flat = torch::stable::contiguous(argument);

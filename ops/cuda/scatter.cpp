@@ -50,6 +50,7 @@ Tensor sparse_scatter(const Tensor& blocks, const Tensor& indices, const Tensor&
                       std::vector<int64_t> block_stride, std::vector<int64_t> block_offset,
                       std::vector<int64_t> block_dilation, bool add) {
   constexpr const char* op = "sparse_scatter";
+  check_image(op, "base", base);
   const Tensor copy = torch::stable::clone(base);
   scatter_checked(op, blocks, indices, copy, {op, block_size, block_stride, block_offset, block_dilation}, add);
   return copy;

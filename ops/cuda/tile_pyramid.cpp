@@ -17,7 +17,7 @@ Lists tile_pyramid(const Tensor& argument, std::vector<int64_t> sides, std::vect
   check(!capacities || capacities->size() == strides.size(), op, ": capacities must be one for each of the strides");
   if (capacities)
     for (const int64_t capacity : *capacities)
-      check(capacity >= 1 && capacity <= kHighest, op, ": capacities must be positive, got ", capacity);
+      check(capacity >= 1 && capacity <= kMostCells, op, ": capacities must be positive, got ", capacity);
   const OnDevice device(argument);
   const Tensor mask = torch::stable::contiguous(argument);
 

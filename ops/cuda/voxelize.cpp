@@ -19,7 +19,7 @@ std::vector<Tensor> voxelize(const Tensor& points, std::vector<double> range, do
                              std::optional<int64_t> capacity) {
   constexpr const char* op = "voxelize";
   const VoxelGrid grid = check_voxels(op, points, range, resolution, size, z_min, bin_height, bins);
-  check(!capacity || (*capacity >= 1 && *capacity <= kHighest), op, ": capacity must be positive, got ",
+  check(!capacity || (*capacity >= 1 && *capacity <= kMostCells), op, ": capacity must be positive, got ",
         capacity.value_or(0));
   const OnDevice device(points);
   const Cloud cloud = cloud_of(points);

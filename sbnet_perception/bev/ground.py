@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sbnet_perception.bev.grid import Grid, is_within
+from sbnet_perception.extents import check_positions
 from sbnet_perception.operation import call, register
 
 CELL = 4.0
@@ -83,12 +84,13 @@ def _smoothed(low: Tensor) -> Tensor:
 
 
 def check_cloud(operation: str, points: Tensor, bounds: Sequence[float]) -> None:
-    """Raises ValueError unless ``points`` are float32 [P, >= 3] and ``bounds`` four numbers."""
+    """Raises ValueError unless ``points`` are float32 [P, >= 3] and ``bounds`` four numbers, which may be infinite."""
     if points.dim() != 2 or points.shape[1] < 3 or points.dtype != torch.float32:
         found = f"{points.dtype} {list(points.shape)}"
         raise ValueError(f"{operation}: points must be float32 [P, >= 3], got {found}")
     if len(bounds) != 4:
         raise ValueError(f"{operation}: range must be x_min, x_max, y_min, y_max, got {len(bounds)} numbers")
+    check_positions(operation, "range", bounds, infinite=True)
 
 
 def _fake_heights(points: Tensor, bounds: Sequence[float]) -> Tensor:

@@ -6,7 +6,6 @@ that is above. The intensity channel is the mean over the whole column.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from sbnet_perception.bev.grid import Grid, cell_along, is_within
 from sbnet_perception.blocks import Pixels, Voxels
 from sbnet_perception.blocks.pixels import fake_index
+from sbnet_perception.extents import MOST_CELLS, check_positions, check_raster, check_side
 from sbnet_perception.operation import call, dynamic_size, register
 
 BINS = 30
@@ -83,13 +83,12 @@ def _check(
 ) -> None:  # fmt: skip
     if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
         raise ValueError(f"voxelize: points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
-    if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
-        raise ValueError("voxelize: range must be x_min, x_max, y_min, y_max, all finite")
-    if len(size) != 2 or min(size) < 1 or size[0] * size[1] >= 2**31:
-        raise ValueError(f"voxelize: size must be 2 positive integers and at most 2^31 - 1 cells, got {tuple(size)}")
-    if not (resolution > 0 and bin_height > 0 and math.isfinite(z_min) and 1 <= bins <= 61):
-        raise ValueError("voxelize: resolution and bin_height must be positive, z_min finite, bins 1 to 61")
-    if capacity is not None and not 1 <= capacity < 2**31:
+    check_raster("voxelize", bounds, resolution, size)
+    check_side("voxelize", "bin_height", bin_height)
+    check_positions("voxelize", "z_min", [z_min])
+    if not 1 <= bins <= 61:
+        raise ValueError(f"voxelize: bins must be 1 to 61, got {bins}")
+    if capacity is not None and not 1 <= capacity <= MOST_CELLS:
         raise ValueError(f"voxelize: capacity must be positive, got {capacity}")
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sbnet_perception.extents import MOST_BYTES, check_cells, check_steps
+
 Pair = tuple[int, int]
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -74,6 +76,7 @@ def sparse_gather(
 ) -> Tensor:
     """Blocks [B, C, h, w] of ``x`` [N, C, H, W]; pixels outside the image are 0."""
     check_gather(x, indices, block_size, block_stride, block_offset, block_dilation)
+    check_cells("sparse_gather", "block_size", len(indices), *block_size)
     _check_image_numbers(indices, len(x))
     _, channels, height, width = x.shape
     shape = (len(indices), *block_size, channels)
@@ -139,23 +142,34 @@ def sparse_scatter(
     add: bool,
 ) -> Tensor:
     """As `sparse_scatter_`, into a copy of ``base``."""
+    check_image("base", base)
     copy = base.clone()
     sparse_scatter_(blocks, indices, copy, block_size, block_stride, block_offset, block_dilation, add)
     return copy
 
 
 def check_mask(mask: Tensor, block_count: Pair, block_size: Pair, block_stride: Pair, block_offset: Pair) -> None:
-    """Raises ValueError unless ``mask`` is bool or floating point [N, H, W] and the pairs have their sign."""
+    """Raises ValueError unless ``mask`` is bool or floating point [N, H, W], the pairs have their sign, and neither is
+    too large."""
     if mask.dim() != 3 or mask.dtype not in (torch.bool, *FLOATING):
         raise ValueError(f"mask must be bool or floating point [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
     _check_pair("block_count", block_count, 0)
     check_geometry(block_size, block_stride, block_offset)
+    images, height, width = mask.shape
+    rows, columns = block_count
+    check_cells("reduce_mask", "mask", *mask.shape)
+    check_cells("reduce_mask", "block_count", images, *block_count)
+    check_steps("reduce_mask", "block_size", images, rows, min(block_size[0], height), width)
+    check_steps("reduce_mask", "block_size", images, rows, columns, min(block_size[1], width))
 
 
 def check_image(name: str, image: Tensor) -> None:
     """Raises ValueError unless ``image`` is floating point [N, C, H, W]."""
     if image.dim() != 4 or image.dtype not in FLOATING:
         raise ValueError(f"{name} must be floating point [N, C, H, W], got {image.dtype} {tuple(image.shape)}")
+    check_cells("blocks", name, image.shape[0], *image.shape[2:])
+    if image.numel() * image.element_size() > MOST_BYTES:
+        raise ValueError(f"{name} is too large, it must have at most {MOST_BYTES} bytes, got {tuple(image.shape)}")
 
 
 def check_gather(image: Tensor, indices: Tensor, *geometry: Pair, name: str = "x") -> None:

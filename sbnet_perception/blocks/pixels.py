@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from sbnet_perception.extents import check_cells
 from sbnet_perception.operation import call, dynamic_size, register
 
 Size = tuple[int, int, int]
@@ -129,7 +130,12 @@ class Pixels:
 
 def plain_pixel_index(flat: Tensor, size: Sequence[int]) -> list[Tensor]:
     """The index of the CPU's kernels, in PyTorch: of increasing positions int64 [P] in maps of size (N, H, W)."""
+    _check(flat, size)
     images, height, width = size
+    if flat.device.type == "cpu" and len(flat):  # elsewhere nobody waits to see it
+        last = images * height * width - 1
+        if int(flat[0]) < 0 or int(flat[-1]) > last or not bool((flat.diff() > 0).all()):
+            raise ValueError(f"pixel_index: flat must increase, from 0 to {last}")
     row, column = torch.div(flat, max(width, 1), rounding_mode="floor"), flat % max(width, 1)
     # A run begins where the position before is not the neighbour, or lies in another row.
     begins = torch.ones_like(flat, dtype=torch.bool)
@@ -140,6 +146,19 @@ def plain_pixel_index(flat: Tensor, size: Sequence[int]) -> list[Tensor]:
     rows = torch.arange(images * height + 1, device=flat.device)
     start = torch.searchsorted(row[number], rows)
     return [start.to(torch.int32), runs.to(torch.int32)]
+
+
+def _check(flat: Tensor, size: Sequence[Any]) -> None:
+    if flat.dim() != 1 or flat.dtype != torch.int64:
+        raise ValueError(f"pixel_index: flat must be int64 [P], got {flat.dtype} {tuple(flat.shape)}")
+    if len(size) != 3 or min(size) < 0:
+        raise ValueError(f"pixel_index: size must be (N, H, W), none negative, got {tuple(size)}")
+    check_cells("pixel_index", "size", *size)
+
+
+def _fake_pixel_index(flat: Tensor, size: Sequence[Any]) -> list[Tensor]:
+    _check(flat, size)
+    return fake_index(flat, size, flat.shape[0], windows=False)
 
 
 def has_words(device: torch.device) -> bool:
@@ -163,5 +182,5 @@ def fake_index(like: Tensor, size: Sequence[Any], rows: Any, windows: bool) -> l
 _PIXEL_INDEX = register(
     "pixel_index(Tensor flat, int[3] size) -> Tensor[]",
     plain_pixel_index,
-    lambda flat, size: fake_index(flat, size, flat.shape[0], windows=False),
+    _fake_pixel_index,
 )

@@ -10,7 +10,11 @@ from torch import Tensor
 
 from sbnet_perception.blocks.block_plain import Pair, reduce_mask
 from sbnet_perception.blocks.pixels import Pixels, fake_index
+from sbnet_perception.extents import check_cells
 from sbnet_perception.operation import UNAVAILABLE, call, dynamic_size, register
+
+MOST_MAPS = 64
+"""Feature maps of one pyramid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +155,13 @@ def _check(
 ) -> None:
     if mask.dim() != 3 or mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool [N, H, W], got {mask.dtype} {tuple(mask.shape)}")
+    check_cells("tile_pyramid", "mask", *mask.shape)
     if len(sides) != 2 * len(strides):
         raise ValueError(f"sides must be pairs, one for each of the strides, got {tuple(sides)} and {tuple(strides)}")
     if capacities is not None and len(capacities) != len(strides):
         raise ValueError(f"capacities must be {len(strides)}, one for each stride, got {tuple(capacities)}")
+    if len(strides) > MOST_MAPS:
+        raise ValueError(f"strides must be at most {MOST_MAPS}, got {len(strides)}")
     for name, values in (("sides", sides), ("strides", strides), ("capacities", capacities or ())):
         if not all(1 <= value < 2**31 for value in values):
             raise ValueError(f"{name} must be positive, got {tuple(values)}")

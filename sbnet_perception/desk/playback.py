@@ -25,6 +25,7 @@ from sbnet_perception.desk.results import stamp_of
 from sbnet_perception.desk.session import ChildProcess, Session, start_node
 from sbnet_perception.desk.topics import Played, choose_grid_frame, choose_topics
 from sbnet_perception.errors import UserError
+from sbnet_perception.text import printable
 
 READY_S = 60.0
 DRAIN_S = 2.0
@@ -281,8 +282,8 @@ def _session(options: ReplayOptions) -> Session:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(escape(text), highlight=False)
+    console.print(escape(printable(text)), highlight=False)
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(f"[yellow]{escape(text)}[/]", highlight=False)
+    console.print(f"[yellow]{escape(printable(text))}[/]", highlight=False)

@@ -6,6 +6,7 @@ z up, yaw counter-clockwise from x; cz is the centre. Bird's-eye view (BEV) igno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.network import ORIENTATION, OUTPUT_STRIDE, SIZE, Prediction
+from sbnet_perception.extents import MOST_CELLS, check_positions, check_side
 from sbnet_perception.operation import call, register
 
 Floats = NDArray[np.float32]
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """Boxes float32 [limit, 7], scores float32 [limit], classes int64 [limit], best first, and how many of them count."""
+MOST_BOXES = 1 << 16
+"""Most boxes that `detect` may be asked for."""
 # Votes for axes cancel where what is left of their weight is no more than rounding.
 _CANCELLED = 1e-6
 # Square metres: what rounding makes of the cross product of two edges on one line.
@@ -71,6 +75,9 @@ def detect(
 
     Returns:
         On the device of the prediction; what lies behind the number of boxes is 0.
+
+    Raises:
+        ValueError: an argument is out of its range; ``limit`` may be `MOST_BOXES`.
     """
     step = grid.resolution * OUTPUT_STRIDE
     place = (grid.x_min, grid.y_min, step)
@@ -92,6 +99,7 @@ def plain_detect(
 ) -> Found:  # fmt: skip
     """The operation of `detect` in PyTorch: rows float32 [P, classes + 8] of the pixels at flat [P] (row * width +
     column; negative: none), with x_min, y_min and the side of a pixel in metres."""
+    _check(rows, flat, width, place, thresholds, groups, iou, limit)
     x_min, y_min, step = place
     scores = torch.sigmoid(rows[:, : -SIZE - ORIENTATION])
     is_box = (scores > scores.new_tensor(thresholds)) & (flat >= 0)[:, None]
@@ -189,10 +197,38 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
-def _fake_detect(rows: Tensor, *others: object) -> Found:
-    limit = others[-1]
-    boxes, classes = rows.new_empty((limit, 7)), rows.new_empty((limit,), dtype=torch.int64)  # type: ignore[arg-type]
-    return boxes, rows.new_empty((limit,)), classes, classes.new_empty(())  # type: ignore[arg-type]
+def _check(
+    rows: Tensor, flat: Tensor, width: int, place: Sequence[float], thresholds: Sequence[float], groups: Sequence[int],
+    iou: float, limit: int,
+) -> None:  # fmt: skip
+    columns = len(thresholds) + SIZE + ORIENTATION
+    if rows.dim() != 2 or rows.shape[1] != columns or rows.dtype != torch.float32:
+        raise ValueError(f"detect: rows must be float32 [P, {columns}], got {rows.dtype} {list(rows.shape)}")
+    if flat.dim() != 1 or flat.dtype != torch.int64:
+        raise ValueError(f"detect: flat must be int64 [P], got {flat.dtype} {list(flat.shape)}")
+    if not thresholds or len(groups) != len(thresholds):
+        raise ValueError(f"detect: groups must be {len(thresholds)}, one for each class")
+    if any(map(math.isnan, thresholds)):
+        raise ValueError(f"detect: thresholds must be numbers, got {tuple(thresholds)}")
+    if not 1 <= width <= MOST_CELLS:
+        raise ValueError(f"detect: width must be 1 to {MOST_CELLS}, got {width}")
+    if len(place) != 3:
+        raise ValueError(f"detect: place must be x_min, y_min and the side of a pixel, got {len(place)} numbers")
+    check_positions("detect", "place", place[:2])
+    check_side("detect", "place", place[2])
+    if not iou >= 0:
+        raise ValueError(f"detect: iou must be 0 or more, got {iou}")
+    if not 0 <= limit <= MOST_BOXES:
+        raise ValueError(f"detect: limit must be 0 to {MOST_BOXES}, got {limit}")
+
+
+def _fake_detect(
+    rows: Tensor, flat: Tensor, width: int, place: Sequence[float], thresholds: Sequence[float], groups: Sequence[int],
+    iou: float, limit: int,
+) -> Found:  # fmt: skip
+    _check(rows, flat, width, place, thresholds, groups, iou, limit)
+    boxes, classes = rows.new_empty((limit, 7)), rows.new_empty((limit,), dtype=torch.int64)
+    return boxes, rows.new_empty((limit,)), classes, classes.new_empty(())
 
 
 _DETECT = register(

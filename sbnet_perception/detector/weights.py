@@ -19,8 +19,12 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.resources import resource
+from sbnet_perception.text import one_line, quoted
 
 KEY = "sbnet_perception"
+_LONGEST_METADATA = 1 << 20
+# As safetensors names them.
+_FLOATING, _WHOLE = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8")
 
 
 class WeightsError(UserError):
@@ -80,13 +84,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+            written = (file.metadata() or {}).get(KEY, "null")
+        if len(written) > _LONGEST_METADATA:
+            raise ValueError(f"its metadata of {len(written)} characters is longer than {_LONGEST_METADATA}")
+        about = json.loads(written)
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(
-            f"weights: {path} is not a readable safetensors file ({error}); get or train it again"
+            f"weights: {path} is not a readable safetensors file ({one_line(str(error))}); get or train it again"
         ) from None
     try:
-        whole = {"network", "notes"} <= about.keys() and about["cell_size"] > 0
+        whole = {"network", "notes"} <= about.keys() and 0 < about["cell_size"] < math.inf
         if whole and all(isinstance(entry["name"], str) for entry in about["classes"]):
             return dict(about)
     except (AttributeError, TypeError, KeyError):
@@ -112,7 +119,7 @@ def load_network(config: DetectorConfig) -> Detector:
         )
     if names != list(config.classes):
         raise WeightsError(
-            f"weights: {path} is for classes {names}, the configuration asks for {list(config.classes)}; "
+            f"weights: {path} is for classes {one_line(str(names))}, the configuration has {list(config.classes)}; "
             "set the parameter classes to those of the weights, or train weights for these with 'sbnet train --classes'"
         )
     return load_state(path, about, len(config.classes)).eval()
@@ -134,21 +141,36 @@ def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
     """
     try:
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
-        network = Detector(classes, NetworkConfig(**shape))
+        config = NetworkConfig(**shape)
     except (TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"weights: {path} describes a network that this version does not know ({error})") from None
+        reason = one_line(str(error))
+        raise WeightsError(f"weights: {path} describes a network that this version does not know ({reason})") from None
     with safetensors.safe_open(path, "pt") as file:
+        # Nothing is allocated before the file is seen to hold what it describes.
+        _compare(path, classes, config, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    expected = network.state_dict()
-    _compare(path, {k: tuple(v.shape) for k, v in expected.items()}, {k: tuple(v.shape) for k, v in found.items()})
+    network = Detector(classes, config)
     if not all(torch.isfinite(tensor).all() for tensor in found.values() if tensor.is_floating_point()):
         raise WeightsError(f"weights: {path} holds NaN or Inf; get or train it again")
     network.load_state_dict(found)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _compare(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+def _compare(path: Path, classes: int, config: NetworkConfig, found: dict[str, Any]) -> None:
+    """Raises WeightsError unless the tensors of a file, not yet read, are those of the network."""
+    layers = sum(config.units) + config.header_convolutions
+    if layers > len(found):
+        raise WeightsError(f"weights: {path} does not fit the network: {len(found)} tensors for {layers} layers")
+    with torch.device("meta"):
+        expected = Detector(classes, config).state_dict()
     for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            wanted, got = expected.get(name, "no such tensor"), found.get(name, "no such tensor")
-            raise WeightsError(f"weights: {path} does not fit the network: {name} is {got}, expected {wanted}")
+        wanted, got = "no such tensor", "no such tensor"
+        if name in expected:
+            kind = "floating point" if expected[name].is_floating_point() else "whole numbers"
+            wanted = f"{kind} {list(expected[name].shape)}"
+        if name in found:
+            dtype = found[name].get_dtype()
+            kind = "floating point" if dtype in _FLOATING else "whole numbers" if dtype in _WHOLE else dtype
+            got = f"{kind} {found[name].get_shape()}"
+        if wanted != got:
+            raise WeightsError(f"weights: {path} does not fit the network: {quoted(name)} is {got}, expected {wanted}")

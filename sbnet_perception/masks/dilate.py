@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sbnet_perception.extents import check_cells, check_steps
 from sbnet_perception.operation import call, register
 
 
@@ -77,6 +78,9 @@ def _check(mask: Tensor, half_widths: Sequence[int]) -> None:
     if not half_widths or not falls or half_widths[-1] < 0 or half_widths[0] >= 2**31:
         limits = f"from 0 to {2**31 - 1} that never grow, at least one"
         raise ValueError(f"dilate: half_widths must be whole numbers {limits}")
+    check_cells("dilate", "mask", *mask.shape)
+    rows, words = mask.shape[0], -(-mask.shape[1] // 64)
+    check_steps("dilate", "half_widths", rows, words, min(len(half_widths), max(rows, 1)))
 
 
 def _fake_dilate(mask: Tensor, half_widths: Sequence[int]) -> Tensor:

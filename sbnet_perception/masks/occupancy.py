@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid, cell_along
 from sbnet_perception.bev.ground import check_cloud, plain_heights
+from sbnet_perception.extents import check_positions, check_raster
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.frame import Frame, Source
 from sbnet_perception.operation import call, register
@@ -56,12 +56,9 @@ def _check(
     points: Tensor, low: float, high: float, bounds: Sequence[float], resolution: float, size: Sequence[int]
 ) -> None:
     check_cloud("occupancy", points, bounds)
-    if not all(map(math.isfinite, bounds)):
-        raise ValueError(f"occupancy: range must be finite, got {tuple(bounds)}")
-    if not (resolution > 0 and math.isfinite(1.0 / resolution)):
-        raise ValueError(f"occupancy: resolution must be positive, got {resolution}")
-    if len(size) != 2 or not all(1 <= extent < 2**31 for extent in size):
-        raise ValueError(f"occupancy: size must be in 1 .. {2**31 - 1}, got {tuple(size)}")
+    check_raster("occupancy", bounds, resolution, size)
+    check_positions("occupancy", "low", [low], infinite=True)
+    check_positions("occupancy", "high", [high], infinite=True)
 
 
 def _fake_occupancy(points: Tensor, *raster: Any) -> Tensor:

@@ -14,14 +14,14 @@ from torch.nn.functional import pad
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.extents import MOST_CELLS, check_cells, check_positions
 from sbnet_perception.masks.dilate import dilate, dilate_by_runs
 from sbnet_perception.masks.frame import Frame, Source
 from sbnet_perception.masks.polygons import rasterise
 from sbnet_perception.masks.sample import FRACTION_BITS, sample
 
-# Finest resolution in metres, and most cells of a map made from polygons: beyond them the input is wrong.
-_FINEST = 1e-3
-_MOST_CELLS = 1 << 29
+# Resolutions in metres: beyond them the input is wrong.
+_FINEST, _COARSEST = 1e-3, 1e3
 # What rounding positions to steps of 2^-32 may add up to over a row and a column, in raster cells.
 _ROUNDING = 1e-3
 # Grid rows looked up at a time in search of any road.
@@ -34,14 +34,16 @@ class RoadMap:
 
     Attributes:
         cells: bool [h, w], True = road; rows along the raster's y, columns along its x.
-        resolution: side of a cell in metres, at least 1 mm.
-        origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame.
+        resolution: side of a cell in metres, 1 mm to 1 km.
+        origin: map_from_raster, the pose of the outer corner of cell (0, 0) in the map frame, within
+            `extents.FARTHEST` metres of its origin.
         outside: whether all beyond the raster counts as road: True where it is unknown, False where the raster is the
             whole map.
         grown: what `RoadView` made of the cells, by distance in cells and by what counts outside of them.
 
     Raises:
-        ValueError: cells is not a bool raster with at least one cell, or resolution is unusable.
+        ValueError: cells is not a bool raster with at least one cell and no more than an operation takes
+            (`extents.MOST_CELLS`), or resolution or origin is unusable.
     """
 
     cells: Tensor
@@ -56,8 +58,9 @@ class RoadMap:
                 f"road cells must be a bool [h, w] raster with h, w >= 1, "
                 f"got {self.cells.dtype} {list(self.cells.shape)}"
             )
-        if not (math.isfinite(self.resolution) and self.resolution >= _FINEST):
-            raise ValueError(f"road resolution must be at least {_FINEST} m, got {self.resolution}")
+        check_cells("road", "cells", *self.cells.shape)
+        _check_resolution(self.resolution)
+        check_positions("road", "origin", (self.origin.x, self.origin.y))
 
     @classmethod
     def from_polygons(
@@ -80,14 +83,13 @@ class RoadMap:
         """
         if not polygons:
             raise ValueError("polygons is empty: a road map needs at least one")
-        if not (math.isfinite(resolution) and resolution >= _FINEST):
-            raise ValueError(f"road resolution must be at least {_FINEST} m, got {resolution}")
+        _check_resolution(resolution)
         outlines = [_checked(polygon) / resolution for polygon in polygons]
         low = np.floor(np.min([outline.min(axis=0) for outline in outlines], axis=0))
         high = np.floor(np.max([outline.max(axis=0) for outline in outlines], axis=0))
-        if np.prod(high - low + 1) > _MOST_CELLS:
+        if np.prod(high - low + 1) > MOST_CELLS:
             raise ValueError(
-                f"polygons span {(high - low) * resolution} m, more than {_MOST_CELLS} cells of "
+                f"polygons span {(high - low) * resolution} m, more than {MOST_CELLS} cells of "
                 f"{resolution} m: give the part of the map that is driven, or a coarser resolution"
             )
         w, h = (high - low + 1).astype(np.int64).tolist()
@@ -105,6 +107,11 @@ class RoadMap:
         """The map on a device, itself where it is there."""
         cells = self.cells.to(device)
         return self if cells is self.cells else replace(self, cells=cells)
+
+
+def _check_resolution(metres: float) -> None:
+    if not _FINEST <= metres <= _COARSEST:
+        raise ValueError(f"road resolution must be from {_FINEST:g} to {_COARSEST:g} m, got {metres}")
 
 
 def _checked(polygon: NDArray[np.floating]) -> NDArray[np.float64]:

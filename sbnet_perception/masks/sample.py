@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sbnet_perception.extents import check_cells
 from sbnet_perception.operation import call, register
 
 FRACTION_BITS = 32
 """Positions on a raster are whole numbers of this part of a cell: their sums are exact."""
-_MOST_CELLS = 1 << 29
+_FARTHEST = 1 << 29
 
 Vector = tuple[int, int]
 
@@ -53,14 +54,14 @@ def _check(raster: Tensor, origin: Vector, per_row: Vector, per_column: Vector, 
     found = f"{raster.dtype} {list(raster.shape)}"
     if raster.dim() != 2 or raster.dtype != torch.bool:
         raise ValueError(f"sample_raster: raster must be bool [h, w], got {found}")
-    if max(raster.shape) > _MOST_CELLS:
-        raise ValueError(f"sample_raster: raster must have at most {_MOST_CELLS} rows and columns, got {found}")
+    check_cells("sample_raster", "raster", *raster.shape)
     if len(size) != 2 or not all(1 <= extent < 2**31 for extent in size):
         raise ValueError(f"sample_raster: size must be 2 integers in 1 .. {2**31 - 1}, got {tuple(size)}")
+    check_cells("sample_raster", "size", *size)
     steps = (("origin", origin, 1), ("per_row", per_row, 2 * size[0]), ("per_column", per_column, 2 * size[1]))
     for name, pair, times in steps:
-        if len(pair) != 2 or any(abs(value) > (_MOST_CELLS << FRACTION_BITS) // times for value in pair):
-            raise ValueError(f"sample_raster: {name} must stay within {_MOST_CELLS} raster cells")
+        if len(pair) != 2 or any(abs(value) > (_FARTHEST << FRACTION_BITS) // times for value in pair):
+            raise ValueError(f"sample_raster: {name} must stay within {_FARTHEST} raster cells")
 
 
 def _fake_sample(raster: Tensor, origin: Vector, per_row: Vector, per_column: Vector, size: Vector) -> Tensor:

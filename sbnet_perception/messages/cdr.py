@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
+from sbnet_perception.text import LONGEST_NAME
+
 _ENCAPSULATION = b"\x00\x01\x00\x00"
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _LENGTH = struct.Struct("<I")
@@ -70,7 +72,7 @@ class CdrReader:
     """Reads one field after the other, in either byte order.
 
     Raises:
-        ValueError: the bytes are no plain CDR. Past the end reading raises struct.error.
+        ValueError: the bytes are no plain CDR, or a name is too long. Past the end reading raises struct.error.
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -103,8 +105,16 @@ class CdrReader:
         return self._body[self._at - size : self._at]
 
     def string(self) -> str:
-        """Length, UTF-8, and a zero that the length includes."""
-        return bytes(self.view()).removesuffix(b"\0").decode()
+        """A name: length, UTF-8, and a zero that the length includes.
+
+        Raises:
+            ValueError: it is longer than `LONGEST_NAME`.
+        """
+        raw = self.view()
+        if len(raw) > LONGEST_NAME + 1:
+            begin = bytes(raw[:20])
+            raise ValueError(f"a name of {len(raw) - 1} bytes begins with {begin!r}, {LONGEST_NAME} are allowed")
+        return bytes(raw).removesuffix(b"\0").decode()
 
     def header(self) -> Header:
         """std_msgs/Header."""

@@ -19,6 +19,7 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.network import OUTPUT_STRIDE
 from sbnet_perception.masks.road import RoadMap
 from sbnet_perception.messages.cdr import CdrWriter
+from sbnet_perception.text import LONGEST_NAME
 
 ROAD, COMPUTED = 100, 100
 ROAD_FROM = 50
@@ -39,9 +40,12 @@ def road_from_occupancy_grid(msg: Any, outside: bool = True) -> RoadMap:
         outside: whether what lies beyond the raster counts as road, as unknown cells in it do.
 
     Raises:
-        MaskError: no cell, data of another length than width x height, a resolution that is not positive,
-            or an origin that is not finite, has a zero quaternion or is tilted out of the plane.
+        MaskError: no cell or too many, data of another length than width x height, a resolution or an origin that no
+            road mask has (`RoadMap`), an origin with a zero quaternion or tilted out of the plane, or a frame_id that
+            is longer than `text.LONGEST_NAME`.
     """
+    if len(msg.header.frame_id.encode(errors="replace")) > LONGEST_NAME:
+        raise MaskError(f"frame_id is longer than {LONGEST_NAME} bytes")
     width, height = int(msg.info.width), int(msg.info.height)
     if width == 0 or height == 0:
         raise MaskError(f"info.width {width} x info.height {height} has no cell")
@@ -50,8 +54,6 @@ def road_from_occupancy_grid(msg: Any, outside: bool = True) -> RoadMap:
             f"data holds {len(msg.data)} cells, info.width {width} x info.height {height} = {width * height}"
         )
     resolution = float(msg.info.resolution)
-    if not (math.isfinite(resolution) and resolution > 0):
-        raise MaskError(f"info.resolution must be a positive number of metres, was {resolution}")
     values = np.asarray(msg.data, dtype=np.int8).reshape(height, width)
     try:
         cells = torch.from_numpy((values >= ROAD_FROM) | (values < 0))

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.messages.fields import DATATYPES, FLOAT32, FLOAT64, describe
 from sbnet_perception.messages.intensity import INTENSITY_SCALE, scale_warning
-from sbnet_perception.messages.raw_cloud import CloudError, read_cloud
+from sbnet_perception.messages.raw_cloud import CloudError, check_field_count, read_cloud
+from sbnet_perception.text import quoted
 
 NEEDED = ("x", "y", "z", "intensity")
 
@@ -55,8 +56,8 @@ def read_points(
         max_points: a larger cloud is thinned to every n-th point, with a warning.
 
     Raises:
-        CloudError: no PointCloud2, truncated data, a layout that contradicts itself, or x, y, z (or intensity) missing
-            or of a type that cannot be used.
+        CloudError: no PointCloud2, truncated data, a layout that contradicts itself, more than `MOST_FIELDS` fields, or
+            x, y, z (or intensity) missing or of a type that cannot be used.
         ValueError: an argument is out of its range.
     """
     if missing_intensity not in ("reject", "zero"):
@@ -125,19 +126,20 @@ def _check_layout(msg: Any, size: int) -> None:
 def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple[list[Any], list[str]]:
     """The fields to read, in the order of `NEEDED`, and warnings."""
     fields = list(fields)
+    check_field_count(len(fields))
     listing = describe(fields)
     for field in fields:
         # A datatype unknown here is at least one byte long; only x, y, z and intensity must be known.
         size = DATATYPES[field.datatype].itemsize if field.datatype in DATATYPES else 1
         if int(field.offset) + size * int(field.count) > point_step:
             raise CloudError(
-                f"field {field.name!r} at offset {field.offset} ends past point_step {point_step}; {listing}"
+                f"field {quoted(field.name)} at offset {field.offset} ends past point_step {point_step}; {listing}"
             )
 
     by_name: dict[str, Any] = {}
     for field in fields:
         if field.name in NEEDED and field.name in by_name:
-            raise CloudError(f"field {field.name!r} is there twice; {listing}")
+            raise CloudError(f"field {quoted(field.name)} is there twice; {listing}")
         by_name[field.name] = field
 
     for name in ("x", "y", "z"):

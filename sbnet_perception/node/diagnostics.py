@@ -10,6 +10,7 @@ from rclpy.node import Node
 
 from sbnet_perception.node.reporter import report
 from sbnet_perception.node.status import Counts, FrameFacts, Status
+from sbnet_perception.text import one_line
 
 OVERLOAD_ERROR_S = 5.0
 """Dropping more clouds than are processed for this long is an error, before that a warning."""
@@ -68,7 +69,7 @@ class Diagnostics:
         return DiagnosticStatus(
             level=level,
             name="detector",
-            message=text,
+            message=one_line(text),
             hardware_id=self.hardware,
             values=_key_values(values),
         )
@@ -204,10 +205,10 @@ def frame_message(name: str, facts: FrameFacts) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
         name=f"{name[1:]}: frame",
-        message="; ".join([*errors, *warnings]),
+        message=one_line("; ".join([*errors, *warnings])),
         values=_key_values(frame_values(facts)),
     )
 
 
 def _key_values(values: dict[str, str]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=value) for key, value in values.items()]
+    return [KeyValue(key=one_line(key), value=one_line(value)) for key, value in values.items()]

@@ -6,6 +6,8 @@ import collections
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
+from sbnet_perception.text import quoted
+
 MOST_KEYS = 64
 """Sources that are told apart at a time: far more than a vehicle has LiDARs, and few enough for hostile names."""
 
@@ -51,5 +53,6 @@ class FrameNames:
         name = frame_name(frame_id)
         if name != frame_id and frame_id not in self._said and len(self._said) < MOST_KEYS:
             self._said.add(frame_id)
-            self._say(f"frame_id {frame_id!r} is taken for {name!r}: tf2 forbids the slash before a frame's name")
+            taken = f"frame_id {quoted(frame_id)} is taken for {quoted(name)}"
+            self._say(f"{taken}: tf2 forbids the slash before a frame's name")
         return name

@@ -44,6 +44,7 @@ from sbnet_perception.node.road_layer import RoadLayer
 from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
+from sbnet_perception.text import one_line, quoted
 
 STOP_PATIENCE_S = 1.0
 """How long a transition waits for the inference that is under way; its result is thrown away after that."""
@@ -264,8 +265,8 @@ class SbnetNode(LifecycleNode):
 
     def on_time_jump(self, seconds: float) -> None:
         """A bag began anew or skipped: what belongs to the old time is forgotten."""
-        self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
-        self._throttle.reset()
+        if self._throttle.reset():  # two clocks on one topic jump with each message
+            self.get_logger().info(f"time jumped by {seconds:+.3f} s: starting afresh")
         if self._inbox is not None and (waiting := self._inbox.clear()):
             self._status.dropped(JUMPED, sum(len(frame.clouds) for frame in waiting))
 
@@ -289,10 +290,10 @@ class SbnetNode(LifecycleNode):
         self._status.mask()
         frame_id = self._names(msg.header.frame_id)
         size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
-        text = f"road mask: {size} in {frame_id!r}"
+        text = f"road mask: {size} in {quoted(frame_id)}"
         if text != self._road_said:
             # A map that moves with the robot may come many times a second.
-            self.get_logger().info(text)
+            self._say("info", "road mask", text)
             self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -313,9 +314,9 @@ class SbnetNode(LifecycleNode):
         for news in done.facts.news:
             self._say("info", f"{_kind(news)} {frame.names}", f"found: {news}")
         for fault in done.facts.errors:
-            self._say("error", _kind(fault), f"{fault} (frame_id {frame.names!r})")
+            self._say("error", _kind(fault), f"{fault} (frame_id {quoted(frame.names)})")
         for warning in frame_warnings(done.facts):
-            self._say("warning", _kind(warning), f"{warning} (frame_id {frame.names!r})")
+            self._say("warning", _kind(warning), f"{warning} (frame_id {quoted(frame.names)})")
         self._outputs.publish(done)
 
     def _on_failure(self, device: torch.device, error: Exception) -> None:
@@ -331,10 +332,12 @@ class SbnetNode(LifecycleNode):
 
     def _complain(self, error: NotProcessed, frame_id: str) -> None:
         word = "rejected" if isinstance(error, Rejected) else "dropped"
-        self._say("warning", error.reason, f"{word} (frame_id {frame_id!r}): {error}")
+        self._say("warning", error.reason, f"{word} (frame_id {quoted(frame_id)}): {error}")
 
     def _say(self, severity: str, kind: str, text: str) -> None:
+        """Logs what a message gave rise to; it may come with every message, and its text with it."""
         if self._throttle.ready(kind):
+            text = one_line(text)
             # rclpy insists on one severity for each line of code that logs.
             if severity == "error":
                 self.get_logger().error(text)

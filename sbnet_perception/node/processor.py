@@ -33,6 +33,7 @@ from sbnet_perception.node.premises import Premises
 from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
 from sbnet_perception.node.status import Dropped, FrameFacts, NotProcessed, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
+from sbnet_perception.text import quoted
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class Processor:
             return frame_name(self._config.grid_frame)
         first, *others = {cloud.msg.header.frame_id: cloud for cloud in frame.clouds}.values()
         if others:
-            where = ", ".join(f"{cloud.topic} in {cloud.msg.header.frame_id!r}" for cloud in (first, *others))
+            where = ", ".join(f"{cloud.topic} in {quoted(cloud.msg.header.frame_id)}" for cloud in (first, *others))
             raise Rejected("grid_frame not set", f"the clouds are in several frames ({where}): set grid_frame")
         return first.msg.header.frame_id
 

@@ -6,10 +6,11 @@ import collections
 import copy
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sbnet_perception.node.ground import GroundAnswer
+from sbnet_perception.text import quoted
 
 
 class NotProcessed(Exception):
@@ -133,7 +134,7 @@ class Status:
         with self._lock:
             if isinstance(error, Rejected):
                 self.counts.rejected[error.reason] += 1
-                self.last_reject = f"{error} (frame_id {frame_id!r})"
+                self.last_reject = f"{error} (frame_id {quoted(frame_id)})"
                 self.last_was_rejected = True
             else:
                 self.counts.dropped[error.reason] += 1
@@ -153,7 +154,7 @@ class Status:
             self.counts.masks_received += 1
             if error is not None:
                 self.counts.masks_rejected[error.reason] += 1
-                self.last_mask_reject = f"{error} (frame_id {frame_id!r})"
+                self.last_mask_reject = f"{error} (frame_id {quoted(frame_id)})"
 
     def failed(self) -> None:
         with self._lock:
@@ -176,19 +177,39 @@ class Status:
 
 
 class Throttle:
-    """Says whether a line of a kind may be logged again."""
+    """Says whether a line of a kind may be logged again.
 
-    def __init__(self, seconds: float = 5.0) -> None:
-        self._seconds = seconds
-        self._last: dict[str, float] = {}
+    Args:
+        seconds: the period.
+        most: kinds within a period, and resets in a row; what is beyond has to wait, whatever it is.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, seconds: float = 5.0, most: int = 32, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._most, self._clock = seconds, most, clock
+        self._last: dict[str, float] = {}  # the oldest first
+        self._resets, self._reset_at = float(most), clock()  # how many are left, and when that was so
+        self._lock = threading.Lock()
 
     def ready(self, kind: str) -> bool:
         """True at most once per period for each kind."""
-        now = time.monotonic()
-        if now - self._last.get(kind, -1e9) < self._seconds:
-            return False
-        self._last[kind] = now
-        return True
+        now = self._clock()
+        with self._lock:
+            while self._last and now - next(iter(self._last.values())) >= self._seconds:
+                del self._last[next(iter(self._last))]
+            if kind in self._last or len(self._last) >= self._most:
+                return False
+            self._last[kind] = now
+            return True
 
-    def reset(self) -> None:
-        self._last.clear()
+    def reset(self) -> bool:
+        """Lets every kind be logged again; False where that was asked for too often, and once per period after that."""
+        now = self._clock()
+        with self._lock:
+            self._resets = min(self._resets + (now - self._reset_at) / self._seconds, float(self._most))
+            self._reset_at = now
+            if self._resets < 1:
+                return False
+            self._resets -= 1
+            self._last.clear()
+            return True
