@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rclpy
 from rclpy.context import Context
 
 from sbnet_perception.errors import UserError
-from sbnet_perception.node.params_file import LARGEST_BYTES, applies, names_in, value_of
+from sbnet_perception.node import run
+from sbnet_perception.node.params_file import LARGEST_BYTES, applies, given_files, names_in, value_of
 
 NAMES = ("/sbnet", "/r1/sbnet", "/r1/deep/sbnet")
 KEYS = (
@@ -96,3 +98,21 @@ def test_a_file_without_parameters_of_any_node_has_no_names(tmp_path: Path) -> N
         file.write_text(text)
         assert names_in(file) == ()
         assert not applies(file, "/sbnet")
+
+
+def test_the_files_of_a_command_line_are_those_after_params_file_within_ros_args() -> None:
+    line = "node --params-file no --ros-args -r a:=b --params-file one.yaml -- --params-file no --ros-args --params-file two"
+    assert given_files([*line.split(), "--params-file"]) == ["one.yaml", "two"]
+    assert given_files([]) == []
+
+
+def test_the_node_warns_of_a_file_that_has_nothing_for_it_and_says_what_the_file_has(tmp_path: Path) -> None:
+    said: list[str] = []
+    logger = SimpleNamespace(warning=said.append)
+    node = SimpleNamespace(get_fully_qualified_name=lambda: "/robot/sbnet", get_logger=lambda: logger)
+    for key in ("/**", "other"):
+        file = tmp_path / "file.yaml"
+        file.write_text(f"{key}:\n  ros__parameters: {{grid_frame: map}}\n")
+        run._warn_if_passed_over(node, str(file))  # type: ignore[arg-type]
+    (line,) = said
+    assert "file.yaml has nothing for /robot/sbnet" in line and "it has /other;" in line

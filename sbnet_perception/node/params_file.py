@@ -7,7 +7,7 @@ Source: tried with rclpy 9.1 (Kilted), case by case in ``test/test_params_file.p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -56,6 +56,18 @@ def value_of(path: str | Path, node_fqn: str, parameter: str) -> str | None:
     """
     found = [text for name, key, text in _scalars(Path(path)) if key == parameter and _matches(name, node_fqn)]
     return found[-1] if found else None
+
+
+def given_files(arguments: Sequence[str]) -> list[str]:
+    """The files that ROS reads parameters from, of a program's arguments: those of ``--ros-args --params-file FILE``."""
+    found, ros = [], False
+    words = iter(arguments)
+    for word in words:
+        if word in ("--ros-args", "--"):
+            ros = word == "--ros-args"
+        elif ros and word == "--params-file":
+            found += [file for file in [next(words, None)] if file is not None]
+    return found
 
 
 def _matches(name: str, node_fqn: str) -> bool:

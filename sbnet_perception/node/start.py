@@ -9,10 +9,19 @@ import os
 import signal
 
 
-def main() -> int:
-    """Runs the node. Until its process handles signals itself, SIGINT and SIGTERM end it at once with code 0."""
+def main() -> None:
+    """Runs the node and ends the process. Until it handles signals itself, they end it at once with code 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
-    from sbnet_perception.node.node import main as run_node
+    import traceback
 
-    return run_node()
+    from sbnet_perception.node.ending import leave
+
+    try:
+        from sbnet_perception.node.node import main as run_node
+
+        code = run_node()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
