@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
-from sbnet_perception import __version__
+from sbnet_perception import __version__, environment, sourced_ros
 from sbnet_perception.errors import UserError
 
 COMMANDS = {
@@ -21,6 +22,9 @@ COMMANDS = {
     "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
+
+WITH_ROS = ("demo", "replay", "bench")
+"""Commands that start the node in a session of its own. The doctor looks at the environment as it is."""
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -41,10 +45,16 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the user can put it right, 130: interrupted)."""
+    if argv is None:
+        sourced_ros.leave_out()
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in COMMANDS), None)
-    name = ""
+    name = chosen or ""
     try:
+        if chosen in WITH_ROS and not {"-h", "--help"} & set(argv):
+            for line in environment.prepare_desk(os.environ):
+                print(f"sbnet: {line}", file=sys.stderr)
+            sourced_ros.check()
         arguments = build_parser(chosen).parse_args(argv)
         name = arguments.command
         return int(importlib.import_module(COMMANDS[name][0]).run(arguments))

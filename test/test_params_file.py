@@ -101,7 +101,7 @@ def test_a_file_without_parameters_of_any_node_has_no_names(tmp_path: Path) -> N
 
 
 def test_the_files_of_a_command_line_are_those_after_params_file_within_ros_args() -> None:
-    line = "node --params-file no --ros-args -r a:=b --params-file one.yaml -- --params-file no --ros-args --params-file two"
+    line = "--params-file no --ros-args -r a:=b --params-file one.yaml -- --params-file no --ros-args --params-file two"
     assert given_files([*line.split(), "--params-file"]) == ["one.yaml", "two"]
     assert given_files([]) == []
 

@@ -59,7 +59,7 @@ def value_of(path: str | Path, node_fqn: str, parameter: str) -> str | None:
 
 
 def given_files(arguments: Sequence[str]) -> list[str]:
-    """The files that ROS reads parameters from, of a program's arguments: those of ``--ros-args --params-file FILE``."""
+    """The files that ROS reads parameters from, by a program's arguments: ``--ros-args --params-file FILE``."""
     found, ros = [], False
     words = iter(arguments)
     for word in words:
