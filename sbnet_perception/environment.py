@@ -39,7 +39,9 @@ SECRETS = (
 )
 
 _NO_LOG = "ROS does not start, or logs nothing"
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512bf16")
 WORDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "SBNET_ISA": (_INSTRUCTION_SETS, "the detector does not start"),
     "RCUTILS_LOGGING_USE_STDOUT": (("0", "1"), _NO_LOG),
     "RCUTILS_LOGGING_BUFFERED_STREAM": (("0", "1"), _NO_LOG),
     "RCUTILS_COLORIZED_OUTPUT": (("0", "1"), _NO_LOG),
@@ -186,7 +188,7 @@ def _words(variables: Variables) -> Iterator[Problem]:
         value = variables.get(variable, "")
         if value and value.partition("?")[0] not in words:
             found = f"is {value[:40]!r}, none of {', '.join(words)}: {otherwise}"
-            ends = otherwise is _NO_LOG
+            ends = variable.startswith(("RCUTILS_", "SBNET_"))
             yield Problem(
                 variable, found, f"set it to one of these, or unset {variable}", ends, at_desk={variable: None}
             )
@@ -294,9 +296,11 @@ def _logs(variables: Variables) -> Iterator[Problem]:
         if _writable(folder):
             return
         found = f"is {value}, and ROS cannot write its log to {folder}"
-    own = Path(tempfile.gettempdir(), f"sbnet-log-{os.getuid()}")
-    mended = {"ROS_LOG_DIR": str(own)} if _writable(own) else {}
-    yield Problem(variable, found, "export ROS_LOG_DIR=A_WRITABLE_FOLDER", ends=True, mended=mended)
+    own = Path(tempfile.gettempdir(), f"sbnet-{os.getuid()}")
+    mended = {"ROS_LOG_DIR": str(own / "log")} if _writable(own / "log") else {}
+    # Matplotlib, at a desk, keeps its table of fonts below HOME too, and would make it anew each time.
+    plots = {"MPLCONFIGDIR": str(own)} if variable == "HOME" and mended and not variables.get("MPLCONFIGDIR") else {}
+    yield Problem(variable, found, "export ROS_LOG_DIR=A_WRITABLE_FOLDER", ends=True, mended=mended, at_desk=plots)
 
 
 def _writable(folder: Path) -> bool:
@@ -326,6 +330,6 @@ def _machine(variables: Variables) -> Iterator[Problem]:
         yield Problem("TMPDIR", f"is {folder}, which cannot be written: /tmp is used", "set it to a folder that can")
     library = variables.get("SBNET_OPS", "")
     if library and not Path(library).is_file():
-        found = f"is {library}, which is not there: operations would run in slow plain PyTorch"
-        remedy = "unset SBNET_OPS; the library that was built beside the package is then used"
-        yield Problem("SBNET_OPS", found, remedy, ends=True)
+        found = f"is {library}, which is not there"
+        remedy = "unset SBNET_OPS: the library that was built beside the package is used"
+        yield Problem("SBNET_OPS", found, remedy, state="FAIL", mended={"SBNET_OPS": None})
