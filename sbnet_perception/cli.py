@@ -9,6 +9,7 @@ import sys
 
 from sbnet_perception import __version__, environment, sourced_ros
 from sbnet_perception.errors import UserError
+from sbnet_perception.missing import missing
 
 COMMANDS = {
     "demo": ("sbnet_perception.desk.demo", "simulate a drive, run it through the node, draw what was seen"),
@@ -58,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments = build_parser(chosen).parse_args(argv)
         name = arguments.command
         return int(importlib.import_module(COMMANDS[name][0]).run(arguments))
+    except ModuleNotFoundError as error:
+        print(f"sbnet {name}: {missing(error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"sbnet {name}: {error}", file=sys.stderr)
         return 2

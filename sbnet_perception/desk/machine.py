@@ -42,24 +42,32 @@ ENOUGH_SHARED_MEMORY = 4 * 2**20
 def examine(with_dds: bool = True) -> Iterator[Finding]:
     """All findings, one by one; a check that itself breaks is a finding too.
 
-    What is wrong with the environment is told as it is, then mended for the checks that follow: ROS would end the
+    What is wrong with the environment is told as it is, and mended while the other checks run: ROS would end the
     process otherwise.
     """
-    found = environment.problems(os.environ)
+    before = dict(os.environ)
+    found = environment.problems(before)
     yield from (Finding("FAIL" if p.ends else p.state, p.variable, p.found, p.remedy) for p in found)
-    for problem in found:
-        environment.apply(os.environ, {**problem.mended, **problem.at_desk})
-    left = [problem.variable for problem in environment.problems(os.environ) if problem.ends]
-    checks: list[Callable[[], Iterator[Finding]]] = [_python, _torch, ops, gpus, _weights, _ros]
-    if not left:
-        checks += [_messages, middleware]
+    try:
+        for problem in found:
+            environment.apply(os.environ, {**problem.mended, **problem.at_desk})
+        left = [problem.variable for problem in environment.problems(os.environ) if problem.ends]
+        yield from _checked(with_dds, left)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _checked(with_dds: bool, hindrances: list[str]) -> Iterator[Finding]:
+    """The findings beside the environment's own; `hindrances` are variables with which ROS would not start."""
+    checks: list[Callable[[], Iterator[Finding]]] = [_python, _torch, ops, gpus, _weights, _ros, _messages]
+    checks += [] if hindrances else [middleware]
     checks += [_shared_memory, _reach, _optional]
-    if with_dds and not left:
-        checks.append(_round_trips)
+    checks += [_round_trips] if with_dds and not hindrances else []
     for check in checks:
         yield from guarded(check)
-    if left:
-        yield Finding("WARN", "DDS", f"not tried, because of {', '.join(left)}", "mend that first")
+    if hindrances:
+        yield Finding("WARN", "DDS", f"not tried, because of {', '.join(hindrances)}", "mend that first")
 
 
 def guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ def main() -> None:
 
     from sbnet_perception import environment, sourced_ros
     from sbnet_perception.errors import UserError
+    from sbnet_perception.missing import missing
     from sbnet_perception.node.ending import leave
 
     try:
@@ -28,6 +29,9 @@ def main() -> None:
         from sbnet_perception.node.node import main as run_node
 
         code = run_node()
+    except ModuleNotFoundError as error:
+        print(f"sbnet: cannot start: {missing(error)}", file=sys.stderr)
+        code = 1
     except UserError as error:
         print(f"sbnet: cannot start: {error}", file=sys.stderr)
         code = 1
