@@ -48,7 +48,10 @@ def report_of(status: Any) -> Report:
 
 
 def word_findings(name: str, reports: Iterable[Report]) -> Iterator[Finding]:
-    """Each complaint once, with how often it came; then the figures of the last cloud."""
+    """Each complaint once, with how often it came; then the figures of the last cloud.
+
+    A report has one level for all its complaints: what also comes in a milder one is no worse than that.
+    """
     reports = [report for report in reports if report.values.get("state", "active") == "active"]
     texts: dict[str, tuple[int, str]] = {}
     counts: collections.Counter[str] = collections.Counter()
@@ -57,7 +60,7 @@ def word_findings(name: str, reports: Iterable[Report]) -> Iterator[Finding]:
             kind = re.sub(r"[\d.]+", "#", text)
             if not _EDGES.match(text):
                 counts[kind] += 1
-                texts[kind] = (max(report.level, texts.get(kind, (0, ""))[0]), text)
+                texts[kind] = (min(report.level, texts.get(kind, (report.level, ""))[0]), text)
     for kind, (level, text) in sorted(texts.items(), key=lambda item: -item[1][0]):
         yield Finding(STATES.get(level, "FAIL"), name, f"{text} (in {counts[kind]} of {len(reports)} reports)")
     if not reports:
