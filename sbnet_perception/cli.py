@@ -24,7 +24,7 @@ COMMANDS = {
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
 
-WITH_ROS = ("demo", "replay", "bench")
+WITH_ROS = (["demo"], ["replay"], ["bench", "node"])
 """Commands that start the node in a session of its own. The doctor looks at the environment as it is."""
 
 
@@ -48,11 +48,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the user can put it right, 130: interrupted)."""
     if argv is None:
         sourced_ros.leave_out()
+        # Pictures are files here; another backend that the shell names may not even exist.
+        os.environ["MPLBACKEND"] = "agg"
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in COMMANDS), None)
     name = chosen or ""
     try:
-        if chosen in WITH_ROS and not {"-h", "--help"} & set(argv):
+        if any(argv[: len(words)] == words for words in WITH_ROS) and not {"-h", "--help"} & set(argv):
             for line in environment.prepare_desk(os.environ):
                 print(f"sbnet: {line}", file=sys.stderr)
             sourced_ros.check()

@@ -26,6 +26,7 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.node.spinner import Spinner
 
 DIAGNOSTICS = ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+OF_EVERY_NODE = ("/rosout", "/parameter_events")
 DISCOVERY_S = 5.0
 """How long a cloud's topic is looked for."""
 LARGEST_RECORDING = 2**30
@@ -65,6 +66,11 @@ def listen(file: Path, seconds: float, points: str | None, road_mask: str | None
     heard = Heard()
     try:
         topics = _discover(node, points, console)
+        if all(topic.msgtype != CLOUD for topic in topics.values()):
+            others = ", ".join(f"{name} ({topic.msgtype})" for name, topic in sorted(topics.items()))
+            found = f"nobody publishes {CLOUD}; heard of: {others or 'nothing'}"
+            heard.findings.append(Finding("FAIL", "topics", found, _NOT_HEARD))
+            return heard
         try:
             heard.played = choose_topics(topics, points, road_mask)
         except UserError as error:
@@ -93,7 +99,11 @@ def _discover(node: Any, points: str | None, console: Console) -> dict[str, Topi
     with console.status("looking for clouds"):
         while True:
             # Only what is published: the node's own subscription shows as a topic too.
-            found = {name: types for name, types in node.get_topic_names_and_types() if node.count_publishers(name)}
+            found = {
+                name: types
+                for name, types in node.get_topic_names_and_types()
+                if node.count_publishers(name) and name not in OF_EVERY_NODE
+            }
             there = any(CLOUD in types and points in (None, name) for name, types in found.items())
             settled = settled or (time.monotonic() + 1.0 if there else None)
             if time.monotonic() > (settled or deadline):

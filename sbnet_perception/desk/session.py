@@ -36,7 +36,7 @@ class Session:
     """
 
     def __init__(self, domain_id: int | None = None) -> None:
-        chosen = os.environ.get("ROS_DOMAIN_ID") if domain_id is None else str(domain_id)
+        chosen = os.environ.get("ROS_DOMAIN_ID", "").strip() if domain_id is None else str(domain_id)
         self._claim: socket.socket | None = None
         if chosen:
             if not chosen.isdigit():
