@@ -24,13 +24,14 @@ def leave_out() -> None:
     """Begins the program anew without the sourced ROS, and says so; returns where there is nothing to leave out."""
     if not has_own_ros():
         return
+    begun = GUARD in os.environ
     kept, left = without_sourced_ros(os.environ)
     for name in (*MARKS, *NAMES):
         os.environ.pop(name, None)
     if left:
         what = f"{' and '.join(left)} of a sourced ROS {'is' if len(left) == 1 else 'are'} left out"
         print(f"sbnet: {what}: {sys.prefix} has a ROS of its own", file=sys.stderr, flush=True)
-    if GUARD not in kept:
+    if begun and GUARD not in kept:
         os.execve(sys.executable, sys.orig_argv, kept)
 
 

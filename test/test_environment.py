@@ -149,6 +149,22 @@ def test_only_what_belongs_to_another_ros_is_taken_from_the_paths(tmp_path: Path
     assert sourced_ros.without_sourced_ros(done) == (done, [])
 
 
+@pytest.mark.parametrize(("guard", "times"), [("1", 1), ("", 0)])
+def test_a_program_begins_anew_at_most_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, guard: str, times: int
+) -> None:
+    """Without the wheels' own mark it would not know that it has."""
+    begun: list[dict[str, str]] = []
+    environ = {"PYTHONPATH": str(tmp_path), "AMENT_PREFIX_PATH": str(tmp_path)} | (
+        {sourced_ros.GUARD: guard} if guard else {}
+    )
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(os, "execve", lambda program, words, variables: begun.append(variables))
+    monkeypatch.setattr(sourced_ros, "has_own_ros", lambda: True)
+    sourced_ros.leave_out()
+    assert begun == [{"PYTHONPATH": ""}] * times
+
+
 @pytest.mark.skipif(not sourced_ros.has_own_ros(), reason="the ROS of this machine is the one that is sourced")
 def test_the_program_leaves_a_sourced_ros_out_and_mends_the_rest_of_a_hostile_shell(tmp_path: Path) -> None:
     (tmp_path / "rclpy").mkdir()
