@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
-from sbnet_perception import __version__
+from sbnet_perception import __version__, environment, sourced_ros
 from sbnet_perception.errors import UserError
+from sbnet_perception.missing import missing
 from sbnet_perception.text import printable
 
 COMMANDS = {
@@ -23,6 +25,9 @@ COMMANDS = {
     "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
+
+WITH_ROS = (["demo"], ["replay"], ["bench", "node"])
+"""Commands that start the node in a session of its own. The doctor looks at the environment as it is."""
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -43,13 +48,24 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the user can put it right, 130: interrupted)."""
+    if argv is None:
+        sourced_ros.leave_out()
+        # Pictures are files here; another backend that the shell names may not even exist.
+        os.environ["MPLBACKEND"] = "agg"
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((word for word in argv if word in COMMANDS), None)
-    name = ""
+    name = chosen or ""
     try:
+        if any(argv[: len(words)] == words for words in WITH_ROS) and not {"-h", "--help"} & set(argv):
+            for line in environment.prepare_desk(os.environ):
+                print(f"sbnet: {line}", file=sys.stderr)
+            sourced_ros.check()
         arguments = build_parser(chosen).parse_args(argv)
         name = arguments.command
         return int(importlib.import_module(COMMANDS[name][0]).run(arguments))
+    except ModuleNotFoundError as error:
+        print(f"sbnet {name}: {missing(error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"sbnet {name}: {printable(str(error))}", file=sys.stderr)
         return 2

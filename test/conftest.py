@@ -11,6 +11,17 @@ import pytest
 import torch
 from devices import DEVICES, operations_on
 
+from sbnet_perception import sourced_ros
+
+# The shell's own settings are not what is tested: an exported domain would put every test's robot on one.
+OF_ROS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "CYCLONEDDS_", "ZENOH_", "SKIP_DEFAULT_XML")
+OF_TERMINALS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS", "MPLBACKEND")
+# A ROS that is sourced is the one that is tested, where this Python has none of its own.
+OF_THE_ROS_IN_USE = () if sourced_ros.has_own_ros() else sourced_ros.NAMES
+for name in os.environ.keys() - set(OF_THE_ROS_IN_USE):
+    if name.startswith(OF_ROS) or name in OF_TERMINALS:
+        del os.environ[name]
+
 # Where ROS is not installed its tests do not run at all.
 pytest_plugins = ["faults", *(["node_fixtures"] if importlib.util.find_spec("rclpy") else [])]
 ROOT = Path(__file__).resolve().parent.parent

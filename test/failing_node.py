@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,4 +37,16 @@ class FailingPipeline(Pipeline):
 def main() -> None:
     node.Pipeline = FailingPipeline  # type: ignore[misc]
     node.failure_of = lambda device: FAILURE if FailingPipeline.lost else ""
-    sys.exit(start.main())
+    start.main()
+
+
+def never_configures() -> None:
+    """The node with a pipeline that takes ten minutes to make."""
+
+    def make(config: Any) -> Pipeline:
+        print("configuring for ten minutes", flush=True)
+        time.sleep(600)
+        return Pipeline(config)
+
+    node.Pipeline = make  # type: ignore[assignment,misc]
+    start.main()

@@ -31,3 +31,32 @@ def test_every_command_explains_itself(capsys, command):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"usage: sbnet {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("package", "says"),
+    [
+        ("rich", "pip install rich matplotlib"),
+        ("PIL", "the Python package PIL is missing: sbnet needs more than the node does"),
+        ("rosbags.typesys", "the Python package rosbags is missing"),
+        ("safetensors", "pip install safetensors"),
+        ("vision_msgs", "sudo apt install ros-DISTRIBUTION-vision-msgs"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_to_install(capsys, monkeypatch, package, says):
+    def without(*arguments):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr("sbnet_perception.cli.build_parser", without)
+    assert main(["doctor"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sbnet doctor: ") and says in error and error.count("\n") == 1
+
+
+def test_a_module_of_our_own_that_is_missing_is_no_users_error(monkeypatch):
+    def without(*arguments):
+        raise ModuleNotFoundError("No module named 'sbnet_perception.nowhere'", name="sbnet_perception.nowhere")
+
+    monkeypatch.setattr("sbnet_perception.cli.build_parser", without)
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])

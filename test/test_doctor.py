@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from sbnet_perception import cli, operation
-from sbnet_perception.desk import doctor
-from sbnet_perception.desk.doctor import Finding, examine
-from sbnet_perception.desk.session import PROFILE_VARIABLES, Session
+from sbnet_perception.desk import machine
+from sbnet_perception.desk.findings import Finding
+from sbnet_perception.desk.machine import examine
+from sbnet_perception.desk.session import Session, profile_variable
 from sbnet_perception.detector import device
 from sbnet_perception.resources import resource
 
 SHIPPED = str(resource("config/fastdds.xml"))
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROFILE_VARIABLES, "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def finding(what: str) -> Finding:
@@ -52,8 +49,8 @@ def test_a_gpu_is_judged_by_whether_pytorch_and_the_compiled_ops_run_on_it(monke
 def test_a_two_megabyte_cloud_makes_the_round_trip_between_two_processes_with_the_shipped_profile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", SHIPPED)
-    (trip,) = doctor._round_trips()
+    monkeypatch.setenv(profile_variable(), SHIPPED)
+    (trip,) = machine._round_trips()
     assert trip.state == "OK", trip
     assert trip.found.startswith("10 of 10 came back")
 
@@ -61,22 +58,22 @@ def test_a_two_megabyte_cloud_makes_the_round_trip_between_two_processes_with_th
 def test_the_profile_is_judged_by_its_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     none = finding("Fast DDS profile")
     assert none.state == "WARN"
-    assert f"FASTDDS_DEFAULT_PROFILES_FILE={SHIPPED}" in none.remedy
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", SHIPPED)
+    assert f"{profile_variable()}={SHIPPED}" in none.remedy
+    monkeypatch.setenv(profile_variable(), SHIPPED)
     assert finding("Fast DDS profile").state == "OK"
     small = tmp_path / "small.xml"
     small.write_text(Path(SHIPPED).read_text().replace("<segment_size>16777216", "<segment_size>524288"))
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(small))
+    monkeypatch.setenv(profile_variable(), str(small))
     assert "524288" in finding("Fast DDS profile").found
     assert finding("Fast DDS profile").state == "WARN"
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "nowhere.xml"))
-    assert finding("Fast DDS profile").state == "FAIL"
+    monkeypatch.setenv(profile_variable(), str(tmp_path / "nowhere.xml"))
+    assert finding(profile_variable()).state == "FAIL"
 
 
 def test_a_missing_message_package_fails_with_a_remedy_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "MESSAGE_PACKAGES", ("sensor_msgs", "no_such_msgs"))
+    monkeypatch.setattr(machine, "MESSAGE_PACKAGES", ("sensor_msgs", "no_such_msgs"))
     assert finding("no_such_msgs").state == "FAIL"
     assert cli.main(["doctor", "--no-dds"]) == 1
     said = capsys.readouterr().out
@@ -90,9 +87,46 @@ def test_a_domain_that_is_no_number_fails_and_sessions_of_one_moment_get_differe
     with Session() as one, Session() as other:
         assert one.domain_id != other.domain_id
         assert one.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-        assert one.environment["FASTDDS_DEFAULT_PROFILES_FILE"] == SHIPPED
+        assert one.environment[profile_variable()] == SHIPPED
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     with Session() as users:
         assert users.domain_id == 7
     monkeypatch.setenv("ROS_DOMAIN_ID", "seven")
     assert finding("ROS_DOMAIN_ID").state == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "variable"),
+    [("humble", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+     ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE"), ("", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)  # fmt: skip
+def test_the_profile_goes_into_the_variable_that_the_distributions_fast_dds_reads(
+    monkeypatch: pytest.MonkeyPatch, distribution: str, variable: str
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    with Session() as session:
+        assert session.environment[variable] == SHIPPED
+
+
+def test_a_hostile_environment_is_told_apart_and_the_other_checks_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hostile = {"RMW_IMPLEMENTATION": "rmw_nowhere_cpp", "HOME": "/proc/nowhere", "RCUTILS_COLORIZED_OUTPUT": "yes"}
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    found = list(examine(with_dds=False))
+    failed = {item.what: item.remedy for item in found if item.state == "FAIL"}
+    assert set(failed) == set(hostile)
+    assert len(set(failed.values())) == 3 and "unset RMW_IMPLEMENTATION" in failed["RMW_IMPLEMENTATION"]
+    assert {"weights", "middleware", "ROS 2"} <= {item.what for item in found}
+    assert {name: os.environ.get(name) for name in hostile} == hostile
+    monkeypatch.setenv("ROS_DOMAIN_ID", "seven")
+    assert ("DDS", "not tried, because of ROS_DOMAIN_ID") in {(item.what, item.found) for item in examine()}
+
+
+def test_shared_memory_whose_process_has_ended_is_found_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    for name in ("fastdds_1", "fastdds_2", "fastdds_1_el", "fastdds_2_el"):
+        (tmp_path / name).touch()
+    with (tmp_path / "fastdds_2_el").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert machine.stale_segments(tmp_path) == [tmp_path / "fastdds_1"]

@@ -110,9 +110,7 @@ def _estimated(args: argparse.Namespace, sensor: Path, report: Console) -> None:
     report.print(f"wrote {sensor} and {picture}", highlight=False)
 
 
-def _trained(
-    args: argparse.Namespace, detector: DetectorConfig, sensor: Path, report: Console, began: float
-) -> None:
+def _trained(args: argparse.Namespace, detector: DetectorConfig, sensor: Path, report: Console, began: float) -> None:
     """Writes the weights and reports what they gained."""
     work = args.out.with_suffix(".adapt")
     work.mkdir(exist_ok=True)

@@ -1,295 +1,53 @@
-"""``sbnet doctor``: what this machine has, what is missing, and how to mend it."""
+"""``sbnet doctor``: what this machine has, what is missing, and how to mend it; live topics and bags too."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.metadata
-import importlib.util
-import json
 import os
-import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from sbnet_perception.desk.session import PROFILE_VARIABLES, Session, profile_variable
-from sbnet_perception.errors import UserError
-from sbnet_perception.resources import resource
-
-MESSAGE_PACKAGES = (
-    "sensor_msgs",
-    "nav_msgs",
-    "visualization_msgs",
-    "diagnostic_msgs",
-    "lifecycle_msgs",
-    "rosgraph_msgs",
-    "vision_msgs",
-    "tf2_msgs",
-)
-ENOUGH_SHARED_MEMORY = 4 * 2**20
-"""A 64-beam cloud of 130 000 points has 2 MB; it must fit whole, and the next one beside it."""
-STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table; `remedy` is empty where nothing needs doing."""
-
-    state: Literal["OK", "WARN", "FAIL"]
-    what: str
-    found: str
-    remedy: str = ""
+from sbnet_perception import environment
+from sbnet_perception.desk.findings import Finding, show
+from sbnet_perception.desk.machine import examine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``sbnet doctor``."""
-    parser.add_argument("--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)")
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--live", action="store_true", help="also listen to the topics of a running robot")
+    what.add_argument("--bag", type=Path, metavar="BAG", help="also look at a recording")
+    add("--seconds", type=float, default=10.0, help="how long, or how much of the recording (default 10)")
+    add("--points", "--points-topic", metavar="TOPIC", help="the cloud's topic (default: found by type and name)")
+    add("--road-mask", "--road-mask-topic", metavar="TOPIC", help="the road mask's topic (default: as for the cloud)")
+    add("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
+    add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node")
+    add("--no-dds", action="store_true", help="leave out the DDS round trip (it takes some seconds)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; 1 where something fails, else 0."""
     console = Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    failed = False
-    with console.status("looking"):
-        for finding in examine(with_dds=not args.no_dds):
-            state = f"[{STYLES[finding.state]}]{finding.state}[/]"
-            remedy = f"\n[cyan]remedy: {escape(finding.remedy)}[/]" if finding.remedy else ""
-            table.add_row(state, escape(finding.what), escape(finding.found) + remedy)
-            failed |= finding.state == "FAIL"
-    console.print(table)
-    return 1 if failed else 0
+    chosen = args.live or args.bag is not None
+    with console.status("looking at this machine"):
+        findings = list(examine(with_dds=not args.no_dds and not chosen))
+    good = show(console, findings)
+    return 0 if good & (not chosen or show(console, _topics(args, console))) else 1
 
 
-def examine(with_dds: bool = True) -> Iterator[Finding]:
-    """All findings, one by one; a check that itself breaks is a finding too."""
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _torch, _ops, _gpus, _weights, _ros, _messages, _middleware, _shared_memory, _domain, _optional,
-    ]  # fmt: skip
-    if with_dds:
-        checks.append(_round_trips)
-    for check in checks:
-        try:
-            yield from check()
-        except Exception as error:
-            name = check.__name__.strip("_").replace("_", " ")
-            yield Finding("FAIL", name, f"{type(error).__name__}: {error}", "run `make setup` again, or report this")
+def _topics(args: argparse.Namespace, console: Console) -> Iterator[Finding]:
+    """Findings about live topics, or about a bag."""
+    prepare = environment.prepare_node if args.live else environment.prepare_desk
+    prepare(os.environ)
+    # Only now: ROS reads the environment when it is imported.
+    from sbnet_perception.desk.check import Check, check_bag, check_live
+    from sbnet_perception.desk.replay import parameters
 
-
-def _python() -> Iterator[Finding]:
-    good = sys.version_info >= (3, 10)
-    yield Finding(
-        "OK" if good else "FAIL",
-        "Python",
-        platform.python_version(),
-        "" if good else "use Python 3.10 or newer",
-    )
-
-
-def _torch() -> Iterator[Finding]:
-    import torch
-
-    yield Finding("OK", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    isa = torch.backends.cpu.get_cpu_capability()
-    if isa == "DEFAULT":
-        yield Finding("WARN", "CPU", "neither AVX2 nor AVX-512", "expect a slow network; use a newer processor")
+    check = Check(args.seconds, args.points, args.road_mask, args.params_file, parameters(args.param))
+    if args.live:
+        yield from check_live(check, console)
     else:
-        yield Finding("OK", "CPU", f"{isa}, {os.cpu_count()} cores")
-
-
-def _ops() -> Iterator[Finding]:
-    from sbnet_perception import operation as ops
-
-    if ops.UNAVAILABLE:
-        remedy = "make setup, or colcon build"
-        yield Finding("WARN", "compiled ops", f"plain PyTorch is used: {ops.UNAVAILABLE}", remedy)
-    else:
-        yield Finding("OK", "compiled ops", str(ops.LIBRARY))
-
-
-def _gpus() -> Iterator[Finding]:
-    """Each GPU that PyTorch sees, and whether the compiled kernels run on it."""
-    import torch
-
-    from sbnet_perception.detector.device import NO_KERNELS, problem_of
-    from sbnet_perception.operation import CUDA_KERNELS
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        yield Finding("OK", "GPU", "none" if torch.version.cuda else "not used: this PyTorch is built without CUDA")
-    for index in range(count):
-        problem = problem_of(index) or (None if CUDA_KERNELS else NO_KERNELS)
-        if problem:
-            yield Finding("WARN", f"GPU {index}", *problem)
-        else:
-            yield Finding("OK", f"GPU {index}", f"{torch.cuda.get_device_name(index)}, the compiled ops run on it")
-
-
-def _weights() -> Iterator[Finding]:
-    from sbnet_perception.detector.config import DetectorConfig
-    from sbnet_perception.detector.weights import load_network, weights_path
-
-    config = DetectorConfig()
-    try:
-        load_network(config)
-    except UserError as error:
-        yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
-        return
-    yield Finding("OK", "weights", str(weights_path(config)))
-
-
-def _ros() -> Iterator[Finding]:
-    if importlib.util.find_spec("rclpy") is None:
-        yield Finding(
-            "FAIL",
-            "ROS 2",
-            "rclpy cannot be imported",
-            "make setup, or source /opt/ros/DISTRIBUTION/setup.bash",
-        )
-        return
-    distribution = os.environ.get("ROS_DISTRO")
-    try:
-        wheel = importlib.metadata.version("ros-kilted-rclpy")
-    except importlib.metadata.PackageNotFoundError:
-        wheel = None
-    source = (
-        f"distribution {distribution}"
-        if distribution
-        else f"wheels, Kilted, rclpy {wheel}"
-        if wheel
-        else "unknown source"
-    )
-    importlib.import_module("rclpy")
-    yield Finding("OK", "ROS 2", source)
-
-
-def _messages() -> Iterator[Finding]:
-    for package in MESSAGE_PACKAGES:
-        try:
-            importlib.import_module(f"{package}.msg")
-        except ImportError as error:
-            remedy = "make setup" if package in ("vision_msgs", "tf2_msgs") else "pip install -r requirements.txt"
-            yield Finding(
-                "FAIL",
-                package,
-                str(error),
-                f"{remedy}, or apt install ros-DISTRIBUTION-{package.replace('_', '-')}",
-            )
-    missing = [package for package in MESSAGE_PACKAGES if importlib.util.find_spec(package) is None]
-    if not missing:
-        yield Finding("OK", "message packages", ", ".join(MESSAGE_PACKAGES))
-
-
-def _middleware() -> Iterator[Finding]:
-    import rclpy
-
-    used = rclpy.get_rmw_implementation_identifier()
-    if used == "rmw_fastrtps_cpp":
-        yield Finding("OK", "middleware", used)
-        yield _profile()
-    else:
-        yield Finding(
-            "WARN",
-            "middleware",
-            used,
-            "tested with rmw_fastrtps_cpp only: export RMW_IMPLEMENTATION=rmw_fastrtps_cpp",
-        )
-
-
-def _profile() -> Finding:
-    """The Fast DDS profile in use leaves room for whole clouds in shared memory."""
-    what = "Fast DDS profile"
-    shipped = resource("config/fastdds.xml")
-    remedy = f"export {profile_variable()}={shipped} for every process, the driver too"
-    named = next((value for name in PROFILE_VARIABLES if (value := os.environ.get(name))), None)
-    if named is None:
-        return Finding(
-            "WARN",
-            what,
-            "none: clouds above 512 KB may be lost silently (demo, replay and launch set it)",
-            remedy,
-        )
-    if not Path(named).is_file():
-        return Finding("FAIL", what, f"{named} does not exist", remedy)
-    size = _segment_size(Path(named))
-    if size is None:
-        return Finding("WARN", what, f"{named} sets no shared memory segment_size", remedy)
-    if size < ENOUGH_SHARED_MEMORY:
-        return Finding("WARN", what, f"{named}: segment_size {size} bytes is small for clouds", remedy)
-    return Finding("OK", what, f"{named}, segment {size / 2**20:.0f} MB")
-
-
-def _segment_size(profile: Path) -> int | None:
-    """The smallest segment_size in a profile, in bytes."""
-    sizes = [int(e.text or 0) for e in ElementTree.parse(profile).iter() if e.tag.rsplit("}", 1)[-1] == "segment_size"]
-    return min(sizes, default=None)
-
-
-def _shared_memory() -> Iterator[Finding]:
-    free = shutil.disk_usage("/dev/shm").free
-    good = free >= 64 * 2**20
-    remedy = "" if good else "remove stale /dev/shm/fastrtps_* files; in a container run with --shm-size=256m"
-    yield Finding("OK" if good else "WARN", "/dev/shm", f"{free / 2**20:.0f} MB free", remedy)
-
-
-def _domain() -> Iterator[Finding]:
-    domain = os.environ.get("ROS_DOMAIN_ID", "")
-    if domain and not (domain.isdigit() and int(domain) <= 232):
-        yield Finding("FAIL", "ROS_DOMAIN_ID", domain, "set it to a number from 0 to 101, or unset it")
-    else:
-        yield Finding("OK", "ROS_DOMAIN_ID", domain or "not set: 0 (demo and replay take a free one)")
-    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
-    if reach in ("", "SUBNET", "LOCALHOST"):
-        yield Finding("OK", "discovery range", reach or "not set: SUBNET (demo and replay use LOCALHOST)")
-    else:
-        yield Finding("WARN", "discovery range", reach, "nodes find each other only with SUBNET or LOCALHOST")
-
-
-def _optional() -> Iterator[Finding]:
-    for package, instead in (
-        ("tf2_ros", "own listener on /tf"),
-        ("sensor_msgs_py", "own decoding of PointCloud2"),
-    ):
-        there = importlib.util.find_spec(package) is not None
-        yield Finding("OK", package, "installed" if there else f"not installed: {instead}")
-
-
-def _round_trips() -> Iterator[Finding]:
-    """A 2 MB cloud goes through with the shipped profile, and with what the user's environment has."""
-    users = {name: value for name in PROFILE_VARIABLES if (value := os.environ.get(name))}
-    shipped = {profile_variable(): str(resource("config/fastdds.xml"))}
-    with Session() as session:
-        bare = {name: value for name, value in session.environment.items() if name not in PROFILE_VARIABLES}
-        remedy = "allow UDP and shared memory on this machine (firewall, container --ipc)"
-        yield _round_trip("DDS, 2 MB clouds", bare | shipped, "FAIL", remedy)
-        if not set(users.values()) & set(shipped.values()):
-            what = "  with your profile" if users else "  without a profile"
-            yield _round_trip(what, bare | users, "WARN", "use the shipped Fast DDS profile, see above")
-
-
-def _round_trip(what: str, environment: dict[str, str], bad: Literal["WARN", "FAIL"], remedy: str) -> Finding:
-    command = [sys.executable, "-m", "sbnet_perception.desk.roundtrip"]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
-        return Finding(bad, what, "no end within 30 s", remedy)
-    if done.returncode:
-        return Finding(bad, what, (done.stderr.strip().splitlines() or ["no output"])[-1], remedy)
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    if not result["found"]:
-        return Finding(bad, what, "two processes did not find each other within 8 s", remedy)
-    found = f"{result['answered']:.0f} of {result['sent']:.0f} came back, median {result['p50_ms']:.0f} ms"
-    return Finding("OK", what, found) if result["answered"] == result["sent"] else Finding(bad, what, found, remedy)
+        yield from check_bag(args.bag, check, console)

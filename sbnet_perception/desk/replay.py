@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         road_mask_topic=args.road_mask_topic,
         params_file=args.params_file,
         grid_frame=args.grid_frame,
-        parameters=_parameters(args.param),
+        parameters=parameters(args.param),
         start_node=not args.no_node,
     )
     report = play(args.bag, options, console)
@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def _parameters(texts: list[str]) -> dict[str, object]:
+def parameters(texts: list[str]) -> dict[str, object]:
+    """Node parameters by name, of ``NAME:=VALUE`` each.
+
+    Raises:
+        UserError: one is written otherwise.
+    """
     found: dict[str, object] = {}
     for text in texts:
         name, separator, value = text.partition(":=")

@@ -15,13 +15,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sbnet_perception.environment import PROFILE_VARIABLES
 from sbnet_perception.errors import UserError
 from sbnet_perception.resources import resource
 
 # DDS computes its UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
 HIGHEST_DOMAIN = 101
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for its profile; the second name is Humble's and Jazzy's."""
+NODE = "/sbnet"
+"""The fully qualified name of the node that `start_node` starts."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -35,7 +36,7 @@ class Session:
     """
 
     def __init__(self, domain_id: int | None = None) -> None:
-        chosen = os.environ.get("ROS_DOMAIN_ID") if domain_id is None else str(domain_id)
+        chosen = os.environ.get("ROS_DOMAIN_ID", "").strip() if domain_id is None else str(domain_id)
         self._claim: socket.socket | None = None
         if chosen:
             if not chosen.isdigit():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 if __name__ == "__main__":
     from sbnet_perception.node import start
 
-    sys.exit(start.main())
+    start.main()
 
 import functools
 import platform

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,72 +10,65 @@ import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.signals import SignalHandlerOptions
 
+from sbnet_perception.errors import UserError
+from sbnet_perception.node.ending import Ending
+from sbnet_perception.node.params_file import applies, given_files, names_in
 from sbnet_perception.node.spinner import Spinner
 
 if TYPE_CHECKING:
     from sbnet_perception.node.node import SbnetNode
 
-END = (signal.SIGINT, signal.SIGTERM)
-
 
 def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
     """Runs a node until SIGINT or SIGTERM, any number of them.
 
-    A signal only writes a byte into a pipe that the main thread reads: nothing is ever interrupted in its
-    middle, and a second signal changes nothing. (Blocking the signals would not do: libraries have started
-    threads at import that do not block them.)
-
     Returns:
-        0, or 1 when the node's autostart failed, one of its callbacks raised, or its device was lost.
+        0, or 1 when the node's autostart failed, one of its callbacks raised, or its device was lost. An inference may
+        still be under way then, and a lost device gives nothing back: leave the process by `ending.leave`.
     """
-    wake = _WakeUp()
+    ending = Ending()
     try:
+        files = given_files(sys.argv if args is None else args)
+        for file in files:
+            names_in(file)  # rcl would read one of any size, and says little of one that it cannot read
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
-    except (RuntimeError, ParameterException) as error:
+    except (RuntimeError, ParameterException, UserError) as error:
         # Unreadable arguments and parameter files, unusable values of rclpy's own parameters; the message names them.
         print(f"sbnet: cannot start: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    good = node.autostart() and _spin(node, wake)
-    if not node.is_finalized:
-        node.trigger_shutdown()
+    for file in files:
+        _warn_if_passed_over(node, file)
+    try:
+        with ending.interrupting():
+            good = node.autostart()
+    except KeyboardInterrupt:
+        good = True  # nobody has waited for this node yet, and nothing is lost
+    else:
+        good = good and _spin(node, ending)
+        if not node.is_finalized:
+            node.trigger_shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    # The interpreter's end would bring back the default action: to die of an impatient second Ctrl-C.
-    for number in END:
-        signal.signal(number, signal.SIG_IGN)
-    if node.inference_under_way or node.device_lost:
-        # The interpreter cannot end in order underneath an inference that outlasts its patience, nor on a device that
-        # gives nothing back.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0 if good else 1)
     return 0 if good else 1
 
 
-class _WakeUp:
-    """Wakes the main thread from other threads and from signal handlers."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in END:
-            signal.signal(number, lambda *_: None)
-
-    def wait(self) -> None:
-        os.read(self._reader, 1)
-
-    def call(self) -> None:
-        os.write(self._writer, b"!")
+def _warn_if_passed_over(node: SbnetNode, file: str) -> None:
+    """rcl itself passes without a word over a file of parameters that has nothing for the node."""
+    name = node.get_fully_qualified_name()
+    if not applies(file, name):
+        has = ", ".join(names_in(file)) or "none"
+        node.get_logger().warning(
+            f"{file} has nothing for {name}, so it changes nothing: it has {has}; write {name} or /**"
+        )
 
 
-def _spin(node: SbnetNode, wake: _WakeUp) -> bool:
+def _spin(node: SbnetNode, ending: Ending) -> bool:
     """Executes the node's callbacks until a signal comes; False when one of them raised or the device was lost."""
-    node.on_device_lost = wake.call
-    spinner = Spinner(node, wake.call)
-    wake.wait()
+    node.on_device_lost = ending.begin
+    spinner = Spinner(node, ending.begin)
+    ending.wait()
     spinner.stop()
     if spinner.failure is not None:
         error = spinner.failure

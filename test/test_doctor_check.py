@@ -1,0 +1,194 @@
+"""`sbnet doctor --live` and `--bag`: why there are no boxes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from nav_msgs.msg import OccupancyGrid
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from rich.console import Console
+from ros_process import LATCHED, RELIABLE, START_NS, cloud, own_domain, road_grid, scene, transform
+from sensor_msgs.msg import PointCloud2
+from tf2_msgs.msg import TFMessage
+
+from sbnet_perception import cli
+from sbnet_perception.bags.reader import BagReader
+from sbnet_perception.bags.writer import BagWriter
+from sbnet_perception.desk import check, inspection, listen
+from sbnet_perception.desk.findings import Finding
+from sbnet_perception.desk.node_word import Report, box_finding, word_findings
+from sbnet_perception.desk.topics import choose_topics
+from sbnet_perception.node.spinner import Spinner
+
+QUIET = Console(quiet=True)
+
+
+def named(findings: Any, what: str) -> Finding:
+    return next(finding for finding in findings if finding.what == what)
+
+
+def seen(*messages: PointCloud2, received_ns: int = 0) -> inspection.Clouds:
+    clouds = inspection.Clouds()
+    for message in messages:
+        inspection.take_cloud(clouds, serialize_message(message), received_ns)
+    return clouds
+
+
+def spoilt(what: str) -> list[PointCloud2]:
+    """Ten clouds at 10 Hz with one thing wrong in each, or nothing."""
+    points = scene(500)
+    if what == "NaN":
+        points[:, 0] = np.nan
+    messages = [cloud(points, START_NS + index * 10**8, "lidar") for index in range(10)]
+    for index, message in enumerate(messages):
+        if what == "no intensity":
+            message.fields = message.fields[:3]
+        elif what == "truncated":
+            message.data = message.data[:-1]
+        elif what == "no frame_id":
+            message.header.frame_id = ""
+        elif what == "no stamp":
+            message.header.stamp.sec = message.header.stamp.nanosec = 0
+        elif what == "twice":
+            message.header.stamp = messages[index - index % 2].header.stamp
+        elif what == "two sensors":
+            message.header.frame_id = f"lidar{index % 2}"
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("what", "line", "state", "says"),
+    [
+        ("nothing", "fields", "OK", "x float32 at 0"),
+        ("nothing", "/points", "OK", "10 clouds, 10.0 Hz, 1100 points"),
+        ("NaN", "points", "FAIL", "100 % of them are NaN"),
+        ("no intensity", "fields", "FAIL", "no intensity among x float32"),
+        ("truncated", "fields", "FAIL", "truncated"),
+        ("no frame_id", "frame_id", "FAIL", "empty"),
+        ("two sensors", "frame_id", "WARN", "'lidar0', 'lidar1'"),
+        ("no stamp", "stamps", "FAIL", "0"),
+        ("twice", "stamps", "WARN", "5 with a stamp that came before"),
+    ],
+)
+def test_what_is_wrong_with_clouds_is_one_line_of_its_own(what: str, line: str, state: str, says: str) -> None:
+    found = named(inspection.cloud_findings("/points", seen(*spoilt(what)), live=False), line)
+    assert found.state == state and says in found.found, found
+    assert bool(found.remedy) == (state != "OK")
+
+
+def test_lost_clouds_no_clouds_and_another_clock_are_told() -> None:
+    gaps = seen(*(message for index, message in enumerate(spoilt("nothing")) if index not in (3, 4, 7)))
+    rate = named(inspection.cloud_findings("/points", gaps, live=False), "/points")
+    assert (rate.state, "3 missing between them" in rate.found) == ("WARN", True)
+    assert named(inspection.cloud_findings("/points", seen(), live=True), "/points").state == "FAIL"
+    late = seen(*spoilt("nothing"), received_ns=START_NS + 7 * 10**9)
+    assert "6.5 s behind" in named(inspection.cloud_findings("/points", late, live=True), "stamps").found
+    assert named(inspection.cloud_findings("/points", late, live=False), "stamps").state == "OK"
+
+
+@pytest.mark.parametrize(
+    ("offered", "count", "state", "says"),
+    [
+        (LATCHED, 1, "OK", "can hear it"),
+        (RELIABLE, 0, "FAIL", "cannot be heard"),
+        (QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.TRANSIENT_LOCAL), 0,
+         "FAIL", "cannot be heard"),
+        (LATCHED, 0, "FAIL", "nothing arrived"),
+    ],
+)  # fmt: skip
+def test_a_map_that_the_node_cannot_hear_is_told_from_one_that_does_not_arrive(
+    offered: QoSProfile, count: int, state: str, says: str
+) -> None:
+    publisher = SimpleNamespace(node_name="map_server", node_namespace="/", qos_profile=offered)
+    found = listen.qos_finding("/map", [publisher], listen.LATCHED, count)
+    assert found.state == state and says in found.found and "/map_server" in found.found
+
+
+def test_a_node_that_listens_elsewhere_is_told_with_the_remapping() -> None:
+    (found,) = listen.listener_findings({"/sbnet": "/points"}, "/lidar_top")
+    assert (found.state, found.remedy) == ("FAIL", "remap it: points:=/lidar_top")
+    assert [f.state for f in listen.listener_findings({"/sbnet": "/lidar_top"}, "/lidar_top")] == ["OK"]
+    assert [f.state for f in listen.listener_findings({}, "/lidar_top")] == ["WARN"]
+
+
+def test_kernel_buffers_smaller_than_a_cloud_are_told(tmp_path: Path) -> None:
+    for name in ("core/rmem_max", "ipv4/ipfrag_high_thresh"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("4194304\n")
+    states = [[f.state for f in inspection.size_findings(size, tmp_path)] for size in (1000, 2**21, 2**23)]
+    assert states == [[], ["OK"], ["WARN"]]
+
+
+def test_each_complaint_of_the_node_is_one_line_at_the_level_that_is_its_own() -> None:
+    values = {"state": "active", "points": "9", "ground z m": "0.10"}
+    reports = [
+        Report(1, "no cloud received yet", {"state": "active"}),
+        Report(1, "2 clouds dropped: no transform", values),
+        Report(2, "rejected: cloud malformed; 5 clouds dropped: no transform", values),
+    ]
+    findings = list(word_findings("detector", reports))
+    assert [(f.state, f.found) for f in findings] == [
+        ("FAIL", "rejected: cloud malformed (in 1 of 3 reports)"),
+        ("WARN", "5 clouds dropped: no transform (in 2 of 3 reports)"),
+        ("OK", "points 9, ground z m 0.10"),
+    ]
+    assert [f.state for f in word_findings("detector", [])] == ["WARN"]
+    states = [box_finding(10, processed, boxes, 0.9).state for processed, boxes in ((0, 0), (9, 0), (3, 5), (10, 5))]
+    assert states == ["FAIL", "WARN", "WARN", "OK"]
+
+
+def test_a_bag_is_looked_at_only_as_far_as_asked_and_without_clouds_the_topics_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sbnet_perception.desk.doctor.examine", lambda with_dds: [])
+    bag = tmp_path / "tf.mcap"
+    with BagWriter(bag) as writer:
+        writer.write("/tf", serialize_message(TFMessage(transforms=[transform("a", "b", START_NS)])), START_NS,
+                     msgtype="tf2_msgs/msg/TFMessage")  # fmt: skip
+    assert cli.main(["doctor", "--bag", str(bag)]) == 1
+    assert "/tf (tf2_msgs/msg/TFMessage)" in capsys.readouterr().out.replace("\n", "")
+    assert cli.main(["doctor", "--bag", str(bag), "--seconds", "0"]) == 2
+    assert "--seconds is 0" in capsys.readouterr().err
+
+
+def test_live_topics_become_a_recording_whose_transforms_and_mask_are_judged(tmp_path: Path) -> None:
+    """A cloud at 20 Hz that TF does not lead to the grid's frame, and a road mask without road."""
+    with own_domain() as context:
+        driver = rclpy.create_node("driver", context=context)
+        clouds = driver.create_publisher(PointCloud2, "/lidar_top", RELIABLE)
+        driver.create_publisher(OccupancyGrid, "/map/road", LATCHED).publish(
+            road_grid(np.zeros((4, 4)), frame_id="map")
+        )
+        latched = driver.create_publisher(TFMessage, "/tf_static", LATCHED)
+        latched.publish(TFMessage(transforms=[transform("map", "base_link", START_NS)]))
+        stamps = iter(range(START_NS, START_NS + 10**12, 5 * 10**7))
+        driver.create_timer(0.05, lambda: clouds.publish(cloud(scene(500), next(stamps), "lidar")))
+        spinner = Spinner(driver)
+        try:
+            heard = listen.listen(tmp_path / "live.mcap", 2.0, None, None, QUIET)
+        finally:
+            spinner.stop()
+            driver.destroy_node()
+    assert heard.played is not None and (heard.played.points, heard.played.road_mask) == ("/lidar_top", "/map/road")
+    qos = [f for f in heard.findings if f.what.startswith("QoS")]
+    assert len(qos) == 3 and {f.state for f in qos} == {"OK"} and "/driver" in qos[0].found
+    with BagReader(tmp_path / "live.mcap") as reader:
+        found = list(inspection.inspect(reader, choose_topics(reader.topics, None, None), "base_link", live=True))
+    assert named(found, "/lidar_top").found.partition(" clouds")[0] != "0"
+    assert named(found, "TF of lidar").state == "FAIL" and named(found, "TF of map").state == "OK"
+    assert "nothing is road" in named(found, "/map/road").found
+
+
+def test_the_doctors_own_node_is_not_among_those_of_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    monkeypatch.setenv("ROS_STATIC_PEERS", "127.0.0.1")
+    with check._among_themselves():
+        assert not set(check.SHARED) & os.environ.keys()
+    assert os.environ["ROS_DOMAIN_ID"] == "7" and os.environ["ROS_STATIC_PEERS"] == "127.0.0.1"

@@ -1,0 +1,55 @@
+"""The node's process ends soon and with code 0, whatever it is doing when a signal comes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ros_process import PATIENCE_S, Robot, ends
+
+BEGIN = "import ctypes, sys, time; from sbnet_perception.node.ending import Ending, leave; ending = Ending()\n"
+# A lock that is taken twice: compiled code that no signal wakes.
+STUCK = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in range(2)]"
+
+
+def after_signals(program: str, count: int) -> tuple[int, str]:
+    """Exit code and output of a program that gets SIGINT and SIGTERM in turn once it has printed `ready`."""
+    command = [sys.executable, "-c", BEGIN + program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT)[:count]:
+                process.send_signal(number)
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    return process.returncode, output
+
+
+def test_a_signal_during_compiled_code_that_does_not_return_ends_the_process_all_the_same() -> None:
+    code, output = after_signals(f"with ending.interrupting(): print('ready', flush=True); {STUCK}", count=3)
+    assert code == 0
+    assert output == "sbnet: something under way did not end in time; leaving at once\n"
+
+
+def test_a_signal_breaks_off_what_may_be_broken_off_and_only_wakes_what_waits_for_the_end() -> None:
+    breakable = "try:\n with ending.interrupting(): print('ready', flush=True); time.sleep(600)\n"
+    assert after_signals(breakable + "except KeyboardInterrupt: print('orderly'); leave(3)", 1) == (3, "orderly\n")
+    assert after_signals("print('ready', flush=True); ending.wait(); print('orderly'); leave(3)", 3) == (3, "orderly\n")
+
+
+def test_26_sigint_during_configure_ends_the_node_without_waiting_for_it() -> None:
+    program = (
+        f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import failing_node as f; f.never_configures()"
+    )
+    robot = Robot({}, program=("-c", program))
+    try:
+        robot.wait_printed("configuring for ten minutes")
+        robot.interrupt()
+        ends(robot)
+    finally:
+        code = robot.close()
+    assert code == 0, robot.log()
+    assert not robot.printed("Traceback|rror"), robot.log()
