@@ -9,9 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -21,9 +19,10 @@ from sbnet_perception.desk.player import NotReady, Player
 from sbnet_perception.desk.recorder import Recorder
 from sbnet_perception.desk.report import Narrator, ReplayReport, make_report
 from sbnet_perception.desk.results import stamp_of
-from sbnet_perception.desk.session import ChildProcess, Session, start_node
+from sbnet_perception.desk.session import NODE, ChildProcess, Session, start_node
 from sbnet_perception.desk.topics import Played, choose_grid_frame, choose_topics
 from sbnet_perception.errors import UserError
+from sbnet_perception.node.params_file import applies, names_in, value_of
 
 READY_S = 60.0
 DRAIN_S = 2.0
@@ -93,7 +92,7 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
         _say(console, f"points {played.points}, road mask {road}")
         if options.start_node:
             _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
-        for warning in reader.warnings:
+        for warning in (*reader.warnings, *_unused_file(options)):
             _warn(console, warning)
         return _Replay(reader, played, replace(options, grid_frame=frame), console).run()
 
@@ -248,25 +247,18 @@ def _grid_frame(reader: BagReader, played: Played, options: ReplayOptions) -> tu
         return options.grid_frame, "as asked for"
     if "grid_frame" in options.parameters:
         return str(options.parameters["grid_frame"]), "as asked for"
-    if options.params_file is not None and (named := _named_in(options.params_file, "grid_frame")):
+    if options.params_file is not None and (named := value_of(options.params_file, NODE, "grid_frame")):
         return named, f"from {options.params_file}"
     return choose_grid_frame(reader, played)
 
 
-def _named_in(params_file: Path, parameter: str) -> str | None:
-    """The value of a parameter anywhere in a ROS parameter file; an empty one counts as none."""
-    try:
-        tree: Any = yaml.safe_load(params_file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--params-file {params_file} cannot be read: {error}") from error
-    branches = [tree]
-    while branches:
-        branch = branches.pop()
-        if isinstance(branch, dict):
-            if branch.get(parameter):
-                return str(branch[parameter])
-            branches += branch.values()
-    return None
+def _unused_file(options: ReplayOptions) -> list[str]:
+    """The warning that the parameter file says nothing to the node."""
+    file = options.params_file
+    if file is None or not options.start_node or applies(file, NODE):
+        return []
+    names = ", ".join(names_in(file)) or "none (a node's name, ros__parameters and the parameters stand in this order)"
+    return [f"--params-file {file} has nothing for {NODE}, so it changes nothing: it has {names}; write {NODE} or /**"]
 
 
 def _session(options: ReplayOptions) -> Session:

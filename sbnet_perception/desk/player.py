@@ -23,7 +23,7 @@ from vision_msgs.msg import Detection3DArray
 from sbnet_perception.bags.reader import BagMessage
 from sbnet_perception.desk.recorder import Recorder
 from sbnet_perception.desk.results import Results, stamp_of
-from sbnet_perception.desk.session import Session
+from sbnet_perception.desk.session import NODE, Session
 from sbnet_perception.desk.topics import OUTPUTS, Played
 from sbnet_perception.desk.types import message_class
 from sbnet_perception.node.spinner import Spinner
@@ -93,7 +93,7 @@ class Player:
         """
         deadline = time.monotonic() + seconds
         if lifecycle:
-            states = self._spinner.call(lambda: self._node.create_client(GetState, "/sbnet/get_state"))
+            states = self._spinner.call(lambda: self._node.create_client(GetState, f"{NODE}/get_state"))
             self._wait(lambda: self._is_active(states), check, deadline, start_ns, "is not active")
         self._wait(self._is_heard, check, deadline, start_ns, "does not subscribe to /points")
         # A topic that this node does not use never matches: give the rest a short time only.

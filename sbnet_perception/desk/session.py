@@ -22,6 +22,8 @@ from sbnet_perception.resources import resource
 HIGHEST_DOMAIN = 101
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for its profile; the second name is Humble's and Jazzy's."""
+NODE = "/sbnet"
+"""The fully qualified name of the node that `start_node` starts."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
