@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sbnet_perception.bags.reader import BagMessage, BagReader
+from sbnet_perception.desk.grid_frame import choose_grid_frame
 from sbnet_perception.desk.interruption import Interrupted, Interruption
 from sbnet_perception.desk.player import NotReady, Player
 from sbnet_perception.desk.recorder import Recorder
@@ -21,7 +22,7 @@ from sbnet_perception.desk.report import Narrator, ReplayReport, make_report
 from sbnet_perception.desk.results import stamp_of
 from sbnet_perception.desk.session import NODE, ChildProcess, Session, start_node
 from sbnet_perception.desk.timeline import Timeline
-from sbnet_perception.desk.topics import Played, choose_grid_frame, choose_topics
+from sbnet_perception.desk.topics import Played, choose_topics
 from sbnet_perception.errors import UserError
 from sbnet_perception.node.params_file import applies, names_in, value_of
 
@@ -46,9 +47,10 @@ class ReplayOptions:
         every_frame: as fast as the node goes, each cloud only after the result of the one before.
         frame_timeout: seconds to wait for one result then.
         out: the recording, or None for none.
-        points_topic, road_mask_topic: names in the bag; None = found by type.
+        points_topic, road_mask_topic: names in the bag; None = found by type and name.
+        tf_namespace: where in the bag tf and tf_static are; None = the cloud's, or the only one.
         params_file: a ROS parameter file for the node.
-        grid_frame: the node's grid_frame; None = base_link where the bag has it, else the cloud's own ("").
+        grid_frame: the node's grid_frame; None = base_link where the bag's TF leads there, else the cloud's own ("").
         parameters: further node parameters by name; they win over the file.
         start_node: False where the user runs the node.
     """
@@ -60,6 +62,7 @@ class ReplayOptions:
     out: Path | None = None
     points_topic: str | None = None
     road_mask_topic: str | None = None
+    tf_namespace: str | None = None
     params_file: Path | None = None
     grid_frame: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -85,12 +88,13 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
     """
     console = console or Console(quiet=True)
     with BagReader(bag) as reader:
-        played = choose_topics(reader.topics, options.points_topic, options.road_mask_topic)
+        asked = options.points_topic, options.road_mask_topic, options.tf_namespace
+        played = choose_topics(reader.topics, *asked)
         if options.out is not None and options.out.exists() and options.out.samefile(reader.path):
             raise UserError(f"--out {options.out} is the bag that is played; choose another name")
         frame, reason = _grid_frame(reader, played, options)
-        road = played.road_mask or "none, so the road counts as everywhere"
-        _say(console, f"points {played.points}, road mask {road}")
+        for line in played.said:
+            _say(console, line)
         if options.start_node:
             _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
         for warning in (*reader.warnings, *_unused_file(options)):
