@@ -220,7 +220,7 @@ def test_what_is_no_bag_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "nothing.mcap") as writer:
         writer.add_topic("/points", CLOUD)
     for name, reason in {
-        "none.mcap": "there is no bag", "empty.mcap": "cannot be read", "ros1.bag": "rosbags-convert",
+        "none.mcap": "there is no bag", "empty.mcap": "is empty", "ros1.bag": "rosbags-convert",
         "text.mcap": "not an MCAP file", "text.db3": "cannot be read", "folder": "metadata.yaml is missing",
         "hostile": "cannot be read", "nothing.mcap": "holds no message",
     }.items():  # fmt: skip

@@ -12,7 +12,8 @@ from rclpy.context import Context
 
 from sbnet_perception.errors import UserError
 from sbnet_perception.node import run
-from sbnet_perception.node.params_file import LARGEST_BYTES, applies, given_files, names_in, value_of
+from sbnet_perception.node.params_file import applies, given_files, names_in, value_of
+from sbnet_perception.yaml_events import LARGEST_BYTES
 
 NAMES = ("/sbnet", "/r1/sbnet", "/r1/deep/sbnet")
 KEYS = (
@@ -76,7 +77,7 @@ def test_hostile_and_damaged_files_are_refused_at_once_in_one_line(tmp_path: Pat
     cases = {
         "laughs": (laughs.encode(), r"line 2 has the alias \*a; write its value there"),
         "deep": (b"sbnet: {ros__parameters: {a: " + b"[" * 100_000, "nested more than 32 levels"),
-        "large": (b"#" * (LARGEST_BYTES + 1), "larger than 256 KiB"),
+        "large": (b"#" * (LARGEST_BYTES + 1), "larger than 1024 KiB"),
         "binary": (b"\xff\xfe\x00", "is no ROS parameter file"),
         "broken": (b"sbnet: {ros__parameters: [", "is no ROS parameter file"),
     }

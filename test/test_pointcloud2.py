@@ -121,14 +121,39 @@ def test_data_may_be_bytes_memoryview_array_or_numpy(wrap: Callable[[np.ndarray]
     np.testing.assert_array_equal(read_points(msg).points, expected)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"row_step": 0}, "row_step 0 is wrong"),
+        ({"row_step": 2**32 - 1}, "row_step 4294967295 is wrong"),
+        ({"height": 4, "width": 50, "row_step": 3200}, "row_step 3200 is wrong: the data are 4 rows of 800 bytes"),
+        ({"height": 0}, "width 200 x height 0 is no point; the data are 200 points"),
+        ({"height": 200, "width": 0, "row_step": 0}, "width 0 x height 200 is no point; the data are 200 points"),
+        ({"fields": [field(n, 4 * i, 7, 0) for i, n in enumerate(("x", "y", "z", "intensity"))]}, "'x' has count 0"),
+        ({"is_dense": False}, ""),
+    ],
+)
+def test_a_redundant_field_that_is_wrong_costs_a_warning_where_the_data_tell_what_is_meant(
+    wrong: dict[str, Any], said: str
+) -> None:
+    msg = cloud()
+    expected = read_points(msg)
+    for name, value in wrong.items():
+        setattr(msg, name, value)
+    result = read_points(msg)
+    np.testing.assert_array_equal(result.points, expected.points)
+    assert (said in " ".join(result.warnings)) if said else result.warnings == expected.warnings
+
+
 BAD = {
     "truncated": ({"data": np.zeros(3199, np.uint8)}, "truncated: data holds 3199 bytes"),
     "no step": ({"point_step": 0}, "point_step is 0"),
-    "short row": ({"row_step": 3199}, "row_step 3199 is less than"),
-    "no row step": ({"row_step": 0}, "row_step 0 is less than"),
+    "short row": ({"row_step": 3199, "data": np.zeros(3300, np.uint8)}, "row_step 3199 is less than"),
+    "rows unlike the data": ({"height": 2, "width": 150}, "row_step 3200 .*|truncated"),
     "overflow": ({"width": 2**31, "height": 2**31, "row_step": 2**32 - 1}, "row_step 4294967295 is less"),
     "overflow in rows": ({"height": 2**32 - 1}, "truncated"),
-    "points lost": ({"height": 0}, "is no point, but data holds 3200 bytes"),
+    "points lost": ({"height": 0, "width": 0}, "is no point, but data holds 3200 bytes"),
+    "some points lost": ({"height": 0, "width": 199}, "is no point, but data holds 3200 bytes"),
     "past step": ({"fields": [field("x", 14, 7)]}, "'x' at offset 14 ends past point_step 16"),
     "count past step": ({"fields": [field("t", 0, 2, 2**32 - 1)]}, "'t' at offset 0 ends past"),
     "no z": ({"fields": [field("x", 0, 7), field("y", 4, 7)]}, "'z' is missing; fields: x float32 at 0"),

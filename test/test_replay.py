@@ -21,14 +21,13 @@ from ros_process import tiny_weights
 from sbnet_perception import cli
 from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
-from sbnet_perception.bags.reader import BagReader, Topic
+from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import recorder
 from sbnet_perception.desk.complaints import MOST, Complaints
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.replay import _parameters
 from sbnet_perception.desk.report import ReplayReport
-from sbnet_perception.desk.topics import CLOUD, GRID, choose_topics
 from sbnet_perception.errors import UserError
 
 FRAMES = 6
@@ -229,24 +228,6 @@ assert not sink.complete
     with BagReader(out) as bag:
         assert bag.warnings
         assert bag.topics["/a"].count >= 3
-
-
-def test_topics_are_found_by_type_and_a_telling_name_decides_between_several() -> None:
-    def topics(**types: str) -> dict[str, Topic]:
-        return {f"/{name}": Topic(msgtype, 1, False, "") for name, msgtype in types.items()}
-
-    assert choose_topics(topics(front=CLOUD), None, None).points == "/front"
-    several = topics(radar=CLOUD, lidar_top=CLOUD, costmap=GRID, road_mask=GRID, computation_mask=GRID)
-    played = choose_topics(several, None, None)
-    assert (played.points, played.road_mask) == ("/lidar_top", "/road_mask")
-    assert played.wire["/lidar_top"][0] == "/points"
-    assert choose_topics(several, "radar", "/costmap").points == "/radar"
-    with pytest.raises(UserError, match="/left, /right; choose one with --points-topic"):
-        choose_topics(topics(left=CLOUD, right=CLOUD), None, None)
-    with pytest.raises(UserError, match=r"--points-topic /nothing: the bag has no such .* /front"):
-        choose_topics(topics(front=CLOUD), "/nothing", None)
-    with pytest.raises(UserError, match="no sensor_msgs/msg/PointCloud2"):
-        choose_topics(topics(costmap=GRID), None, None)
 
 
 @pytest.mark.fault(30)

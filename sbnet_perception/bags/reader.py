@@ -6,16 +6,27 @@ are handed on as text, never compiled; only the types of `typestore` can be deco
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
+import zstandard
+
+from sbnet_perception.bags import refusals
+from sbnet_perception.bags.by_format import STORAGES, SeveralStorages
 from sbnet_perception.bags.storage import BagMessage, IndexedStorage, Storage, Topic, TornStorage
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.errors import UserError
+from sbnet_perception.yaml_events import YamlError, events
 
 __all__ = ["BagMessage", "BagReader", "Topic", "deserialize"]
+
+METADATA = "metadata.yaml"
+ZSTD = b"\x28\xb5\x2f\xfd"
+LARGEST_MESSAGE = 2**30
 
 
 class BagReader:
@@ -36,16 +47,19 @@ class BagReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.warnings: tuple[str, ...] = ()
-        if not self.path.exists():
-            raise UserError(f"there is no bag at {self.path}")
-        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
-            self.path = self._only_file()
-        self._storage = self._open()
+        try:
+            if not self.path.exists():
+                raise refusals.missing(self.path)
+            self._storage = self._open_folder() if self.path.is_dir() else self._open_file(self.path)
+        except OSError as error:
+            raise refusals.damaged(self.path, error) from error
         self.topics = self._storage.topics
         self.start_ns, self.end_ns = self._storage.start_ns, self._storage.end_ns
-        if not any(topic.count for topic in self.topics.values()):
+        filled = [topic for topic in self.topics.values() if topic.count]
+        encodings = {topic.msgtype.partition(" (")[2].rstrip(")") for topic in filled}
+        if not filled or encodings == {"ros1"}:
             self.close()
-            raise UserError(f"the bag {self.path} holds no message; was the recording stopped too early?")
+            raise refusals.empty(self.path, encodings)
 
     def find_topic(self, msgtype: str, name: str | None = None, preferred: str = "") -> str:
         """The topic that carries `msgtype`.
@@ -83,11 +97,11 @@ class BagReader:
         while True:
             # Only the reader runs inside the try: a caller's own error is not taken for damage.
             try:
-                message = next(iterator)
+                message = unpacked(next(iterator))
             except StopIteration:
                 return
             except Exception as error:
-                raise _damaged(self.path, error) from error
+                raise refusals.damaged(self.path, error) from error
             yield message
 
     def close(self) -> None:
@@ -101,34 +115,54 @@ class BagReader:
     ) -> None:
         self.close()
 
-    def _open(self) -> Storage:
-        # Parsers of damaged files fail in every way there is, so any exception counts as damage.
+    def _open_folder(self) -> Storage:
+        """By its metadata.yaml; where that is missing or of no use, the recording beside it."""
         try:
+            for _ in events(self.path / METADATA):
+                pass
             return IndexedStorage(self.path)
+        except PermissionError:
+            raise
+        except FileNotFoundError:
+            reason = f"{METADATA} is missing"
+        # Parsers of damaged files fail in every way there is.
         except Exception as error:
-            if self.path.suffix != ".mcap":
-                raise _damaged(self.path, error) from error
-        try:
-            torn = TornStorage(self.path)
-        except Exception as error:
-            raise _damaged(self.path, error) from error
-        read = sum(topic.count for topic in torn.topics.values())
-        self.warnings += (
-            f"{self.path} ends too early: the {read} messages before the damage are read "
-            "(`mcap recover` makes a whole file of them)",
-        )
-        return torn
-
-    def _only_file(self) -> Path:
-        """The recording in a folder that lost its metadata.yaml, which a crash of ros2 bag leaves."""
-        files = sorted(p for p in self.path.iterdir() if p.suffix in (".mcap", ".db3"))
-        if len(files) != 1:
-            raise UserError(
-                f"{self.path} is no bag: metadata.yaml is missing and there are {len(files)} .mcap or "
-                ".db3 files; give one of those files, or run `ros2 bag reindex`"
+            reason = (
+                f"by its {METADATA} it cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})"
             )
-        self.warnings += (f"{self.path} has no metadata.yaml, reading {files[0].name} alone",)
-        return files[0]
+        files = sorted(path for path in self.path.iterdir() if path.suffix in refusals.SUFFIXES)
+        whole = _listed_in(self.path / METADATA) == {file.name for file in files}
+        if not files or not (whole or len(files) == 1):
+            raise refusals.no_file(self.path, reason)
+        self.warnings += (f"{self.path}: {reason}; reading {', '.join(file.name for file in files)}",)
+        if len(files) == 1:
+            self.path = files[0]
+            return self._open_file(files[0])
+        return SeveralStorages([self._open_file(file) for file in files])
+
+    def _open_file(self, path: Path) -> Storage:
+        # Whole with its index; whole, but with something that rosbags does not take; without its end.
+        with path.open("rb"):
+            pass  # a file that may not be read is not a damaged one
+        try:
+            return IndexedStorage(path)
+        except Exception as error:
+            last = error
+        for storage in STORAGES.get(path.suffix, ()):
+            try:
+                return self._told(path, storage(path))
+            except Exception as error:
+                last = error
+        raise refusals.damaged(path, last) from last
+
+    def _told(self, path: Path, storage: Storage) -> Storage:
+        """The storage; what it lacks is added to the warnings."""
+        read = sum(topic.count for topic in storage.topics.values())
+        if storage.damage:
+            self.warnings += (f"{path} ends too early: {storage.damage}; the {read} messages before that are read",)
+        elif isinstance(storage, TornStorage):
+            self.warnings += (f"{path} has no index; its {read} messages are read in the order of the file",)
+        return storage
 
     def _listing(self) -> str:
         lines = [f"{name} ({topic.msgtype}, {topic.count})" for name, topic in sorted(self.topics.items())]
@@ -150,13 +184,38 @@ def deserialize(raw: bytes, msgtype: str) -> Any:
         raise UserError(f"a message is no valid {msgtype}: {error}") from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    if path.suffix == ".bag":
-        return UserError(
-            f"{path} is a ROS 1 bag; convert it first: rosbags-convert --src {path} --dst FOLDER"
-        )
-    reason = str(error) or type(error).__name__
-    return UserError(
-        f"{path} cannot be read as a rosbag2 recording (MCAP or sqlite3): {reason}; "
-        "try `mcap recover` or `ros2 bag reindex`, or record it again"
-    )
+def unpacked(message: BagMessage) -> BagMessage:
+    """The message as it was before ``ros2 bag record --compression-mode message``.
+
+    rosbags does so where metadata.yaml tells it. Without it the bytes tell: they begin with zstd's magic number (RFC
+    8878), which is no encapsulation of CDR.
+
+    Raises:
+        ValueError: the compressed bytes are damaged, or stand for more than `LARGEST_MESSAGE`.
+    """
+    if not message.raw.startswith(ZSTD):
+        return message
+    try:
+        size = zstandard.get_frame_parameters(message.raw).content_size
+        if LARGEST_MESSAGE < size < zstandard.CONTENTSIZE_UNKNOWN:
+            raise ValueError(f"a compressed message of {message.topic} would have {size} bytes")
+        plain = zstandard.ZstdDecompressor().decompress(message.raw, max_output_size=LARGEST_MESSAGE)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"a compressed message of {message.topic} is damaged: {error}") from error
+    return message._replace(raw=plain)
+
+
+def _listed_in(metadata: Path) -> set[str]:
+    """The names under relative_file_paths; none where the file cannot be read."""
+    found: set[str] = set()
+    listed = False
+    with contextlib.suppress(OSError, YamlError):
+        for event in events(metadata):
+            if isinstance(event, yaml.ScalarEvent):
+                if listed:
+                    found.add(Path(event.value).name)
+                listed = listed or event.value == "relative_file_paths"
+            elif isinstance(event, yaml.SequenceEndEvent):
+                if listed:
+                    break
+    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -40,9 +40,13 @@ class BagMessage(NamedTuple):
 
 
 class Storage(Protocol):
-    """An open recording; `messages` may raise anything where the file is damaged."""
+    """An open recording; `messages` may raise anything where the file is damaged.
+
+    `damage` is empty, or what ends the reading before the end of the recording.
+    """
 
     topics: dict[str, Topic]
+    damage: str
     start_ns: int
     end_ns: int
 
@@ -53,16 +57,19 @@ class Storage(Protocol):
 class IndexedStorage:
     """MCAP or sqlite3, folder or file, in the order of the stamps; read by rosbags."""
 
+    damage = ""
+
     def __init__(self, path: Path) -> None:
         self._reader = Reader(path)
         self._reader.open()
-        self.topics = {c.topic: _topic(c) for c in self._reader.connections}
+        self.topics = merged([(c.topic, _topic(c)) for c in self._reader.connections])
         filled = self._reader.message_count > 0
         self.start_ns = self._reader.start_time if filled else 0
         self.end_ns = self._reader.end_time - 1 if filled else 0
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
-        chosen = [c for c in self._reader.connections if c.topic in topics]
+        known = self.topics
+        chosen = [c for c in self._reader.connections if c.topic in topics and c.msgtype == known[c.topic].msgtype]
         if chosen:
             for connection, stamp, raw in self._reader.messages(chosen):
                 yield BagMessage(connection.topic, connection.msgtype, stamp, bytes(raw))
@@ -75,15 +82,19 @@ class TornStorage:
     """An MCAP file without its end, as a crash or a full disk leaves it: what lies before the damage.
 
     Messages come in the order of the file, which is that in which they were written.
+
+    Attributes:
+        damage: what ends the reading, or empty where only the index is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.topics: dict[str, Topic] = {}
+        self.damage = ""
         stamps = []
         for channel, qos, definition, message in self._records():
             count = self.topics[message.topic].count + 1 if message.topic in self.topics else 1
-            latched = "durability: 1" in qos or profile_for(channel.topic, message.msgtype) == "latched"
+            latched = is_latched(qos, channel.topic, message.msgtype)
             self.topics[message.topic] = Topic(message.msgtype, count, latched, definition)
             stamps.append(message.stamp_ns)
         self.start_ns, self.end_ns = min(stamps, default=0), max(stamps, default=0)
@@ -98,9 +109,12 @@ class TornStorage:
         # Whatever a parser raises, the damage begins there; with nothing before it there is no bag.
         try:
             yield from self._parsed()
-        except Exception:
+        except EOFError:
+            self.damage = "it ends in the middle"
+        except Exception as error:
             if not self.topics:
                 raise
+            self.damage = f"it is damaged ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})"
 
     def _parsed(self) -> Iterator[tuple[Channel, str, str, BagMessage]]:
         schemas: dict[int, Schema] = {}
@@ -116,11 +130,34 @@ class TornStorage:
             elif opcode == Opcode.MESSAGE:
                 record = Message.read(stream, len(body))
                 channel = channels[record.channel_id]
-                schema = schemas[channel.schema_id]
+                schema = schemas.get(channel.schema_id, Schema(0, b"", "", "unknown"))
                 definition = schema.data.decode() if schema.encoding == "ros2msg" else ""
                 qos = channel.metadata.get("offered_qos_profiles", "")
-                message = BagMessage(channel.topic, schema.name, record.log_time, record.data)
+                kind = kind_of(schema.name, channel.message_encoding)
+                message = BagMessage(channel.topic, kind, record.log_time, record.data)
                 yield channel, qos, definition, message
+
+
+def merged(found: Iterable[tuple[str, Topic]]) -> dict[str, Topic]:
+    """Topics by name; several publishers of one are counted together, those of a type unlike the first left out."""
+    topics: dict[str, Topic] = {}
+    for name, topic in found:
+        before = topics.setdefault(name, topic)
+        if before is not topic and before.msgtype == topic.msgtype:
+            topics[name] = replace(before, count=before.count + topic.count, latched=before.latched and topic.latched)
+    return topics
+
+
+def kind_of(msgtype: str, encoding: str) -> str:
+    """The type, and where it is not in CDR its encoding too, so that it is never taken for ROS's."""
+    return msgtype if encoding == "cdr" else f"{msgtype} ({encoding or 'no encoding'})"
+
+
+def is_latched(profiles: str, topic: str, msgtype: str) -> bool:
+    """Whether a topic is transient local by the text of its offered quality of service, or by custom without one."""
+    if "durability" in profiles:
+        return "durability: 1" in profiles or "durability: transient_local" in profiles
+    return profile_for(topic, msgtype) == "latched"
 
 
 def _topic(connection: Connection) -> Topic:
@@ -134,15 +171,21 @@ def _topic(connection: Connection) -> Topic:
 
 
 def _whole_records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(opcode, body) of the data section, those inside chunks included, up to the first incomplete one."""
+    """(opcode, body) of the data section, those inside chunks included.
+
+    Raises:
+        EOFError: the file ends before its data section does.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it is not an MCAP file")
         while len(head := file.read(9)) == 9:
             opcode, length = head[0], int.from_bytes(head[1:], "little")
-            if opcode == Opcode.DATA_END or length > size - file.tell():
+            if opcode == Opcode.DATA_END:
                 return
+            if length > size - file.tell():
+                break
             body = file.read(length)
             if opcode != Opcode.CHUNK:
                 yield opcode, body
@@ -152,3 +195,4 @@ def _whole_records(path: Path) -> Iterator[tuple[int, bytes]]:
             while stream.count < total:
                 inner, inner_length = stream.read1(), stream.read8()
                 yield inner, stream.read(inner_length)
+        raise EOFError

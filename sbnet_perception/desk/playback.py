@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from rich.markup import escape
 
 from sbnet_perception.bags.reader import BagMessage, BagReader
 from sbnet_perception.desk.complaints import Complaints
+from sbnet_perception.desk.grid_frame import choose_grid_frame
 from sbnet_perception.desk.interruption import Interrupted, Interruption
 from sbnet_perception.desk.player import NotReady, Player
 from sbnet_perception.desk.recorder import Recorder
 from sbnet_perception.desk.report import Narrator, ReplayReport, make_report
 from sbnet_perception.desk.results import stamp_of
 from sbnet_perception.desk.session import NODE, ChildProcess, Session, start_node
-from sbnet_perception.desk.topics import Played, choose_grid_frame, choose_topics
+from sbnet_perception.desk.timeline import Timeline
+from sbnet_perception.desk.topics import Played, choose_topics
 from sbnet_perception.errors import UserError
 from sbnet_perception.node.params_file import applies, names_in, value_of
 from sbnet_perception.text import printable
@@ -47,9 +49,10 @@ class ReplayOptions:
         every_frame: as fast as the node goes, each cloud only after the result of the one before.
         frame_timeout: seconds to wait for one result then.
         out: the recording, or None for none.
-        points_topic, road_mask_topic: names in the bag; None = found by type.
+        points_topic, road_mask_topic: names in the bag; None = found by type and name.
+        tf_namespace: where in the bag tf and tf_static are; None = the cloud's, or the only one.
         params_file: a ROS parameter file for the node.
-        grid_frame: the node's grid_frame; None = base_link where the bag has it, else the cloud's own ("").
+        grid_frame: the node's grid_frame; None = base_link where the bag's TF leads there, else the cloud's own ("").
         parameters: further node parameters by name; they win over the file.
         start_node: False where the user runs the node.
     """
@@ -61,6 +64,7 @@ class ReplayOptions:
     out: Path | None = None
     points_topic: str | None = None
     road_mask_topic: str | None = None
+    tf_namespace: str | None = None
     params_file: Path | None = None
     grid_frame: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -86,12 +90,13 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
     """
     console = console or Console(quiet=True)
     with BagReader(bag) as reader:
-        played = choose_topics(reader.topics, options.points_topic, options.road_mask_topic)
+        asked = options.points_topic, options.road_mask_topic, options.tf_namespace
+        played = choose_topics(reader.topics, *asked)
         if options.out is not None and options.out.exists() and options.out.samefile(reader.path):
             raise UserError(f"--out {options.out} is the bag that is played; choose another name")
         frame, reason = _grid_frame(reader, played, options)
-        road = played.road_mask or "none, so the road counts as everywhere"
-        _say(console, f"points {played.points}, road mask {road}")
+        for line in played.said:
+            _say(console, line)
         if options.start_node:
             _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
         for warning in (*reader.warnings, *_unused_file(options)):
@@ -107,6 +112,7 @@ class _Replay:
         self._played = played
         self._options = options
         self._console = console
+        self._drive_ns = 0
         self._missing: list[tuple[int, int]] = []
         self._node: ChildProcess | None = None
         self._interruption = Interruption()
@@ -129,14 +135,15 @@ class _Replay:
             begin = time.monotonic()
             try:
                 with console.status("waiting for the node"):
-                    player.wait_until_ready(self._check, reader.start_ns, READY_S, self._node is not None)
+                    start_ns = self._timeline().start_ns
+                    player.wait_until_ready(self._check, start_ns, READY_S, self._node is not None)
                 # Only now, so that a node that does not start costs no earlier recording.
                 if options.out is not None:
                     recorder = Recorder(options.out, lambda text: _warn(console, text))
                     stack.callback(recorder.close)
                     player.record(recorder)
                 begin = time.monotonic()
-                with Narrator(console, reader.start_ns, reader.end_ns) as narrator:
+                with Narrator(console, reader.end_ns - start_ns) as narrator:
                     self._play_rounds(player, narrator)
                     narrator.finish(player.results)
             except Interrupted:
@@ -149,7 +156,7 @@ class _Replay:
             _warn(console, f"the player could not keep --rate {options.rate:g}: {late}")
         return make_report(
             player.results,
-            drive_s=(reader.end_ns - reader.start_ns) / 1e9,
+            drive_s=self._drive_ns / 1e9,
             wall_s=wall,
             late_s=player.late_s,
             missing=tuple(self._missing),
@@ -167,39 +174,49 @@ class _Replay:
 
     def _play_rounds(self, player: Player, narrator: Narrator) -> None:
         while True:
+            timeline = self._timeline(None if self._options.loop and self._drive_ns else self._warn)
             if self._options.every_frame:
-                self._play_every_frame(player, narrator)
+                self._play_every_frame(player, narrator, timeline)
             else:
-                self._play_paced(player, narrator)
+                self._play_paced(player, narrator, timeline)
             player.drain()
             if not self._options.loop:
                 return
             player.stop_recording()
             narrator.restart()
 
-    def _messages(self) -> Iterator[BagMessage]:
-        return self._reader.messages([*self._played.wire, *self._played.carried])
+    def _timeline(self, say: Callable[[str], None] | None = None) -> Timeline:
+        messages = self._reader.messages([*self._played.wire, *self._played.carried])
+        return Timeline(messages, self._played.points, say or (lambda _: None))
 
-    def _play_paced(self, player: Player, narrator: Narrator) -> None:
+    def _warn(self, text: str) -> None:
+        _warn(self._console, text)
+
+    def _at(self, narrator: Narrator, timeline: Timeline, message: BagMessage, player: Player) -> None:
+        """The drive has come to a message."""
+        self._drive_ns = max(self._drive_ns, timeline.played_ns(message.stamp_ns))
+        narrator.at(timeline.played_ns(message.stamp_ns), player.results, player.late_now_s)
+
+    def _play_paced(self, player: Player, narrator: Narrator, timeline: Timeline) -> None:
         last = None
-        for message in player.paced(self._messages(), self._reader.start_ns, self._options.rate, self._check):
+        for message in player.paced(timeline, self._options.rate, self._check):
             player.publish(message)
-            narrator.at(message.stamp_ns, player.results, player.late_now_s)
+            self._at(narrator, timeline, message, player)
             last = stamp_of(message.raw) if message.topic == self._played.points else last
         if last is not None:
             player.results.wait(last, DRAIN_S)
 
-    def _play_every_frame(self, player: Player, narrator: Narrator) -> None:
+    def _play_every_frame(self, player: Player, narrator: Narrator, timeline: Timeline) -> None:
         """Transforms between two clouds are played before the first is waited for: it may need them."""
         waiting: tuple[int, BagMessage] | None = None
         number = 0
-        for message in player.unpaced(self._messages()):
+        for message in player.unpaced(timeline):
             self._check()
             cloud = message.topic == self._played.points
             if cloud and waiting is not None:
                 self._await(player, *waiting)
             player.publish(message)
-            narrator.at(message.stamp_ns, player.results, 0.0)
+            self._at(narrator, timeline, message, player)
             if cloud:
                 waiting = (number, message)
                 number += 1

@@ -24,6 +24,7 @@ from sbnet_perception.bags.reader import BagMessage
 from sbnet_perception.desk.recorder import Recorder
 from sbnet_perception.desk.results import Results, stamp_of
 from sbnet_perception.desk.session import NODE, Session
+from sbnet_perception.desk.timeline import Timeline
 from sbnet_perception.desk.topics import OUTPUTS, Played
 from sbnet_perception.desk.types import message_class
 from sbnet_perception.node.spinner import Spinner
@@ -124,21 +125,19 @@ class Player:
         """Sends a cloud that was perhaps lost once more; it is neither counted nor recorded again."""
         self._publishers[message.topic].publish(message.raw)
 
-    def paced(
-        self, messages: Iterator[BagMessage], start_ns: int, rate: float, check: Callable[[], None]
-    ) -> Iterator[BagMessage]:
+    def paced(self, timeline: Timeline, rate: float, check: Callable[[], None]) -> Iterator[BagMessage]:
         """Yields each message at its moment, `rate` times the recorded pace, and keeps /clock going.
 
         A player that is late skips no message; `late_s` says how late it was. `check` is called all the time.
         """
         begin = None
-        for message in messages:
+        for message in timeline:
             check()
             # The clock starts when the first message is at hand: opening the bag takes its time.
             begin = time.monotonic() if begin is None else begin
-            due = begin + (message.stamp_ns - start_ns) / 1e9 / rate
+            due = begin + timeline.played_ns(message.stamp_ns) / 1e9 / rate
             while (remaining := due - time.monotonic()) > 0:
-                self._tick(start_ns + int((time.monotonic() - begin) * rate * 1e9))
+                self._tick(message.stamp_ns - int(remaining * rate * 1e9))
                 time.sleep(min(remaining, CLOCK_PERIOD_S))
                 check()
             self.late_now_s = -remaining
@@ -146,9 +145,9 @@ class Player:
             self._tick(message.stamp_ns)
             yield message
 
-    def unpaced(self, messages: Iterator[BagMessage]) -> Iterator[BagMessage]:
+    def unpaced(self, timeline: Timeline) -> Iterator[BagMessage]:
         """Yields the messages at once, each with its time on /clock."""
-        for message in messages:
+        for message in timeline:
             self._tick(message.stamp_ns)
             yield message
 

@@ -37,14 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--pictures", type=Path, metavar="FOLDER", help="also draw what was seen from above: stills and an animation")
     add("--no-record", action="store_true", help="record nothing")
-    add("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: found by type)")
-    add("--road-mask-topic", metavar="TOPIC", help="the road mask's topic in the bag (default: found by type)")
+    add("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: found by type and name)")
+    add(
+        "--road-mask-topic",
+        metavar="TOPIC",
+        help="the road mask's topic in the bag, 100 = road (default: the OccupancyGrid that is named as a road)",
+    )
+    add(
+        "--tf-namespace",
+        metavar="NAMESPACE",
+        help="where tf and tf_static are, / for the root (default: nearest to the cloud's topic)",
+    )
     add("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node")
     add(
         "--grid-frame",
         metavar="FRAME",
-        help="the node's grid_frame (default: base_link where the bag's TF has it, else the cloud's own)",
+        help="the node's grid_frame (default: base_link where the bag's TF leads there, else the cloud's own)",
     )
     add("--no-node", action="store_true", help="play only: the node runs elsewhere, with use_sim_time")
 
@@ -63,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         out=out,
         points_topic=args.points_topic,
         road_mask_topic=args.road_mask_topic,
+        tf_namespace=args.tf_namespace,
         params_file=args.params_file,
         grid_frame=args.grid_frame,
         parameters=parameters(args.param),

@@ -115,13 +115,12 @@ def show_table(console: Console, rows: list[tuple[str, str]], title: str) -> Non
 class Narrator:
     """Context manager: the progress bar and, above it, one line per second of the drive."""
 
-    def __init__(self, console: Console, start_ns: int, end_ns: int) -> None:
+    def __init__(self, console: Console, drive_ns: int) -> None:
         self._console = console
-        self._start_ns = start_ns
         self._second = 0
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console)
-        self._task = self._progress.add_task("replay", total=max(1, end_ns - start_ns))
+        self._task = self._progress.add_task("replay", total=max(1, drive_ns))
 
     def __enter__(self) -> Narrator:
         self._progress.start()
@@ -134,10 +133,10 @@ class Narrator:
         """The bag begins again."""
         self._second = 0
 
-    def at(self, now_ns: int, results: Results, late_s: float) -> None:
-        """The drive has reached `now_ns`: moves the bar, and prints the line of each second that is over."""
-        self._progress.update(self._task, completed=now_ns - self._start_ns)
-        second = (now_ns - self._start_ns) // 10**9
+    def at(self, played_ns: int, results: Results, late_s: float) -> None:
+        """So much of the drive is played: moves the bar, and prints the line of each second that is over."""
+        self._progress.update(self._task, completed=played_ns)
+        second = played_ns // 10**9
         if second > self._second:
             self._second = second
             self._line(second, results.take_second(), late_s)

@@ -1,12 +1,12 @@
-"""Which topics of a bag are played into the node, found by type, and in which frame it works."""
+"""Which topics of a bag are played into the node: what types and names tell apart, never a guess."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sbnet_perception.bags.reader import BagReader, Topic
-from sbnet_perception.bags.types import typestore
+from sbnet_perception.bags.reader import Topic
+from sbnet_perception.desk import topic_names
 from sbnet_perception.errors import UserError
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
@@ -22,8 +22,6 @@ OUTPUTS = {
 }
 """What the node publishes: recorded live, and never played from a bag."""
 
-TRANSFORM_SEARCH_NS = 5 * 10**9
-
 
 @dataclass(frozen=True)
 class Played:
@@ -34,74 +32,146 @@ class Played:
         road_mask: the road mask topic in the bag, or None.
         wire: for every topic that is played, the name and type it is published under.
         carried: topics with boxes (labels) that are copied into the recording and not played.
+        said: what was chosen and why, a line each for the cloud, the road mask and the transforms.
     """
 
     points: str
     road_mask: str | None
     wire: Mapping[str, tuple[str, str, bool]]
     carried: Mapping[str, str]
+    said: tuple[str, ...] = ()
 
 
-def choose_topics(topics: Mapping[str, Topic], points: str | None, road_mask: str | None) -> Played:
-    """Finds the cloud, the road mask (there may be none) and the transforms.
+def choose_topics(
+    topics: Mapping[str, Topic], points: str | None, road_mask: str | None, tf_namespace: str | None = None
+) -> Played:
+    """Finds the cloud, the road mask and the transforms (there may be none of these two) by type and name.
+
+    Only what names tell apart is chosen: a LiDAR from other sensors and from what was made of its clouds, a road from
+    other grids, one robot from another.
+
+    Args:
+        points, road_mask: names that the user gave.
+        tf_namespace: the namespace of ``tf`` and ``tf_static``; ``/`` is the root.
 
     Raises:
-        UserError: no cloud, several candidates without a telling name, or a named topic that is not
-            there or of another type; the message lists the candidates.
+        UserError: no cloud, several candidates that names do not tell apart, or a named topic that is not there or of
+            another type; the message lists the candidates and names the option.
     """
     filled = {name: topic.msgtype for name, topic in topics.items() if topic.count and name not in OUTPUTS}
-    cloud = _choose(filled, CLOUD, points, ("points", "lidar", "velodyne", "cloud"), "--points-topic")
-    if cloud is None:
-        raise UserError(f"the bag has no {CLOUD} to play; its topics: {_listing(filled)}")
-    mask = _choose(filled, GRID, road_mask, ("road_mask", "road"), "--road-mask-topic")
+    cloud, cloud_said = _choose_cloud(filled, points)
+    kinds = (CLOUD, GRID, TRANSFORMS)
+    pairs = topic_names.siblings((name, kind) for name, kind in filled.items() if kind in kinds)
+    others = {name for name in filled if topic_names.of_another(name, cloud, pairs)}
+    mask, mask_said = _choose_road(filled, road_mask, cloud, others)
+    transforms, transforms_said = _choose_transforms(filled, tf_namespace, cloud, others)
 
     wire = {cloud: ("/points", CLOUD, False)}
     if mask is not None:
         wire[mask] = ("/road_mask", GRID, True)
-    for name, msgtype in filled.items():
-        if msgtype == TRANSFORMS and name.rsplit("/", 1)[-1] in ("tf", "tf_static"):
-            target = "/" + name.rsplit("/", 1)[-1]
-            wire[name] = (target, TRANSFORMS, target == "/tf_static")
+    for name in transforms:
+        leaf = name.rsplit("/", 1)[-1]
+        wire[name] = (f"/{leaf}", TRANSFORMS, leaf == "tf_static")
     carried = {name: msgtype for name, msgtype in filled.items() if msgtype == DETECTIONS}
-    return Played(cloud, mask, wire, carried)
+    return Played(cloud, mask, wire, carried, (cloud_said, mask_said, transforms_said))
 
 
-def choose_grid_frame(bag: BagReader, played: Played) -> tuple[str, str]:
-    """The node's grid_frame ("" = the cloud's own) and the reason, one sentence.
-
-    base_link where the bag's transforms know it (all of /tf_static, the first seconds of /tf).
-    """
-    sources = [name for name, (_, msgtype, _) in played.wire.items() if msgtype == TRANSFORMS]
-    if sources:
-        for message in bag.messages(sources):
-            static = played.wire[message.topic][2]
-            if not static and message.stamp_ns > bag.start_ns + TRANSFORM_SEARCH_NS:
-                break
-            for item in typestore().deserialize_cdr(message.raw, TRANSFORMS).transforms:  # type: ignore[attr-defined]
-                if "base_link" in (item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/")):
-                    return "base_link", "the bag's transforms have base_link"
-    return "", "the bag's transforms have no base_link" if sources else "the bag has no transforms"
-
-
-def _choose(
-    filled: Mapping[str, str], msgtype: str, wanted: str | None, words: tuple[str, ...], option: str
-) -> str | None:
-    found = [name for name, kind in filled.items() if kind == msgtype]
+def _choose_cloud(filled: Mapping[str, str], wanted: str | None) -> tuple[str, str]:
     if wanted is not None:
-        name = wanted if wanted.startswith("/") else f"/{wanted}"
-        if name not in found:
-            raise UserError(f"{option} {wanted}: the bag has no such {msgtype}; it has {_listing(found)}")
-        return name
-    # The most telling word decides, and only where it points at one topic.
-    for candidates in (found, *([name for name in found if word in name.lower()] for word in words)):
-        if len(candidates) == 1:
-            return candidates[0]
+        name = _named(filled, CLOUD, wanted, "--points-topic")
+        return name, f"points {name}: as asked for"
+    found = sorted(name for name, kind in filled.items() if kind == CLOUD)
     if not found:
-        return None
-    raise UserError(f"several topics of the bag are {msgtype}: {_listing(found)}; choose one with {option}")
+        raise UserError(f"the bag has no {CLOUD} to play; its topics: {_listing(filled)}")
+    if len(found) == 1:
+        return found[0], f"points {found[0]}: the only {CLOUD}"
+    ranks = {name: _rank(name) for name in found}
+    best = max(rank for rank, _ in ranks.values())
+    first, *more = [name for name in found if ranks[name][0] == best]
+    if more:
+        several = ", ".join(f"{name}{f' ({why})' if why else ''}" for name, (_, why) in ranks.items())
+        raise UserError(f"several topics of the bag are {CLOUD}: {several}; choose one with --points-topic")
+    left = ", ".join(f"{name} ({why or 'not named as a LiDAR'})" for name, (_, why) in ranks.items() if name != first)
+    return first, f"points {first}: {ranks[first][1] or 'the only one of its kind'}; left out (--points-topic): {left}"
 
 
-def _listing(names: Mapping[str, str] | list[str]) -> str:
-    if isinstance(names, Mapping):
-        return ", ".join(f"{name} ({kind})" for name, kind in sorted(names.items())) or "none"
+def _rank(name: str) -> tuple[int, str]:
+    """How likely a cloud is a LiDAR's own by its name, 3 to 0, and what the name says of it."""
+    lidar, other = (topic_names.word_in(name, known) for known in (topic_names.LIDARS, topic_names.OTHER_SENSORS))
+    if other and not lidar:
+        return 0, f"named {other}"
+    if derived := topic_names.word_in(name, topic_names.DERIVED):
+        return 1, f"named {derived}"
+    if lidar and not other:
+        return 3, "named as a LiDAR"
+    return 2, ""
+
+
+def _choose_road(
+    filled: Mapping[str, str], wanted: str | None, cloud: str, others: Collection[str]
+) -> tuple[str | None, str]:
+    if wanted is not None:
+        name = _named(filled, GRID, wanted, "--road-mask-topic")
+        return name, f"road mask {name}: as asked for; its cells of 50 to 100 are road, unknown ones too"
+    found = sorted(name for name, kind in filled.items() if kind == GRID)
+    roads = [name for name in found if topic_names.is_road(name) and name not in others]
+    around = [topic_names.namespace(name) for name in roads]
+    if any(space and topic_names.is_within(cloud, space) for space in around):
+        roads = topic_names.nearest(roads, cloud)
+    exact = [name for name in roads if name.endswith("/road_mask")]
+    if len(roads) > 1 and len(exact) != 1:
+        raise UserError(
+            f"several topics of the bag may be the road: {_names(roads)}; choose one with --road-mask-topic"
+        )
+    if roads:
+        road = exact[0] if exact else roads[0]
+        return road, f"road mask {road}: named as a road{_left_out(found, [road])}"
+    none = "road mask none, so the road counts as everywhere"
+    if not found:
+        return None, f"{none}: the bag has no {GRID}"
+    foreign = [name for name in found if name in others]
+    why = f"belongs to another namespace than {cloud}" if len(foreign) == len(found) else "is not named as a road"
+    return None, f"{none}: {_names(found)} {why}; --road-mask-topic takes one whose 100 means road (not wall)"
+
+
+def _choose_transforms(
+    filled: Mapping[str, str], space: str | None, cloud: str, others: Collection[str]
+) -> tuple[list[str], str]:
+    found = sorted(name for name, kind in filled.items() if kind == TRANSFORMS)
+    chosen: list[str] = []
+    for leaf in ("tf", "tf_static"):
+        named = [name for name in found if name.endswith(f"/{leaf}")]
+        if space is not None:
+            chosen += [name for name in named if name == f"/{space.strip('/')}/{leaf}".replace("//", "/")]
+            continue
+        mine = topic_names.nearest([name for name in named if name not in others], cloud)
+        if len(mine) > 1:
+            raise UserError(
+                f"the bag has {_names(mine)}, and {cloud} lies in the namespace of none; choose one with "
+                f"--tf-namespace {topic_names.namespace(mine[0])}"
+            )
+        chosen += mine
+    if space is not None and not chosen:
+        raise UserError(f"--tf-namespace {space}: the bag has no tf or tf_static there; it has {_names(found)}")
+    return chosen, f"transforms {_names(chosen)}{_left_out(found, chosen, '--tf-namespace')}"
+
+
+def _named(filled: Mapping[str, str], msgtype: str, wanted: str, option: str) -> str:
+    name = wanted if wanted.startswith("/") else f"/{wanted}"
+    if filled.get(name) != msgtype:
+        found = [other for other, kind in filled.items() if kind == msgtype]
+        raise UserError(f"{option} {wanted}: the bag has no such {msgtype}; it has {_names(found)}")
+    return name
+
+
+def _left_out(found: Collection[str], chosen: Collection[str], option: str = "") -> str:
+    left = [name for name in found if name not in chosen]
+    return f"; left out{f' ({option})' if option else ''}: {_names(left)}" if left else ""
+
+
+def _names(names: Collection[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _listing(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in sorted(types.items())) or "none"

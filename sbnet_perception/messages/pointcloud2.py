@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.messages.fields import DATATYPES, FLOAT32, FLOAT64, describe
 from sbnet_perception.messages.intensity import INTENSITY_SCALE, scale_warning
+from sbnet_perception.messages.layout import Layout, layout_of
 from sbnet_perception.messages.raw_cloud import CloudError, check_field_count, read_cloud
 from sbnet_perception.text import quoted
 
@@ -70,15 +71,13 @@ def read_points(
     if isinstance(msg, bytes):
         msg = read_cloud(msg)
     data = _bytes_of(msg.data)
-    count = int(msg.width) * int(msg.height)
-    if count == 0:
-        if data.size:
-            raise CloudError(f"width {msg.width} x height {msg.height} is no point, but data holds {data.size} bytes")
+    layout, contradictions = layout_of(msg, data.size)
+    if not (count := layout.count):
         return CloudPoints(np.zeros((0, 4), np.float32))
 
-    _check_layout(msg, data.size)
     used, warnings = _check_fields(msg.fields, int(msg.point_step), missing_intensity)
-    table, kept = _structured(msg, data, used, max_points)
+    warnings = contradictions + warnings
+    table, kept = _structured(layout, bool(msg.is_bigendian), data, used, max_points)
     if kept < count:
         warnings.append(f"{count} points exceed max_points {max_points}; every n-th was kept, {kept} in all")
 
@@ -106,21 +105,6 @@ def _bytes_of(data: Any) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     view = memoryview(data)
     return np.ndarray((view.nbytes,), np.uint8, buffer=view) if view.nbytes else np.zeros(0, np.uint8)
-
-
-def _check_layout(msg: Any, size: int) -> None:
-    width, height = int(msg.width), int(msg.height)
-    point_step, row_step = int(msg.point_step), int(msg.row_step)
-    if point_step <= 0:
-        raise CloudError(f"point_step is {point_step} for {width * height} points")
-    if row_step < width * point_step:
-        raise CloudError(
-            f"row_step {row_step} is less than width {width} x point_step {point_step} = {width * point_step}"
-        )
-    if size < height * row_step:
-        raise CloudError(
-            f"truncated: data holds {size} bytes, height {height} x row_step {row_step} = {height * row_step}"
-        )
 
 
 def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple[list[Any], list[str]]:
@@ -159,27 +143,28 @@ def _check_fields(fields: Iterable[Any], point_step: int, missing: str) -> tuple
         raise CloudError(f"field 'intensity' has an unknown datatype; {listing}")
 
     for name in names:
-        if by_name[name].count != 1:
+        if by_name[name].count == 0:
+            warnings.append(f"field {name!r} has count 0, 1 is meant")
+        elif by_name[name].count != 1:
             raise CloudError(f"field {name!r} has count {by_name[name].count}, not 1; {listing}")
     return [by_name[name] for name in names], warnings
 
 
 def _structured(
-    msg: Any, data: npt.NDArray[np.uint8], used: list[Any], max_points: int
+    layout: Layout, big: bool, data: npt.NDArray[np.uint8], used: list[Any], max_points: int
 ) -> tuple[npt.NDArray[Any], int]:
     """The points kept, a structured view of `data` wherever its layout allows, and their number."""
-    width, height = int(msg.width), int(msg.height)
-    point_step, row_step = int(msg.point_step), int(msg.row_step)
-    order: Literal["<", ">"] = ">" if msg.is_bigendian else "<"
-    layout: Any = {
+    width, height, point_step, row_step = layout.width, layout.height, layout.point_step, layout.row_step
+    order: Literal["<", ">"] = ">" if big else "<"
+    columns: Any = {
         "names": [field.name for field in used],
         "formats": [DATATYPES[field.datatype].newbyteorder(order) for field in used],
         "offsets": [field.offset for field in used],
         "itemsize": point_step,
     }
-    dtype = np.dtype(layout)
+    dtype = np.dtype(columns)
 
-    count = width * height
+    count = layout.count
     stride = -(-count // max_points)
     if height == 1 or row_step == width * point_step:
         table: npt.NDArray[Any] = np.ndarray((count,), dtype, buffer=data)[::stride]

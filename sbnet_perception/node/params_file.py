@@ -13,14 +13,9 @@ from pathlib import Path
 import yaml
 
 from sbnet_perception.errors import UserError
+from sbnet_perception.yaml_events import YamlError, events
 
 PARAMETERS = "ros__parameters"
-LARGEST_BYTES = 2**18
-"""A larger file is refused: those of whole stacks of nodes have a tenth of this."""
-DEEPEST = 32
-"""Levels of tables and lists; the node's parameters need five."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where PyYAML was built with it, as rcl's: about ten times as fast."""
 _WILDCARDS = {"**": r"(/\w+)*", "*": r"/\w+"}
 
 
@@ -79,29 +74,17 @@ def _matches(name: str, node_fqn: str) -> bool:
 def _scalars(path: Path) -> Iterator[tuple[str, str, str]]:
     """(node, parameter, text) of each value; an empty table of parameters counts as one value without a name."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise UserError(f"parameter file {path} is larger than {LARGEST_BYTES >> 10} KiB; is it another file?")
-        yield from _walk(path.read_text(encoding="utf-8"))
+        yield from _walk(path)
     except OSError as error:
         raise UserError(f"parameter file {path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, _NotRos) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"parameter file {path} is no ROS parameter file: {said}") from error
+    except YamlError as error:
+        raise UserError(f"parameter file {path} is no ROS parameter file: {error}") from error
 
 
-class _NotRos(ValueError):
-    """YAML that rcl refuses."""
-
-
-def _walk(text: str) -> Iterator[tuple[str, str, str]]:
-    # Events are read one by one and no value is built: what an alias would multiply never exists.
+def _walk(path: Path) -> Iterator[tuple[str, str, str]]:
     keys: list[str | None] = []
     sequences = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            raise _NotRos(f"line {event.start_mark.line + 1} has the alias *{event.anchor}; write its value there")
-        if len(keys) + sequences > DEEPEST:
-            raise _NotRos(f"line {event.start_mark.line + 1} is nested more than {DEEPEST} levels deep")
+    for event in events(path):
         if isinstance(event, yaml.SequenceStartEvent):
             sequences += 1
         elif isinstance(event, yaml.SequenceEndEvent):

@@ -13,9 +13,11 @@ def main() -> None:
     """Runs the node and ends the process. Until it handles signals itself, they end it at once with code 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
+    import sys
     import traceback
 
     from sbnet_perception import environment, sourced_ros
+    from sbnet_perception.errors import UserError
     from sbnet_perception.missing import missing
     from sbnet_perception.node.ending import leave
 
