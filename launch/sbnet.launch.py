@@ -54,6 +54,7 @@ ARGUMENTS = {
     "autostart": ("", "Configure and activate on start; false leaves it to a lifecycle manager"),
     "use_sim_time": ("", "Take the time from /clock"),
     "namespace": ("", "Namespace of the node and its topics"),
+    "enclave": ("", "Enclave of the node under SROS 2 (config/sros2_policy.xml)"),
     "log_level": ("info", "Level of the node's log"),
     "respawn": ("false", "Start the node again after it has ended for whatever reason"),
     "respawn_delay": ("2.0", "Seconds before it is started again"),
@@ -89,6 +90,7 @@ def start(context: LaunchContext) -> list[Node]:
         require(context, "rviz2", "rviz2", f"sudo apt install ros-{distribution}-rviz2, or rviz:=false")
 
     profile = fast_dds_profile(context.environment, CONFIG)
+    enclave = ["--enclave", given["enclave"]] if given["enclave"] else []
     node = Node(
         package="sbnet_perception",
         executable="sbnet_node",
@@ -97,7 +99,7 @@ def start(context: LaunchContext) -> list[Node]:
         output="screen",
         parameters=[*([str(params_file)] if params_file else []), *([parameters] if parameters else [])],
         remappings=[(topic, given[topic]) for topic in TOPICS],
-        ros_arguments=log_levels(namespace, given["log_level"]),
+        ros_arguments=log_levels(namespace, given["log_level"]) + enclave,
         additional_env=profile,
         respawn=is_yes(given["respawn"]),
         respawn_delay=delay,
