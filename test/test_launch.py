@@ -168,7 +168,12 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
-    for name in (*PROFILE_VARIABLES, "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS"):
+    for name in (
+        *PROFILE_VARIABLES,
+        "ROS_LOCALHOST_ONLY",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "FASTDDS_BUILTIN_TRANSPORTS",
+    ):
         monkeypatch.delenv(name, raising=False)
     return Place(tmp_path)
 
@@ -228,11 +233,11 @@ def test_launch_declares_every_argument_with_a_description(place, path):
 def test_arguments_reach_the_node_as_topics_parameters_and_the_level_of_its_own_log(launched):
     arguments = {"points": "/lidar_top", "namespace": "car", "log_level": "debug", "mask_expression": "everywhere"}
     arguments |= {"region": "[0, 35.2, -20, 20]", "ground_z": "-2", "intensity_scale": "auto", "autostart": "no"}
-    start = launched(SBNET, **arguments, dtype="bfloat16", use_sim_time="True")
+    start = launched(SBNET, **arguments, dtype="bfloat16", use_sim_time="True", enclave="/car")
     command, (note,) = start.command("sbnet_node"), start.started["sbnet_node"]
     assert "-r points:=/lidar_top" in command and "-r road_mask:=road_mask" in command
     assert "-r __ns:=/car" in command
-    assert "--log-level car.sbnet:=debug" in command
+    assert "--log-level car.sbnet:=debug --enclave /car " in command
     given = parameters_of(note, "/car/sbnet")
     expected = {"mask.expression": "everywhere", "region": [0.0, 35.2, -20.0, 20.0], "ground_z": -2.0}
     expected |= {"intensity_scale": "auto", "autostart": False, "dtype": "bfloat16", "use_sim_time": True}
