@@ -34,13 +34,13 @@ ARGUMENTS = {
     "loop": ("false", "Start again at the end"),
     "delay": ("3.0", "Seconds before the first message"),
     "rviz": ("true", "Start RViz with config/sbnet.rviz"),
+    "required": ("true", "The end of the node, unless it is started again, is the end of all with exit code 1"),
     "use_sim_time": ("true", "Everything runs on the bag's time, which is published as /clock"),
 }
-SWITCHES = ("loop", "rviz", "use_sim_time")
+SWITCHES = ("loop", "rviz", "required", "use_sim_time")
 ENDS = {
     "player": ("the bag has ended", "the bag could not be played"),
     "rviz2": ("RViz was closed", "RViz has failed"),
-    "sbnet_node": ("", "the node has ended before the bag"),
 }
 """What the end of each program means, with exit code 0 and with another one."""
 
@@ -62,14 +62,13 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     command += ["--clock", "100"] if is_yes(given["use_sim_time"]) else []
     command += ["--loop"] if is_yes(given["loop"]) else []
     player = ExecuteProcess(cmd=command, output="screen", additional_env=fast_dds_profile(context.environment, CONFIG))
-    respawn = is_yes(given["respawn"])
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         program = "player" if event.action is player else getattr(event.action, "node_executable", None)
-        if context.is_shutdown or program not in ENDS or (program == "sbnet_node" and respawn):
+        if context.is_shutdown or program not in ENDS:
             return []
         in_order, failed = ENDS[program]
-        if in_order and event.returncode == 0:
+        if event.returncode == 0:
             return [LogInfo(msg=f"{in_order}: ending the replay"), Shutdown(reason=in_order)]
         return [OpaqueFunction(function=fail, args=[f"{failed} (exit code {event.returncode})"])]
 
@@ -90,9 +89,6 @@ def generate_launch_description() -> LaunchDescription:
         )
         for name, (value, text) in ARGUMENTS.items()
     ]
-    # What sbnet.launch.py declares ends with it: respawn is asked for here too.
-    node_is = "Start the node again after it has ended for whatever reason"
-    declared.append(DeclareLaunchArgument("respawn", default_value="false", choices=[*YES, *NO], description=node_is))
     sbnet = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(HERE / "sbnet.launch.py")))
     actions = [OpaqueFunction(function=check), sbnet, OpaqueFunction(function=play)]
     return LaunchDescription([PushLaunchConfigurations(), *declared, *actions, PopLaunchConfigurations()])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, PopLaunchConfigurations, PushLaunchConfigurations
+from launch.events.process import ProcessExited
 from launch.substitutions import SubstitutionFailure
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -58,6 +59,7 @@ ARGUMENTS = {
     "log_level": ("info", "Level of the node's log"),
     "respawn": ("false", "Start the node again after it has ended for whatever reason"),
     "respawn_delay": ("2.0", "Seconds before it is started again"),
+    "required": ("false", "The end of the node, unless it is started again, ends the whole launch with exit code 1"),
     "rviz": ("false", "Start RViz with config/sbnet.rviz"),
     "rviz_frame": ("", "Fixed frame of RViz; empty: grid_frame, or base_link where that is not set"),
 }
@@ -68,6 +70,7 @@ CHOICES = {
     "use_sim_time": ("", *YES, *NO),
     "log_level": ("debug", "info", "warn", "error", "fatal"),
     "respawn": (*YES, *NO),
+    "required": (*YES, *NO),
     "rviz": (*YES, *NO),
 }
 
@@ -103,6 +106,7 @@ def start(context: LaunchContext) -> list[Node]:
         additional_env=profile,
         respawn=is_yes(given["respawn"]),
         respawn_delay=delay,
+        on_exit=end_all if is_yes(given["required"]) and not is_yes(given["respawn"]) else None,
     )
     frame = given["rviz_frame"] or grid_frame(given, params_file) or "base_link"
     rviz = Node(
@@ -115,6 +119,15 @@ def start(context: LaunchContext) -> list[Node]:
         additional_env=profile,
     )
     return [rviz, node] if with_rviz else [node]
+
+
+def end_all(event: ProcessExited, context: LaunchContext) -> OpaqueFunction | None:
+    """Ends the whole launch with exit code 1: launch does so for what an action raises, and for nothing else."""
+
+    def fail(context: LaunchContext) -> None:
+        raise RuntimeError(f"the node has ended (exit code {event.returncode}): ending all; what it said stands above")
+
+    return None if context.is_shutdown else OpaqueFunction(function=fail)
 
 
 def require(context: LaunchContext, package: str, program: str, remedy: str) -> None:

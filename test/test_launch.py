@@ -292,6 +292,15 @@ def test_a_node_that_ends_with_code_1_is_started_again_after_the_delay(place, la
     assert len(result.started["sbnet_node"]) == 2
 
 
+@pytest.mark.parametrize(("required", "code"), [("true", 1), ("false", 0)])
+def test_a_required_node_ends_the_whole_launch_with_an_exit_code(place, launched, required, code):
+    place.does(NODE, "exit 1")
+    place.does(RVIZ, RUNS if required == "true" else "exit 0")
+    result = launched(SBNET, required=required, rviz="true")
+    assert result.code == code
+    assert ("the node has ended (exit code 1)" in result.log) == (required == "true")
+
+
 # --- beside others ---
 
 

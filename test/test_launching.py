@@ -23,9 +23,17 @@ SHIPPED, LOCALHOST = str(CONFIG / "fastdds.xml"), str(CONFIG / "fastdds_localhos
 
 
 def test_arguments_become_parameters_of_their_type_and_empty_ones_none():
-    given = {"weights": "", "grid_frame": "3", "ground_z": "-2", "intensity_scale": "auto", "autostart": "no"}
+    given = {
+        "weights": "/w",
+        "dtype": "",
+        "grid_frame": "3",
+        "ground_z": "-2",
+        "intensity_scale": "auto",
+        "autostart": "no",
+    }
     given |= {"region": "0, 35,-20 , 20", "use_sim_time": "True", "mask_expression": "everywhere", "points": "/p"}
     assert node_parameters(given) == {
+        "weights": "/w",
         "grid_frame": "3",
         "ground_z": -2.0,
         "intensity_scale": "auto",

@@ -56,6 +56,8 @@ def node_parameters(arguments: Mapping[str, str]) -> dict[str, bool | float | st
 def _value(name: str, text: str) -> bool | float | str | list[float]:
     if name in SWITCHES:
         return is_yes(text)
+    if name == "weights":
+        return str(Path(text).expanduser())
     if name == "region":
         try:
             return [float(number) for number in text.strip("[] ").split(",")]
