@@ -1,4 +1,4 @@
-# make demo | test | lint | sanitize | fuzz | soak | bench | setup | clean | help
+# make demo | test | lint | sanitize | fuzz | soak | bench | docs | setup | clean | help
 # Every target sets up what it needs in .venv (ROS 2 included, from pinned wheels) and skips what is done already.
 # On a machine that has ROS 2, build with colcon instead: docs/vehicle.md.
 
@@ -29,7 +29,7 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test reliability lint sanitize fuzz soak bench setup clean help check
+.PHONY: demo test reliability lint sanitize fuzz soak bench docs setup clean help check
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
 	@echo "make fuzz    COUNT=1000000 random and hostile inputs to decoders and operations, under the sanitizers"
 	@echo "make soak    the node under load for MINUTES=60, with faults mixed in: memory, files, threads, latency, answers"
+	@echo "make docs    what the Python modules offer, as web pages: build/api/index.html"
 	@echo "make setup   .venv, compiled ops and message packages only"
 	@echo "make clean   removes what was built and recorded; .venv stays (remove it by hand)"
 	@echo "Variables: PYTHON=python3.12 to choose an interpreter (3.10 to 3.13). pip is used as you have configured it;"
@@ -99,6 +100,10 @@ bench: setup
 	@$(BIN)/sbnet bench pipeline $(INPUT) --json docs/bench/pipeline_compact.json
 	@$(BIN)/sbnet bench node --json docs/bench/node.json
 
+docs: setup $(STAMPS)/docs-requirements
+	@$(BIN)/python -m pdoc --docformat google -o build/api sbnet_perception '!sbnet_perception._ops'
+	@echo "build/api/index.html"
+
 setup: check $(STAMPS)/package $(STAMPS)/interfaces $(OPS)
 
 clean:
@@ -129,6 +134,11 @@ $(STAMPS)/requirements: requirements.txt $(STAMPS)/venv
 $(STAMPS)/test-requirements: requirements-test.txt $(STAMPS)/requirements
 	@echo "== $(VENV): test tools"
 	@$(PIP) -q -r requirements-test.txt
+	@touch $@
+
+$(STAMPS)/docs-requirements: requirements-docs.txt $(STAMPS)/requirements
+	@echo "== $(VENV): what makes the pages"
+	@$(PIP) -q -r requirements-docs.txt
 	@touch $@
 
 $(STAMPS)/interfaces: $(shell find interfaces -type f) $(STAMPS)/requirements

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 from recordings import SENSOR_HEIGHT, START_NS, points, stamps, write_drive, write_replay
 from rich.console import Console
 
-from sbnet_perception.bags.messages import tf_message, transform
+from sbnet_perception.bags.messages import occupancy_grid, tf_message, transform
 from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.recorded import Recording
 from sbnet_perception.bags.writer import BagWriter
@@ -24,6 +26,7 @@ from sbnet_perception.desk.pictures import MAX_ANIMATION_BYTES, PICTURE_WIDTH, d
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import CLASSES, ObjectClass
 from sbnet_perception.errors import UserError
+from sbnet_perception.masks.road import RoadMap
 
 FRAMES = 9
 BOX = np.array([[50.0, 12.0, 0.8, 4.5, 2.0, 1.6, 0.6], [17.0, 2.0, 0.8, 4.5, 2.0, 1.6, 3.0]], np.float32)
@@ -61,6 +64,27 @@ def test_a_recording_gives_its_key_frames_and_one_small_moving_picture(recording
         assert moving.n_frames == FRAMES
         assert moving.info["duration"] == 100
     assert files[-1].stat().st_size < MAX_ANIMATION_BYTES
+
+
+def test_the_road_is_brighter_than_what_is_none_and_lies_where_its_map_and_the_transforms_say(tmp_path: Path) -> None:
+    # The map's own x points left of the vehicle; its road lies to the vehicle's left, from 10 to 20 m.
+    cells = torch.zeros(200, 40, dtype=torch.bool)
+    cells[:, 20:] = True
+    road = RoadMap(cells, 0.5, SE2(0.0, -70.0, 0.0))
+    path = write_replay(tmp_path / "out.mcap", 2, BOX, np.zeros((50, 88), bool))
+    with BagReader(path) as bag, BagWriter(tmp_path / "road.mcap") as writer:
+        turn = SE2(0.0, 0.0, -math.pi / 2).matrix()
+        writer.write("/tf", tf_message([transform("city", "base_link", turn, START_NS)]), START_NS)
+        writer.write("/road_mask", occupancy_grid(road, "city", START_NS), START_NS)
+        for message in bag.messages():
+            writer.write(message.topic, message.raw, message.stamp_ns, message.msgtype)
+    frame = next(Recording(tmp_path / "road.mcap").frames())
+    assert frame.road is not None and frame.road.shape == (50, 88)
+    assert frame.road[39:].all() and not frame.road[:36].any()
+    image = picture(replace(frame, points=frame.points[:0], detections=frame.detections[:0], truth=None))
+    columns = np.asarray(image.crop((200, 36, 1000, 722)), int).sum(axis=(1, 2))
+    upper, lower = columns[20:150].mean(), columns[500:600].mean()
+    assert upper > 1.5 * lower
 
 
 def test_forward_is_right_left_is_up_and_only_the_computed_part_is_tinted(recording: Path) -> None:

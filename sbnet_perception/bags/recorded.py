@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sbnet_perception.bags.reader import BagReader, deserialize
+from sbnet_perception.bags.recorded_road import RecordedRoads
 from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
@@ -24,6 +25,7 @@ from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 DETECTIONS = "/detections"
 MASK = "/computation_mask"
 TRUTH = "/ground_truth"
+ROAD = "/road_mask"
 CLOUD_TYPE = "sensor_msgs/msg/PointCloud2"
 _BOXES = "vision_msgs/msg/Detection3DArray"
 _GRID = "nav_msgs/msg/OccupancyGrid"
@@ -45,6 +47,7 @@ class RecordedFrame:
         grid: the area the mask covers; that of another frame's mask where this one has none. In a recording without any
             mask: what holds the origin, the middle 98 % of the first cloud, and all boxes, in steps of 10 m.
         truth: labelled boxes with a score of 1, or None.
+        road: bool [H, W] over `grid`, in its cells; None where no road mask counted or could be placed.
     """
 
     stamp_ns: int
@@ -54,6 +57,7 @@ class RecordedFrame:
     mask: npt.NDArray[np.bool_] | None
     grid: Grid
     truth: Detections | None
+    road: npt.NDArray[np.bool_] | None = None
 
 
 class Recording:
@@ -79,6 +83,8 @@ class Recording:
         self._detections: dict[int, tuple[str, Detections]] = {}
         self._masks: dict[int, Any] = {}
         self._truth: dict[int, tuple[str, Detections]] = {}
+        self._answered_ns: dict[int, int] = {}
+        self._roads = RecordedRoads()
         self._transforms = TransformTable()
         with BagReader(path) as bag:
             self._cloud_topic = bag.find_topic(CLOUD_TYPE, preferred="/points")
@@ -86,12 +92,13 @@ class Recording:
                 DETECTIONS: _BOXES,
                 MASK: _GRID,
                 TRUTH: _BOXES,
+                ROAD: _GRID,
                 "/tf": _TRANSFORMS,
                 "/tf_static": _TRANSFORMS,
             }
             there = [name for name, msgtype in wanted.items() if name in bag.topics_of(msgtype)]
             for message in bag.messages(there):
-                self._take(message.topic, deserialize(message.raw, message.msgtype))
+                self._take(message.topic, deserialize(message.raw, message.msgtype), message.stamp_ns)
         self.stamps = sorted(self._detections)
         self.counts = [len(self._detections[stamp][1]) for stamp in self.stamps]
         self.computed = {stamp: float((grid.data == 100).mean()) for stamp, grid in self._masks.items()}
@@ -120,16 +127,20 @@ class Recording:
                     continue
                 yield cloud
 
-    def _take(self, topic: str, message: Any) -> None:
+    def _take(self, topic: str, message: Any, received_ns: int) -> None:
         if topic in ("/tf", "/tf_static"):
             for item in message.transforms:
                 self._transforms.add(item)
         elif topic == MASK:
             self._masks[stamp_ns(message.header)] = message
+        elif topic == ROAD:
+            self._roads.add(message, received_ns)
         else:
             found, self.classes = detections_of(message, self.classes)
             boxes = self._truth if topic == TRUTH else self._detections
             boxes[stamp_ns(message.header)] = (message.header.frame_id, found)
+            if topic == DETECTIONS:
+                self._answered_ns[stamp_ns(message.header)] = received_ns
 
     def _place(self, stamp: int) -> Detections | None:
         """The truth of a stamp in the frame of its detections; None, and a warning, where that is not known."""
@@ -157,7 +168,8 @@ class Recording:
             mask, grid = _mask_of(self._masks[stamp])
             points[:, 2] -= height
             detections, truth = raised(detections, -height), None if truth is None else raised(truth, -height)
-        return RecordedFrame(stamp, (stamp - first) / 1e9, points, detections, mask, grid, truth)
+        road = self._roads.on(grid, frame_id, stamp, self._answered_ns[stamp], self._transforms)
+        return RecordedFrame(stamp, (stamp - first) / 1e9, points, detections, mask, grid, truth, road)
 
     def _points_in(self, frame_id: str, cloud: RawCloud) -> npt.NDArray[np.float32]:
         points = read_points(cloud, missing_intensity="zero").points

@@ -1,4 +1,4 @@
-"""How one frame looks from above: points, boxes, and where the network computed."""
+"""How one frame looks from above: points, boxes, the road, and where the network computed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ UNKNOWN = "#ff7ab2"
 """Boxes of a class that is not in the table."""
 TRUTH = "#d4ff6a"
 COMPUTED = "#19c796"
+ROAD = "#8fa0b3"
 HEIGHTS = LinearSegmentedColormap.from_list("heights", ["#3d5166", "#3f74b5", "#4aa3dd", "#7cc4ea", "#a9b8d6"])
 HEIGHT_RANGE = (0.0, 3.0)
 """Metres above the ground plane that the colours of the points span."""
@@ -72,6 +73,7 @@ def draw_frame(
     truth: np.ndarray | None = None,
     names: Sequence[str] = (VEHICLE.name,),
     *,
+    road: np.ndarray | None = None,
     title: str = "",
     point_size: float = 1.8,
     scale: float = 1.0,
@@ -87,13 +89,16 @@ def draw_frame(
         grid: extent in metres.
         truth: boxes [K, 7], drawn as thin dashed outlines.
         names: of the classes, by number; each has its colour.
+        road: bool [h, w] as `mask`, True = road, which is brighter than the rest; None = unknown, not drawn.
         title: a line above the picture.
         point_size: area of a point's dot, in typographic points squared.
         scale: of texts and lines, for small pictures.
     """
     ax.clear()
     _prepare(ax, grid, scale)
-    _draw_mask(ax, mask, grid)
+    if road is not None:
+        _draw_area(ax, road, to_rgba(ROAD, 0.2), grid)
+    _draw_area(ax, np.ones((1, 1), bool) if mask is None else mask, to_rgba(COMPUTED, 0.33), grid)
     _draw_points(ax, points, grid, point_size)
     if truth is not None and len(truth):
         outlines = list(_closed(corners_bev(truth)))
@@ -102,7 +107,7 @@ def draw_frame(
     _draw_detections(ax, detections, names, grid, scale)
     if title:
         ax.set_title(title, color=TEXT, fontsize=12 * scale, loc="left", pad=7 * scale)
-    _draw_legend(ax, names, truth is not None, scale)
+    _draw_legend(ax, names, truth is not None, road is not None, scale)
 
 
 def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
@@ -132,10 +137,9 @@ def _prepare(ax: Axes, grid: GridLike, scale: float) -> None:
     ax.add_patch(Polygon(car, facecolor="#c3cfdb", edgecolor=BACKGROUND, zorder=6))
 
 
-def _draw_mask(ax: Axes, mask: np.ndarray | None, grid: GridLike) -> None:
-    computed = np.ones((1, 1), bool) if mask is None else mask
-    overlay = np.zeros((*computed.shape, 4))
-    overlay[computed] = to_rgba(COMPUTED, 0.33)
+def _draw_area(ax: Axes, cells: np.ndarray, colour: tuple[float, float, float, float], grid: GridLike) -> None:
+    overlay = np.zeros((*cells.shape, 4))
+    overlay[cells] = colour
     extent = (grid.x_min, grid.x_max, grid.y_min, grid.y_max)
     ax.imshow(overlay, extent=extent, origin="lower", interpolation="nearest", zorder=1)
     # imshow narrows the view to the image.
@@ -175,7 +179,7 @@ def _draw_detections(ax: Axes, detections: Boxes, names: Sequence[str], grid: Gr
             _write(ax, x, y, label, colour, 8 * scale, centred=True)
 
 
-def _draw_legend(ax: Axes, names: Sequence[str], with_truth: bool, scale: float) -> None:
+def _draw_legend(ax: Axes, names: Sequence[str], with_truth: bool, with_road: bool, scale: float) -> None:
     """What each colour means, in one line below the picture."""
     shades = [HEIGHTS(level) for level in (0.0, 0.33, 0.66, 1.0)]
     dots = tuple(Line2D([], [], marker="o", linestyle="", markersize=5 * scale, color=shade) for shade in shades)
@@ -187,6 +191,8 @@ def _draw_legend(ax: Axes, names: Sequence[str], with_truth: bool, scale: float)
         entries = {f"detected {names[0]}, heading, score": entries[names[0]]}
     if with_truth:
         entries["ground truth"] = Line2D([], [], color=TRUTH, linewidth=1.0, linestyle=(0, (4, 2)))
+    if with_road:
+        entries["road"] = Patch(facecolor=to_rgba(ROAD, 0.3))
     entries["computed by the network"] = Patch(facecolor=to_rgba(COMPUTED, 0.4))
     entries[f"points, {low:.0f} to {high:.0f} m high"] = dots
     ax.legend(

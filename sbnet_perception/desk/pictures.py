@@ -107,6 +107,7 @@ class _Canvas:
             frame.grid,
             None if frame.truth is None else frame.truth.boxes,
             self._names,
+            road=frame.road,
             title=title_of(frame, self._names),
             point_size=self._point_size,
             scale=self._scale,
