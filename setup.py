@@ -43,6 +43,9 @@ if platform.machine() == "x86_64":
 
 CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "110", "120"]
 LOWEST_ARCHITECTURE = 80  # kernels use bfloat16
+# From here on nvcc compiles to other PTX. Up to it, and from it on, PTX is the same save for the name of its target: it
+# is made once for each side, by what takes most of the time, and assembled for each architecture.
+NEXT_FAMILY = 100
 NVCC = ["-std=c++20", "-O3", "-DNDEBUG", "-Xcompiler=-Wall,-Wextra,-fPIC,-fvisibility=hidden"]
 NVCC += ["-Xptxas=-v"]  # registers and spills go to the log ...
 PTXAS_INFO = re.compile(r"ptxas info|    \d+ bytes (stack frame|gmem)")  # ... and are nobody's concern at a build
@@ -156,16 +159,18 @@ def able_architectures(listed: str) -> list[str]:
 
 
 def architectures(nvcc: list[str]) -> list[str]:
-    """Options of nvcc: machine code for each architecture; PTX of the newest for what comes after it, and of the lowest
-    for what lies between."""
+    """Options of nvcc: machine code for each architecture, and PTX of the lowest of each family for all others."""
     able = able_architectures(subprocess.check_output([*nvcc, "--list-gpu-code"], text=True))
     wanted = re.findall(r"\w+", os.environ.get("SBNET_CUDA_ARCHS", ""))
     if not set(wanted) <= set(able):
         raise SystemExit(f"{NAME}: SBNET_CUDA_ARCHS is {' '.join(wanted)!r}. Remedy: choose some of {' '.join(able)}")
     chosen = [arch for arch in able if arch in (wanted or CUDA_ARCHITECTURES)]
-    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
-    portable = sorted({chosen[0], chosen[-1]}, key=int)
-    return [*codes, *(f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in portable)]
+    families = [[arch for arch in chosen if (int(arch) < NEXT_FAMILY) == older] for older in (True, False)]
+    options = ["-DSBNET_ARCHITECTURES=" + r"\,".join(chosen)]  # to nvcc a bare comma begins another macro
+    for family in filter(None, families):
+        codes = ",".join([f"compute_{family[0]}", *(f"sm_{arch}" for arch in family)])
+        options.append(f"-gencode=arch=compute_{family[0]},code=[{codes}]")
+    return options
 
 
 def cuda_runtime(nvcc: list[str]) -> list[str]:

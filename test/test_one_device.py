@@ -125,7 +125,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
         device_of("cuda")
     with pytest.raises(DeviceError, match="device is 'gpu'; use cpu, cuda, cuda:N"):
         device_of("gpu")
-    assert DetectorConfig().device == "cpu"
+    assert DetectorConfig().device == "auto"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from devices import moved
+from devices import moved, on_cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -259,6 +259,7 @@ def test_blocks_may_be_a_part_of_the_base_that_they_are_written_into(device):
 # --- tiles ---
 
 
+@on_cpu
 @settings(deadline=None, max_examples=40)
 @given(st.tuples(st.integers(1, 2), st.integers(1, 12), st.integers(1, 12)), pairs, st.sampled_from([1, 2, 4]), seeds)
 def test_tiles_are_active_where_any_grid_pixel_beneath_them_is(size, tile, stride, seed):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from devices import on_cpu
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sbnet_perception.blocks import (
@@ -76,6 +77,7 @@ def test_a_block_that_loses_every_pixel_has_no_gradient_and_the_base_where_nothi
     assert base.grad[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
 
 
+@on_cpu
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_the_gradient_of_overlapping_blocks_is_the_same_with_any_number_of_threads(memory_format):
     x = torch.randn(2, 16, 120, 130).contiguous(memory_format=memory_format)
@@ -182,6 +184,7 @@ def test_compiled_functions_serve_any_number_of_blocks(device):
     assert backend.frame_count == 1
 
 
+@on_cpu
 def test_an_exported_function_serves_any_number_of_blocks():
     class Network(torch.nn.Module):
         def forward(self, x, mask):

@@ -16,7 +16,7 @@ std::string cuda_problem(int64_t device) {
   if (!answer.error) return "";
   std::string said = std::string(answer.reason) + " (" + answer.error + "; compiled for";
   for (const int* architecture = answer.first; architecture != answer.end; ++architecture)
-    said += " sm_" + std::to_string(*architecture / 10);
+    said += " sm_" + std::to_string(*architecture);
   return said + ")";
 }
 

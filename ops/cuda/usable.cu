@@ -8,7 +8,7 @@ namespace {
 // All kernels are compiled for the same architectures: one speaks for all.
 constexpr int kOneWarp = 32, kAtOnce = 16;
 __global__ void __launch_bounds__(kOneWarp, kAtOnce) probe() {}
-constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
+constexpr int kArchitectures[] = {SBNET_ARCHITECTURES};
 
 }  // namespace
 

@@ -5,7 +5,7 @@ namespace sbnet::cuda {
 
 struct Answer {
   const char *error, *reason;  // CUDA's name for it and its words; null where the kernels run
-  const int *first, *end;      // ten times the architectures that they are compiled for
+  const int *first, *end;      // the architectures that they are compiled for
 };
 
 // Asks CUDA about a device, which becomes the current one of this thread.

@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--layout is {arguments.layout!r}; use one of {', '.join(LAYOUTS)}")
     check_writable("--json", arguments.json)
     console = Console()
-    parameters = {"grid": arguments.grid, "threads": arguments.threads}
+    parameters = {"grid": arguments.grid, "threads": arguments.threads, "device": "cpu"}
     rows: list[Row] = []
     for layout in [arguments.layout] if arguments.layout else LAYOUTS:
         rows += measure(layout, arguments.points, arguments.messages, parameters, console)

@@ -49,8 +49,11 @@ class DetectorConfig:
         },
     )
     device: str = field(
-        default="cpu",
-        metadata={"help": "Where the detector computes: cpu, cuda, cuda:1 or auto (a GPU where there is one)."},
+        default="auto",
+        metadata={
+            "help": "Where the detector computes: cpu, cuda, cuda:1, or auto: a GPU where there is one and it proves "
+            "to compute what the CPU does."
+        },
     )
     classes: tuple[str, ...] = field(
         default=("vehicle",), metadata={"help": "Names of the classes, in the order of the weights' logits."}

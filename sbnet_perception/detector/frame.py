@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.bev.voxelize import voxels
-from sbnet_perception.blocks import Pixels
+from sbnet_perception.blocks import Pixels, Voxels
 from sbnet_perception.detector.boxes import Found, detect
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import PreparedDetector
@@ -32,6 +32,15 @@ class Inputs:
     road: RoadView | Tensor | None = None
     predicted: Tensor | None = None
 
+    def to(self, device: torch.device) -> Inputs:
+        """The same there."""
+        road, predicted = self.road, self.predicted
+        if isinstance(road, RoadView):
+            road = RoadView(road.road.to(device), road.map_from_grid)
+        elif road is not None:
+            road = road.to(device)
+        return Inputs(self.points.to(device), road, None if predicted is None else predicted.to(device))
+
 
 @dataclass(frozen=True)
 class Room:
@@ -53,20 +62,20 @@ class Computed:
     Attributes:
         found: the boxes, as `detect` returns them.
         mask: bool [H, W] on the grid, True = compute here.
+        rows: what the network says of each pixel of the header, as in `Prediction`.
         header: the pixels at stride 4 that were computed.
         stages: stage -> the pixels of its map.
-        voxels: the occupied cells.
-        points: int64 [], points inside the grid.
+        voxels: the bird's-eye view, and how many points are in it.
         dense: no mask was applied: everything was computed.
         missing_road: the configured mask needs a road mask and none was given.
     """
 
     found: Found
     mask: Tensor
+    rows: Tensor
     header: Pixels
     stages: dict[str, Pixels]
-    voxels: Pixels
-    points: Tensor
+    voxels: Voxels
     dense: bool
     missing_road: bool
 
@@ -98,10 +107,10 @@ def compute(
     return Computed(
         found=found,
         mask=mask,
+        rows=prediction.rows,
         header=prediction.pixels,
         stages={stage: of_stage.pixels for stage, of_stage in tiles.items()},
-        voxels=bev.pixels,
-        points=bev.points,
+        voxels=bev,
         dense=where.mask is None,
         missing_road=where.missing_road,
     )

@@ -50,8 +50,8 @@ class Returned:
     @staticmethod
     def of(computed: Computed) -> Returned:
         """The same on the device."""
-        counts = [pixels.index[0] for pixels in (computed.voxels, *computed.stages.values())]
-        return Returned(computed.found, computed.points, torch.stack(counts))
+        counts = [pixels.index[0] for pixels in (computed.voxels.pixels, *computed.stages.values())]
+        return Returned(computed.found, computed.voxels.points, torch.stack(counts))
 
     def packed(self) -> Tensor:
         """All of it as uint8 [bytes]."""

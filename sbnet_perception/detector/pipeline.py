@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +13,18 @@ from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections, on_host
 from sbnet_perception.detector.config import LIVE, DetectorConfig
-from sbnet_perception.detector.device import device_of, dtype_of
-from sbnet_perception.detector.frame import Inputs, compute
+from sbnet_perception.detector.device import CPU, DeviceError, device_of, dtype_of, first_line
+from sbnet_perception.detector.frame import Computed, Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
+from sbnet_perception.detector.network import Detector
+from sbnet_perception.detector.proof import fault_of
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.road import RoadView
 
 Cloud = Tensor | NDArray[np.float32]
 Raster = Tensor | NDArray[np.bool_]
+TRUSTED = ("cpu",)
+"""Types of devices that need not prove what they compute."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,25 @@ class Pipeline:
     """Frame in, detections out."""
 
     def __init__(self, config: DetectorConfig) -> None:
-        """Load the network and pack its weights.
+        """Load the network and pack its weights; have a GPU prove that it computes what the CPU does.
+
+        Warns where ``device: auto`` does without a GPU that is there.
 
         Raises:
             WeightsError: the weights are missing, corrupt or for something else.
-            DeviceError: the device is not there.
+            DeviceError: the device is not there, does not compute what the CPU does, or raises an error.
         """
         self._config = config
         self.grid = config.raster
-        self.device = device_of(config.device)
+        device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.network = load_network(config).prepare(dtype_of(config.dtype, self.device), self.device)
-        self._graphs = self._new_graphs()
+        network = load_network(config)
+        if fault := self._go_to(device, network):
+            if config.device != "auto":
+                raise DeviceError(f"device is {config.device!r}, but {fault}, or set device to cpu")
+            warnings.warn(f"computing on the CPU: {fault}", RuntimeWarning, stacklevel=2)
+            self._go_to(CPU, network)
 
     @property
     def config(self) -> DetectorConfig:
@@ -108,7 +119,7 @@ class Pipeline:
             clock.lap("frame")
         else:
             computed, times = compute(self.network, self._config, inputs, lap=clock.lap), 1
-            found, in_range, mask = computed.found, computed.points, computed.mask
+            found, in_range, mask = computed.found, computed.voxels.points, computed.mask
             stored = [len(pixels) for pixels in computed.stages.values()]
         totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]
         skipped = [1.0 - count / total for count, total in zip(stored, totals, strict=True)]
@@ -123,6 +134,29 @@ class Pipeline:
             times_computed=times,
             timings_ms=clock.laps,
         )
+
+    def _go_to(self, device: torch.device, network: Detector) -> str:
+        """Sets everything up on a device; returns what is wrong there, and empty where a frame may be computed."""
+        fault = ""
+        try:
+            self.device = device
+            self.network = network.prepare(dtype_of(self.config.dtype, device), device)
+            self._graphs = self._new_graphs()
+            if device.type not in TRUSTED:
+                fault = fault_of(network, self.config, self._for_proof)
+        except Exception as error:
+            if device.type in TRUSTED:
+                raise
+            fault = f"{type(error).__name__}: {first_line(error)}"
+        return fault and f"{device} does not compute what the CPU does ({fault}); tools/gpu_check finds out why"
+
+    def _for_proof(self, inputs: Inputs) -> Computed:
+        """A frame as the host sees it."""
+        inputs = inputs.to(self.device)
+        if not self._graphs:
+            return compute(self.network, self.config, inputs)
+        computed, returned, _ = self._graphs(inputs)
+        return replace(computed, found=returned.found, voxels=replace(computed.voxels, points=returned.points))
 
     def release(self) -> None:
         """Gives back the memory of the device that can be done without."""
