@@ -147,7 +147,7 @@ def test_18_a_malformed_road_mask_is_rejected_and_the_last_good_one_kept(robot: 
     nameless.header.frame_id = ""
     for number, bad in enumerate((short, flat, lost, nameless), start=1):
         robot._road.publish(bad)
-        robot.wait(lambda n=number: robot.counter("rejected: road mask malformed") == n, "one more rejected")
+        robot.wait(lambda n=number: robot.counter("road masks rejected: road mask malformed") == n, "one more rejected")
         np.testing.assert_array_equal(computed(), good)
 
 
