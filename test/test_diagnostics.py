@@ -112,7 +112,7 @@ def test_diagnostic_updater_publishes_the_same_status_where_it_is_installed(monk
             self.node, self.timer = node, node.create_timer(period, lambda: None)
             made.append(self)
 
-        def setHardwareID(self, hardware: str) -> None:  # noqa: N802
+        def setHardwareID(self, hardware: str) -> None:
             self.hardware = hardware
 
         def add(self, name: str, task: Any) -> None:
