@@ -35,6 +35,7 @@ from sbnet_perception.node.diagnostics import NEWER, Diagnostics, frame_warnings
 from sbnet_perception.node.gate import Gate
 from sbnet_perception.node.inbox import Inbox
 from sbnet_perception.node.labels import Labels
+from sbnet_perception.node.memory import give_back
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
 from sbnet_perception.node.processor import Arrived, Processor, read
@@ -214,6 +215,7 @@ class SbnetNode(LifecycleNode):
         self._outputs.destroy()
         self._labels.destroy()
         del self._process, self._pipeline
+        give_back(self)
         self._settings.frozen = self._configured = False
 
     def _new_inbox(self) -> Inbox[Arrived]:
