@@ -6,7 +6,7 @@ from sbnet_perception.errors import UserError
 
 PIP_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "mcap_ros2": "mcap-ros2-support"}
 """Packages that pip knows under another name than Python."""
-DESK = "rich matplotlib pillow scipy rosbags mcap pyarrow embreex trimesh shapely pytransform3d"
+DESK = "rich matplotlib pillow scipy rosbags mcap pyarrow embreex trimesh shapely"
 """What the program `sbnet` needs beside the node."""
 
 

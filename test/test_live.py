@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -233,3 +235,18 @@ def test_markers_have_a_lifetime_and_are_deleted_when_the_node_stops_detecting(v
     vehicle.wait(lambda: [marker.action for marker in markers[-1].markers] == [Marker.DELETEALL], "their deletion")
     assert vehicle.call(vehicle.left.trigger_activate)
     vehicle.detect()
+
+
+def test_a_node_that_goes_up_and_down_keeps_nothing(vehicle: Vehicle) -> None:
+    node = vehicle.right
+
+    def objects_after(cycles: int) -> int:
+        for _ in range(cycles):
+            for label in ("deactivate", "cleanup", "configure", "activate"):
+                vehicle.spinners[1].call(getattr(node, f"trigger_{label}"))
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = objects_after(3)
+    # Weights read and entities made have left hundreds behind each time.
+    assert objects_after(8) - before < 8 * 120

@@ -33,6 +33,7 @@ from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics, frame
 from sbnet_perception.node.frame_names import FrameNames
 from sbnet_perception.node.inbox import Inbox
 from sbnet_perception.node.labels import Labels
+from sbnet_perception.node.memory import give_back
 from sbnet_perception.node.merge import Frame
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
@@ -218,6 +219,7 @@ class SbnetNode(LifecycleNode):
         self._outputs.destroy()
         self._labels.destroy()
         del self._process, self._pipeline
+        give_back(self)
         self._settings.frozen = self._configured = False
 
     def _new_inbox(self) -> Inbox[Frame]:
