@@ -18,7 +18,7 @@ QUICK, EVERY = 10, 10
 """Each cloud is measured until there are so many heights, then one cloud of so many."""
 TOLERANCE = 0.25
 """Metres from the parameter's number beyond which the measured ground is a complaint: a box that much off is lost."""
-STEEP = 0.05
+STEEP = 0.065
 """Rise per metre of the ground at the vehicle, over many clouds, beyond which not the road is tilted but the frame."""
 _MOVED = 0.2
 # Fewer points need not show any ground.
@@ -35,6 +35,7 @@ class GroundAnswer:
         support: share (0-1) of the area around that agreed with the last measurement.
         warnings: what is wrong with the setting, and the remedy.
         news: a sentence when the ground was found for the first time or has moved; otherwise empty.
+        slopes: how much it rises per metre along x and y, the medians of the same clouds.
     """
 
     z: float
@@ -42,6 +43,7 @@ class GroundAnswer:
     support: float
     warnings: tuple[str, ...] = ()
     news: str = ""
+    slopes: tuple[float, float] = (0.0, 0.0)
 
 
 class Ground:
@@ -59,15 +61,17 @@ class Ground:
         """The ground, once the points float32 [P, >= 3] in the grid's frame are taken into account."""
         self._measure(points)
         # Guesses count where there is nothing better.
-        heights = [level.z for level in self._sure or self._levels]
-        measured = statistics.median_low(heights) if heights else None
+        levels = self._sure or list(self._levels)
+        measured = statistics.median_low(level.z for level in levels) if levels else None
+        along, across = (statistics.median_low(level.slopes[i] for level in levels) if levels else 0.0 for i in (0, 1))
+        slopes = along, across
         support = self._levels[-1].support if self._levels else 0.0
         if isinstance(self._setting, str):
             z = 0.0 if measured is None else measured
-            doubts = self._doubts(measured, len(points)) + self._tilted()
-            return GroundAnswer(z, measured, support, doubts, self._news(measured))
-        contradictions = self._contradictions(self._setting, measured) + self._tilted()
-        return GroundAnswer(self._setting, measured, support, contradictions)
+            doubts = self._doubts(measured, len(points)) + self._tilted(slopes)
+            return GroundAnswer(z, measured, support, doubts, self._news(measured), slopes)
+        contradictions = self._contradictions(self._setting, measured) + self._tilted(slopes)
+        return GroundAnswer(self._setting, measured, support, contradictions, "", slopes)
 
     def _measure(self, points: Tensor) -> None:
         self._clouds += 1
@@ -98,11 +102,10 @@ class Ground:
             return ()
         return (f"{self._lies(measured)}, but ground_z is {ground_z:g}: set ground_z to {measured:.2f} or {AUTO}",)
 
-    def _tilted(self) -> tuple[str, ...]:
+    def _tilted(self, slopes: tuple[float, float]) -> tuple[str, ...]:
         if len(self._sure) < QUICK:
             return ()
-        for axis, word in enumerate("xy"):
-            slope = statistics.median_low(level.slopes[axis] for level in self._sure)
+        for slope, word in zip(slopes, "xy", strict=True):
             if abs(slope) > STEEP:
                 how = f"{'rises' if slope > 0 else 'falls'} by {abs(100 * slope):.0f} cm a metre along {word}"
                 remedy = "level the LiDAR's transform, or set grid_frame to a level frame"

@@ -203,8 +203,8 @@ def upside_down(xyz: NDArray[np.float64], ground: GroundAnswer, frame: str) -> s
     """What should stand on the ground hangs beneath it."""
     if ground.measured is None:
         return ""
-    around = (np.abs(xyz[:, 0]) < AROUND) & (np.abs(xyz[:, 1]) < AROUND)
-    heights = xyz[around, 2] - ground.measured
+    x, y, z = xyz[(np.abs(xyz[:, 0]) < AROUND) & (np.abs(xyz[:, 1]) < AROUND)].T
+    heights = z - (ground.measured + ground.slopes[0] * x + ground.slopes[1] * y)
     share = float((heights < -BENEATH).mean()) if len(heights) >= FEWEST else 0.0
     if share < BENEATH_SHARE:
         return ""
