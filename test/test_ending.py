@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -47,9 +48,12 @@ def test_26_sigint_during_configure_ends_the_node_without_waiting_for_it() -> No
     robot = Robot({}, program=("-c", program))
     try:
         robot.wait_printed("configuring for ten minutes")
+        maps = Path(f"/proc/{robot.process._process.pid}/maps").read_text()
+        segments = set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps))
         robot.interrupt()
         ends(robot)
     finally:
         code = robot.close()
     assert code == 0, robot.log()
+    assert segments and not [name for name in segments if Path(name).exists()], "shared memory is left behind"
     assert not robot.printed("Traceback|rror"), robot.log()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,3 +189,22 @@ def test_the_node_refuses_in_one_line_what_ros_would_end_it_for() -> None:
     done = subprocess.run(command, env=shell, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("sbnet: cannot start: RMW_IMPLEMENTATION is rmw_nowhere_cpp, which is not installed")
+
+
+def test_a_ros_of_another_python_and_no_ros_at_all_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "rclpy"
+    package.mkdir()
+    (package / "_rclpy_pybind11.cpython-39-x86_64-linux-gnu.so").touch()
+    found = SimpleNamespace(origin=str(package / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(UserError, match=f"PYTHONPATH names {tmp_path}, the ROS of another Python"):
+        sourced_ros.check()
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(UserError, match="is not made for this Python"):
+        sourced_ros.check()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="no ROS 2 is sourced"):
+        sourced_ros.check()

@@ -26,7 +26,7 @@ from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import recorder
 from sbnet_perception.desk.complaints import MOST, Complaints
 from sbnet_perception.desk.playback import ReplayOptions, play
-from sbnet_perception.desk.replay import _parameters
+from sbnet_perception.desk.replay import parameters
 from sbnet_perception.desk.report import ReplayReport
 from sbnet_perception.errors import UserError
 
@@ -76,7 +76,7 @@ def raw_messages(path: Path, topic: str) -> list[bytes]:
 
 def test_a_list_of_numbers_reaches_ros_with_a_point_in_each() -> None:
     texts = ["region:=[-70.4, 70.4, -40, 40]", 'classes:=["vehicle"]', "grid_frame:=map", "threads:=2"]
-    found = _parameters(texts)
+    found = parameters(texts)
     assert found["region"] == "[-70.4, 70.4, -40.0, 40.0]"
     assert [f"{name}:={value}" for name, value in found.items()][1:] == texts[1:]
 

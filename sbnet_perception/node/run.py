@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ def run(make_node: Callable[[], SbnetNode], args: list[str] | None) -> int:
             node.trigger_shutdown()
     node.destroy_node()
     rclpy.shutdown()
+    # The process does not end as the interpreter does: DDS gives its shared memory back once nobody holds the node.
+    del node
+    gc.collect()
     return 0 if good else 1
 
 
