@@ -45,7 +45,7 @@ def test_a_cloud_without_result_has_the_nodes_reason_or_is_lost_and_makes_the_ex
     assert report.unexplained == lost
     assert report.exit_code == bool(lost)
     table = dict(report.rows())
-    assert table["without result"] == "3"
+    assert table["dropped"] == "3"
     assert ("  lost on the way" in table) == bool(lost)
     for name, count in report.not_processed.items():
         assert table[f"  {name}"] == str(count)

@@ -73,7 +73,7 @@ class ReplayReport:
             ("drive", f"{self.drive_s:.1f} s, played in {self.wall_s:.1f} s"),
             ("frames in", str(self.frames_in)),
             ("frames processed", str(self.frames_processed)),
-            ("without result", str(self.dropped)),
+            ("dropped", str(self.dropped)),
             *((f"  {name}", str(count)) for name, count in self.not_processed.items()),
             *(
                 [("  lost on the way", f"{self.unexplained}, the node says nothing of them")]
