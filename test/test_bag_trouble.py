@@ -193,6 +193,31 @@ def test_a_sqlite3_file_without_index_or_with_a_foreign_type_is_read(tmp_path: P
     is_read(path.parent, "cannot be read")
 
 
+def test_what_a_killed_recorder_left_in_sqlites_journal_is_told_with_the_command_that_takes_it_in(
+    tmp_path: Path,
+) -> None:
+    whole = write_folder(tmp_path / "whole", "SQLITE3") / "whole.db3"
+    killed = tmp_path / "my bag.db3"
+    with sqlite3.connect(whole) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        rows = database.execute("SELECT * FROM messages").fetchall()
+        database.execute("DELETE FROM messages WHERE id > 1")
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint")
+        database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows[1:])
+        database.commit()
+        for end in ("", "-wal"):
+            shutil.copy(f"{whole}{end}", f"{killed}{end}")
+    database.close()
+    (said,) = is_read(killed, "has messages that are not read", frames=1)
+    command = re.search(r"sqlite3 '.*' 'PRAGMA wal_checkpoint'", said)
+    assert command is not None
+    if shutil.which("sqlite3"):
+        subprocess.run(command[0], shell=True, check=True, capture_output=True)
+        is_read(killed)
+
+
 @pytest.mark.parametrize("content", ["", "a: [", "version: 3\n", "[1]", "a: &a [1]\nb: [*a, *a]\n", "[" * 100_000])
 def test_a_folder_whose_metadata_is_of_no_use_is_read_by_its_file(tmp_path: Path, content: str) -> None:
     folder = write_folder(tmp_path / "bag", "MCAP")

@@ -144,6 +144,9 @@ def test_a_cloud_the_node_rejects_is_named_and_the_rest_is_processed(weights: Pa
     report = play(tmp_path / "bag.mcap", options, console)
     assert report.missing == ((1, START_NS + 100_000_000),)
     assert (report.frames_in, report.frames_processed, report.exit_code) == (3, 2, 1)
+    assert (sum(report.not_processed.values()), report.unexplained) == (1, 0)
+    assert all(reason.startswith("rejected: ") for reason in report.not_processed)
+    assert sum(report.warned.values()) >= 1
     said = console.export_text()
     assert "frame 1 (stamp 1700000000.100000000) had no result" in said
     assert "node WARN" in said

@@ -144,6 +144,7 @@ class BagReader:
         # Whole with its index; whole, but with something that rosbags does not take; without its end.
         with path.open("rb"):
             pass  # a file that may not be read is not a damaged one
+        self.warnings += refusals.left_in_journal(path)
         try:
             return IndexedStorage(path)
         except Exception as error:

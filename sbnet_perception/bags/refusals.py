@@ -51,10 +51,20 @@ def damaged(path: Path, error: Exception) -> UserError:
     if path.is_file() and path.stat().st_size == 0:
         return UserError(f"{path} is empty: its recorder ended before it wrote anything")
     if path.suffix == ".db3":
-        return UserError(f"{path} cannot be read: {_of_sqlite(said)}")
+        return UserError("; ".join([f"{path} cannot be read: {_of_sqlite(said)}", *left_in_journal(path)]))
     if path.suffix == ".mcap":
         return UserError(f"{path} cannot be read as an MCAP recording: {said}; it was perhaps not copied whole")
     return UserError(f"{path} cannot be read: neither a folder of ros2 bag nor a file that ends in .mcap or .db3")
+
+
+def left_in_journal(path: Path) -> tuple[str, ...]:
+    """The warning that a killed recorder left messages beside its sqlite3 file, where no reader of bags looks."""
+    journal = path.with_name(f"{path.name}-wal")
+    if path.suffix != ".db3" or not journal.exists() or not journal.stat().st_size:
+        return ()
+    return (
+        f"{journal} has messages that are not read; sqlite3 '{path}' 'PRAGMA wal_checkpoint' takes them into the bag",
+    )
 
 
 def _of_sqlite(said: str) -> str:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     console.rule("replay through the node")
     recording = args.out / "out.mcap"
     report = play(drive, ReplayOptions(out=recording, every_frame=args.every_frame), console)
-    if report.exit_code:
+    if report.interrupted or report.missing or not report.frames_processed:
         show_table(console, report.rows(), "demo")
         return report.exit_code
 

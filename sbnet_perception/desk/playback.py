@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import re
@@ -31,6 +32,8 @@ from sbnet_perception.text import printable
 READY_S = 60.0
 DRAIN_S = 2.0
 RESEND_S = 2.0
+EXPLANATION_S = 3.0
+"""How long the node, which tells its counts once a second, is waited for where clouds have no result."""
 GIVE_UP_AFTER = 3
 """First clouds without a result after which an every-frame replay ends."""
 LATE_S = 0.2
@@ -113,6 +116,8 @@ class _Replay:
         self._options = options
         self._console = console
         self._drive_ns = 0
+        self._kinds: dict[str, str] = {}
+        self._warned: collections.Counter[str] = collections.Counter()
         self._missing: list[tuple[int, int]] = []
         self._node: ChildProcess | None = None
         self._interruption = Interruption()
@@ -160,6 +165,7 @@ class _Replay:
             wall_s=wall,
             late_s=player.late_s,
             missing=tuple(self._missing),
+            warned=dict(self._warned),
             grid_frame=options.grid_frame,
             recording=None if recorder is None else options.out,
             recording_complete=recorder is None or recorder.complete,
@@ -180,6 +186,7 @@ class _Replay:
             else:
                 self._play_paced(player, narrator, timeline)
             player.drain()
+            player.results.wait_for_explanations(EXPLANATION_S)
             if not self._options.loop:
                 return
             player.stop_recording()
@@ -233,8 +240,9 @@ class _Replay:
             self._check()
             if time.monotonic() >= deadline:
                 break
-            # On a busy machine the node may match this publisher only after the first cloud, and lose it.
-            if not results.total.processed and time.monotonic() >= again:
+            # On a busy machine the node may match this publisher only after the first cloud, and lose it. One that has
+            # arrived would count as a duplicate.
+            if not results.total.processed and results.none_received and time.monotonic() >= again:
                 player.send_again(cloud)
                 again += RESEND_S
         else:
@@ -257,6 +265,8 @@ class _Replay:
     def _hear(self, line: str) -> None:
         """Warnings and errors of the node are the user's too, and what it found by itself."""
         if complaint := _LOG_LINE.match(line):
+            beginning = re.split(r": |; | \(", complaint[2])[0]
+            self._warned[self._kinds.setdefault(re.sub(r"\d+", "#", beginning), beginning)] += 1
             _warn(self._console, f"node {complaint[1]}: {complaint[2]}")
             self._complaints.add(complaint[2])
         elif found := _FOUND_LINE.match(line):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
@@ -191,6 +192,10 @@ class Player:
         elif topic == "/computation_mask":
             data = np.asarray(deserialize_message(raw, OccupancyGrid).data)
             self.results.computed(float((data == 100).mean()) if data.size else 0.0)
+        elif topic == "/diagnostics":
+            for status in deserialize_message(raw, DiagnosticArray).status:
+                if status.name == f"{NODE[1:]}: detector":
+                    self.results.told({item.key: item.value for item in status.values})
         if self._recorder is not None:
             self._recorder.write(topic, msgtype, self.clock_ns, raw)
 

@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plays the bag, prints the closing table; 0, 1 when frames had no result, 130 when interrupted."""
+    """Plays the bag, prints the closing table.
+
+    Returns:
+        0; 1 when frames waited for had no result, clouds were lost on the way, or the recording is incomplete; 130 when
+        interrupted.
+    """
     console = Console()
     if args.pictures is not None and args.no_record:
         raise UserError("--pictures draws from the recording; leave out --no-record")
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     )
     report = play(args.bag, options, console)
     show_table(console, report.rows(), "replay")
-    if args.pictures is not None and report.recording is not None and report.exit_code == 0:
+    if args.pictures is not None and report.recording is not None and report.frames_processed:
         pictures = draw_pictures(report.recording, args.pictures, console=console)
         console.print(f"Pictures and animation: {escape(str(args.pictures))} ({len(pictures)} files)", highlight=False)
     return report.exit_code

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,9 @@ class ReplayReport:
         latency_p50_ms, latency_p95_ms: cloud published to detections received, wall clock.
         missing: the clouds (number from 0, stamp in ns) that had no result in time; every-frame mode only.
         unmatched: results that belong to no cloud that was published.
+        not_processed: what the node says of clouds and masks without a result: ``dropped: reason`` and so on -> count.
+        unexplained: clouds of which it says nothing; they were lost on the way.
+        warned: lines that the node logged as warnings or errors, by their beginning.
         late_s: how far the player fell behind the bag's pace at worst, wall clock.
         recording: the file, or None; `recording_complete` is False when the disk ended it early.
         interrupted: the user stopped the replay.
@@ -42,6 +46,9 @@ class ReplayReport:
     late_s: float = 0.0
     missing: tuple[tuple[int, int], ...] = ()
     unmatched: int = 0
+    not_processed: Mapping[str, int] = field(default_factory=dict)
+    unexplained: int = 0
+    warned: Mapping[str, int] = field(default_factory=dict)
     grid_frame: str = ""
     recording: Path | None = None
     recording_complete: bool = True
@@ -55,10 +62,11 @@ class ReplayReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when clouds were processed and, where every one was waited for, none is missing."""
+        """0 when clouds were processed, none is missing or unexplained, and what was to be recorded is."""
         if self.interrupted:
             return 130
-        return 0 if self.frames_processed and not self.missing else 1
+        incomplete = self.missing or self.unexplained or not self.recording_complete
+        return 0 if self.frames_processed and not incomplete else 1
 
     def rows(self) -> list[tuple[str, str]]:
         """The closing table."""
@@ -68,6 +76,12 @@ class ReplayReport:
             ("frames in", str(self.frames_in)),
             ("frames processed", str(self.frames_processed)),
             ("dropped", str(self.dropped)),
+            *((f"  {name}", str(count)) for name, count in self.not_processed.items()),
+            *(
+                [("  lost on the way", f"{self.unexplained}, the node says nothing of them")]
+                if self.unexplained
+                else []
+            ),
             ("detections", f"{self.detections} ({per_frame:.1f} per frame)"),
             (
                 "mask sparsity",
@@ -75,6 +89,7 @@ class ReplayReport:
             ),
             ("latency p50 / p95", f"{_ms(self.latency_p50_ms)} / {_ms(self.latency_p95_ms)}"),
         ]
+        rows += [("warned", f"{count} x {text}") for text, count in self.warned.items()]
         if self.recording is not None:
             rows.append(
                 (
@@ -98,6 +113,8 @@ def make_report(results: Results, **rest: object) -> ReplayReport:
         latency_p50_ms=percentile(total.latencies_ms, 50),
         latency_p95_ms=percentile(total.latencies_ms, 95),
         unmatched=results.unmatched,
+        not_processed=results.not_processed(),
+        unexplained=results.unexplained(),
         **rest,  # type: ignore[arg-type]
     )
 

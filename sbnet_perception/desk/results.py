@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,8 @@ class Results:
     def __init__(self) -> None:
         self.total = Interval()
         self.unmatched = 0
+        self._told: dict[str, int] | None = None
+        self._told_before: dict[str, int] = {}
         self._second = Interval()
         self._waiting: dict[int, float] = {}
         self._changed = threading.Condition()
@@ -53,6 +56,8 @@ class Results:
     def published(self, stamp_ns: int) -> None:
         """A cloud leaves for the node: call just before publishing it."""
         with self._changed:
+            if not self.total.frames:
+                self._told, self._told_before = None, self._told or {}
             self._waiting[stamp_ns] = time.monotonic()
             for counts in (self.total, self._second):
                 counts.frames += 1
@@ -75,6 +80,42 @@ class Results:
         with self._changed:
             for counts in (self.total, self._second):
                 counts.computed.append(fraction)
+
+    def told(self, values: Mapping[str, str]) -> None:
+        """The node has told its counts on /diagnostics; what is no count is left out."""
+        with self._changed:
+            self._told = {name: int(value) for name, value in values.items() if value.isdecimal()}
+            self._changed.notify_all()
+
+    @property
+    def none_received(self) -> bool:
+        """The node has told since the first cloud was sent that none has arrived."""
+        with self._changed:
+            return self._told is not None and not self._counted("received")
+
+    def not_processed(self) -> dict[str, int]:
+        """By the node's own words, since the first cloud: ``dropped: reason``, ``rejected: reason`` and ``failed``."""
+        with self._changed:
+            names = [
+                name for name in self._told or {} if name.startswith(("dropped: ", "rejected: ")) or name == "failed"
+            ]
+            return {name: count for name in names if (count := self._counted(name)) > 0}
+
+    def unexplained(self) -> int:
+        """Clouds that have neither a result nor a place in `not_processed`."""
+        explained = sum(self.not_processed().values())
+        with self._changed:
+            return max(0, self.total.frames - self.total.processed - explained)
+
+    def wait_for_explanations(self, seconds: float) -> None:
+        """Waits until the node has told what became of every cloud."""
+        deadline = time.monotonic() + seconds
+        while self.unexplained() and (remaining := deadline - time.monotonic()) > 0:
+            with self._changed:
+                self._changed.wait(min(remaining, 0.2))
+
+    def _counted(self, name: str) -> int:
+        return (self._told or {}).get(name, 0) - self._told_before.get(name, 0)
 
     def wait(self, stamp_ns: int, seconds: float) -> bool:
         """Waits for the result of a cloud; False when it has not come within `seconds`."""
