@@ -253,7 +253,7 @@ class SbnetNode(LifecycleNode):
         text = f"road mask: {size} in {quoted(msg.header.frame_id)}"
         if text != self._road_said:
             # A map that moves with the robot may come many times a second.
-            self._say("info", "road mask", text)
+            self._say("info", "road mask", text, burst=10)
             self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -307,9 +307,9 @@ class SbnetNode(LifecycleNode):
         word = "rejected" if isinstance(error, Rejected) else "dropped"
         self._say("warning", error.reason, f"{word} (frame_id {quoted(frame_id)}): {error}")
 
-    def _say(self, severity: str, kind: str, text: str) -> None:
+    def _say(self, severity: str, kind: str, text: str, burst: int = 1) -> None:
         """Logs what a message gave rise to; it may come with every message, and its text with it."""
-        if self._throttle.ready(kind):
+        if self._throttle.ready(kind, burst):
             text = one_line(text)
             # rclpy insists on one severity for each line of code that logs.
             if severity == "error":

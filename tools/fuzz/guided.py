@@ -1,7 +1,7 @@
-"""The decoder of clouds under atheris, which keeps the bytes that reach new lines: python tools/fuzz/guided.py [-runs=N].
+"""The decoder of clouds under atheris, which keeps the bytes that reach new lines: tools/fuzz/guided.py [-runs=N].
 
-For a machine where atheris is installed (`pip install atheris`; the project does not need it). Arguments are libFuzzer's:
--seed=S, -runs=N, a folder of inputs to begin with. A crash leaves its input in crash-*.
+For a machine where atheris is installed (`pip install atheris`; the project does not need it). Arguments are
+libFuzzer's: -seed=S, -runs=N, a folder of inputs to begin with. A crash leaves its input in crash-*.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ with atheris.instrument_imports(include=["sbnet_perception.messages"]):
 
 def one_input(data: bytes) -> None:
     """Points or a refusal that fits a line; nothing else."""
+    said = ""
     try:
-        found = read_points(b"\x00\x01\x00\x00" + data, "zero", max_points=1000)
+        assert read_points(b"\x00\x01\x00\x00" + data, "zero", max_points=1000).points.shape[1:] == (4,)
     except CloudError as error:
-        assert str(error).isprintable(), repr(error)
-        assert len(str(error)) < 3000
-        return
-    assert found.points.shape[1:] == (4,)
+        said = str(error)
+    assert said.isprintable() and len(said) < 3000, said
 
 
 if __name__ == "__main__":
