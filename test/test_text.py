@@ -143,7 +143,7 @@ def test_lines_are_few_whatever_their_kinds_and_whoever_resets_them() -> None:
         said += throttle.ready(f"found in frame {message}")
         said += message % 2 and throttle.reset()
     assert len(throttle._kinds) <= 32
-    assert said <= 32 * (32 + 1000 / 5) + 1000 * 32 / 5 + 64  # a line of each kind for each period and reset
+    assert said <= (4 + 1000 / 5) * (32 + 1) + 1000 / 5 * 32  # a line of each kind for each reset and each period
 
 
 def test_a_kind_is_said_once_per_period_and_again_after_a_reset() -> None:

@@ -73,6 +73,11 @@ def _kind(text: str) -> str:
     return re.sub(r"[\d.]+", "#", text.split(":")[0])
 
 
+def _complaint(error: NotProcessed) -> str:
+    """The same with other figures and names is the same; what is listed behind a semicolon does not count."""
+    return re.sub(r"'.*'|[\d.]+", "#", str(error).split(";")[0])[:100]
+
+
 class SbnetNode(LifecycleNode):
     """Wires subscriptions, worker and publishers together; the work itself is in `Processor`.
 
@@ -177,7 +182,7 @@ class SbnetNode(LifecycleNode):
     def _create(self, config: NodeConfig, detector: DetectorConfig, weights: Path) -> None:
         self._config = config
         self._status.clear()
-        self._throttle.reset()
+        self._throttle = Throttle()
         self._diagnostics.weights, self._diagnostics.input_timeout_s = weights.name, config.input_timeout
         self._diagnostics.state = "inactive"
         if self._transforms is None:
@@ -286,7 +291,7 @@ class SbnetNode(LifecycleNode):
             self._status.invalid_boxes(frame.invalid)
             self._say("error", "invalid boxes", f"{frame.invalid} boxes not finite or huge, not published")
         for news in filter(None, (frame.facts.ground.news, frame.facts.intensity.news)):
-            self._say("info", f"{_kind(news)} {arrived.msg.header.frame_id}", f"found: {news}")
+            self._say("info", _kind(news), f"found: {news}", burst=8)  # each of several LiDARs
         for warning in frame_warnings(frame.facts):
             self._say("warning", _kind(warning), f"{warning} (frame_id {quoted(arrived.msg.header.frame_id)})")
         self._outputs.publish(frame)
@@ -305,7 +310,7 @@ class SbnetNode(LifecycleNode):
     def _refuse(self, error: NotProcessed, frame_id: str, is_cloud: bool = True) -> None:
         self._status.not_processed(error, frame_id, is_cloud)
         word = "rejected" if isinstance(error, Rejected) else "dropped"
-        self._say("warning", error.reason, f"{word} (frame_id {quoted(frame_id)}): {error}")
+        self._say("warning", _complaint(error), f"{word} (frame_id {quoted(frame_id)}): {error}", burst=3)
 
     def _say(self, severity: str, kind: str, text: str, burst: int = 1) -> None:
         """Logs what a message gave rise to; it may come with every message, and its text with it."""

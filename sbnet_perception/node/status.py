@@ -145,14 +145,17 @@ class Throttle:
 
     Args:
         seconds: the period.
-        most: kinds within a period, and resets in a row; what is beyond has to wait, whatever it is.
+        most: kinds within a period; what is beyond has to wait, whatever it is.
+        resets: how often in a row everything may be said again.
         clock: seconds that only grow.
     """
 
-    def __init__(self, seconds: float = 5.0, most: int = 32, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float = 5.0, most: int = 32, resets: int = 4, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds, self._most, self._clock = seconds, most, clock
         self._kinds: dict[str, _Bucket] = {}  # the one that was asked for last at the end
-        self._resets = _Bucket(most, most, clock())
+        self._resets = _Bucket(resets, resets, clock())
         self._lock = threading.Lock()
 
     def ready(self, kind: str, burst: int = 1) -> bool:
