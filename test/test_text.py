@@ -142,8 +142,8 @@ def test_lines_are_few_whatever_their_kinds_and_whoever_resets_them() -> None:
         clock.now += 0.01
         said += throttle.ready(f"found in frame {message}")
         said += message % 2 and throttle.reset()
-    assert len(throttle._last) <= 32
-    assert said <= 32 * (32 + 1000 / 5) + 1000 * 32 / 5 + 64  # a line of each kind for each period and reset
+    assert len(throttle._kinds) <= 32
+    assert said <= (4 + 1000 / 5) * (32 + 1) + 1000 / 5 * 32  # a line of each kind for each reset and each period
 
 
 def test_a_kind_is_said_once_per_period_and_again_after_a_reset() -> None:
@@ -153,3 +153,6 @@ def test_a_kind_is_said_once_per_period_and_again_after_a_reset() -> None:
     assert throttle.reset() and throttle.ready("a")
     clock.now = 5.0
     assert throttle.ready("a")
+    assert [throttle.ready("road", 3) for _ in range(5)] == [True] * 3 + [False] * 2
+    clock.now = 10.0
+    assert [throttle.ready("road", 3) for _ in range(2)] == [True, False]

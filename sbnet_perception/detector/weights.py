@@ -119,7 +119,8 @@ def load_network(config: DetectorConfig) -> Detector:
         )
     if names != list(config.classes):
         raise WeightsError(
-            f"weights: {path} is for classes {one_line(str(names))}, the configuration has {list(config.classes)}; "
+            f"weights: {path} is for classes {one_line(str(names))}, the configuration asks for "
+            f"{list(config.classes)}; "
             "set the parameter classes to those of the weights, or train weights for these with 'sbnet train --classes'"
         )
     return load_state(path, about, len(config.classes)).eval()

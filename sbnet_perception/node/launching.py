@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from sbnet_perception.environment import PROFILE_VARIABLES
+
 YES = ("true", "True", "1", "yes", "on")
 NO = ("false", "False", "0", "no", "off")
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for its profile; Humble and Jazzy know the second name only, Kilted warns of it."""
 
 PARAMETERS = {
     "weights": "weights",

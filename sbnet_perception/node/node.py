@@ -73,6 +73,11 @@ def _kind(text: str) -> str:
     return re.sub(r"[\d.]+", "#", text.split(":")[0])
 
 
+def _complaint(error: NotProcessed) -> str:
+    """The same with other figures and names is the same; what is listed behind a semicolon does not count."""
+    return re.sub(r"'.*'|[\d.]+", "#", str(error).split(";")[0])[:100]
+
+
 class SbnetNode(LifecycleNode):
     """Wires subscriptions, worker and publishers together; the work itself is in `Processor`.
 
@@ -185,7 +190,7 @@ class SbnetNode(LifecycleNode):
         self._config, self._detector = config, detector
         self._configurations += 1
         self._status.clear()
-        self._throttle.reset()
+        self._throttle = Throttle()
         self._diagnostics.weights = weights.name
         self._diagnostics.hardware = f"{hardware_of(self._pipeline.device)} of {platform.node()}"
         self._limit(config)
@@ -293,7 +298,7 @@ class SbnetNode(LifecycleNode):
         text = f"road mask: {size} in {quoted(frame_id)}"
         if text != self._road_said:
             # A map that moves with the robot may come many times a second.
-            self._say("info", "road mask", text)
+            self._say("info", "road mask", text, burst=10)
             self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -312,7 +317,7 @@ class SbnetNode(LifecycleNode):
             self._status.invalid_boxes(done.invalid)
             self._say("error", "invalid boxes", f"{done.invalid} boxes not finite, huge or far away, not published")
         for news in done.facts.news:
-            self._say("info", f"{_kind(news)} {frame.names}", f"found: {news}")
+            self._say("info", _kind(news), f"found: {news}", burst=8)  # each of several LiDARs
         for fault in done.facts.errors:
             self._say("error", _kind(fault), f"{fault} (frame_id {quoted(frame.names)})")
         for warning in frame_warnings(done.facts):
@@ -332,11 +337,11 @@ class SbnetNode(LifecycleNode):
 
     def _complain(self, error: NotProcessed, frame_id: str) -> None:
         word = "rejected" if isinstance(error, Rejected) else "dropped"
-        self._say("warning", error.reason, f"{word} (frame_id {quoted(frame_id)}): {error}")
+        self._say("warning", _complaint(error), f"{word} (frame_id {quoted(frame_id)}): {error}", burst=3)
 
-    def _say(self, severity: str, kind: str, text: str) -> None:
+    def _say(self, severity: str, kind: str, text: str, burst: int = 1) -> None:
         """Logs what a message gave rise to; it may come with every message, and its text with it."""
-        if self._throttle.ready(kind):
+        if self._throttle.ready(kind, burst):
             text = one_line(text)
             # rclpy insists on one severity for each line of code that logs.
             if severity == "error":

@@ -181,35 +181,55 @@ class Throttle:
 
     Args:
         seconds: the period.
-        most: kinds within a period, and resets in a row; what is beyond has to wait, whatever it is.
+        most: kinds within a period; what is beyond has to wait, whatever it is.
+        resets: how often in a row everything may be said again.
         clock: seconds that only grow.
     """
 
-    def __init__(self, seconds: float = 5.0, most: int = 32, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float = 5.0, most: int = 32, resets: int = 4, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds, self._most, self._clock = seconds, most, clock
-        self._last: dict[str, float] = {}  # the oldest first
-        self._resets, self._reset_at = float(most), clock()  # how many are left, and when that was so
+        self._kinds: dict[str, _Bucket] = {}  # the one that was asked for last at the end
+        self._resets = _Bucket(resets, resets, clock())
         self._lock = threading.Lock()
 
-    def ready(self, kind: str) -> bool:
-        """True at most once per period for each kind."""
+    def ready(self, kind: str, burst: int = 1) -> bool:
+        """True once per period for each kind, or so often in a row where nothing of it came for as many periods."""
         now = self._clock()
         with self._lock:
-            while self._last and now - next(iter(self._last.values())) >= self._seconds:
-                del self._last[next(iter(self._last))]
-            if kind in self._last or len(self._last) >= self._most:
+            # What would be ready anyway need not be remembered.
+            while self._kinds and self._kinds[oldest := next(iter(self._kinds))].is_full(now, self._seconds):
+                del self._kinds[oldest]
+            bucket = self._kinds.pop(kind, None)
+            if bucket is None and len(self._kinds) >= self._most:
                 return False
-            self._last[kind] = now
-            return True
+            self._kinds[kind] = bucket = bucket or _Bucket(burst, burst, now)
+            return bucket.take(now, self._seconds)
 
     def reset(self) -> bool:
         """Lets every kind be logged again; False where that was asked for too often, and once per period after that."""
-        now = self._clock()
         with self._lock:
-            self._resets = min(self._resets + (now - self._reset_at) / self._seconds, float(self._most))
-            self._reset_at = now
-            if self._resets < 1:
+            if not self._resets.take(self._clock(), self._seconds):
                 return False
-            self._resets -= 1
-            self._last.clear()
+            self._kinds.clear()
             return True
+
+
+@dataclass
+class _Bucket:
+    """How many lines are left, at a time; one comes back in each period."""
+
+    most: float
+    left: float
+    at: float
+
+    def take(self, now: float, period: float) -> bool:
+        self.left, self.at = min(self.left + (now - self.at) / period, self.most), now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+    def is_full(self, now: float, period: float) -> bool:
+        return self.left + (now - self.at) / period >= self.most

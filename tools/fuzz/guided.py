@@ -1,6 +1,6 @@
 """The decoder of clouds under atheris, which keeps the bytes that reach new lines: tools/fuzz/guided.py [-runs=N].
 
-For a machine where atheris is installed (`pip install atheris`; the project does not need it). The arguments are
+For a machine where atheris is installed (`pip install atheris`; the project does not need it). Arguments are
 libFuzzer's: -seed=S, -runs=N, a folder of inputs to begin with. A crash leaves its input in crash-*.
 """
 
@@ -17,15 +17,12 @@ with atheris.instrument_imports(include=["sbnet_perception.messages"]):
 
 def one_input(data: bytes) -> None:
     """Points or a refusal that fits a line; nothing else."""
+    said = ""
     try:
-        found = read_points(b"\x00\x01\x00\x00" + data, "zero", max_points=1000)
+        assert read_points(b"\x00\x01\x00\x00" + data, "zero", max_points=1000).points.shape[1:] == (4,)
     except CloudError as error:
         said = str(error)
-    else:
-        assert found.points.shape[1:] == (4,)
-        return
-    assert said.isprintable(), repr(said)
-    assert len(said) < 3000
+    assert said.isprintable() and len(said) < 3000, said
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def _indices(d: Draw, images: int) -> Tensor:
     ]
     table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).clamp(-(2**31), 2**31 - 1).int()
     if len(table) and d.chance(0.05):
-        table[0, 0] = d.one_of((-1, images, 2**31 - 1))
+        table[0, 0] = d.one_of((-1, min(images, 2**31 - 1), 2**31 - 1))
     return d.retyped(table)
 
 
