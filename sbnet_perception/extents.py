@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 MOST_CELLS = 1 << 28
 LEAST_ROW = 64
 MOST_BYTES = 1 << 34
@@ -22,7 +24,9 @@ FINEST, COARSEST = 1e-6, 1e6
 
 
 def check_cells(operation: str, name: str, *shape: Any) -> None:
-    """Raises ValueError where so many images, rows and columns are too many cells."""
+    """Raises ValueError where so many images, rows and columns are too many cells; unknown ones are for the kernel."""
+    if _is_traced(shape):
+        return
     *others, columns = shape
     if _product([*others, max(columns, LEAST_ROW)]) > MOST_CELLS:
         raise ValueError(
@@ -32,9 +36,15 @@ def check_cells(operation: str, name: str, *shape: Any) -> None:
 
 
 def check_steps(operation: str, name: str, *sizes: Any) -> None:
-    """Raises ValueError where a product of sizes is more than `MOST_STEPS`."""
-    if _product(sizes) > MOST_STEPS:
+    """Raises ValueError where a product of sizes is more than `MOST_STEPS`; unknown ones are for the kernel."""
+    if not _is_traced(sizes) and _product(sizes) > MOST_STEPS:
         raise ValueError(f"{operation}: {name} is too large: it overlaps more than {MOST_STEPS} cells in all")
+
+
+def check_bytes(name: str, shape: Sequence[Any], item: int) -> None:
+    """Raises ValueError where items of so many bytes are more than `MOST_BYTES`; unknown sizes are for the kernel."""
+    if not _is_traced(shape) and math.prod(shape) * item > MOST_BYTES:
+        raise ValueError(f"{name} is too large, it must have at most {MOST_BYTES} bytes, got {tuple(shape)}")
 
 
 def check_raster(operation: str, bounds: Sequence[float], resolution: float, size: Sequence[int]) -> None:
@@ -62,6 +72,11 @@ def check_positions(operation: str, name: str, metres: Sequence[float], infinite
         if not (abs(value) <= FARTHEST or (infinite and math.isinf(value))):
             kind = "infinite or" if infinite else "finite and"
             raise ValueError(f"{operation}: {name} must be {kind} within {FARTHEST:g} m, got {value}")
+
+
+def _is_traced(sizes: Sequence[Any]) -> bool:
+    """Whether a size is the symbol of one that is known at run time only: nothing can be compared with it."""
+    return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def _product(sizes: Sequence[Any]) -> Any:

@@ -269,9 +269,9 @@ def test_unknown_and_half_occupied_cells_are_road() -> None:
 @pytest.mark.parametrize(("part", "values", "reason"), [
     ("info", {"width": 5}, "data holds 12 cells, info.width 5 x info.height 3 = 15"),
     ("info", {"height": 0}, "has no cell"),
-    ("info", {"resolution": 0.0}, "info.resolution must be a positive"),
-    ("info", {"resolution": -1.0}, "info.resolution must be a positive"),
-    ("info", {"resolution": math.nan}, "info.resolution must be a positive"),
+    ("info", {"resolution": 0.0}, "road resolution must be from 0.001 to 1000 m"),
+    ("info", {"resolution": -1.0}, "road resolution must be from 0.001 to 1000 m"),
+    ("info", {"resolution": math.nan}, "road resolution must be from 0.001 to 1000 m"),
     ("info", {"resolution": 1e-9}, "resolution"),
     ("position", {"x": math.nan}, "info.origin has a component that is not finite"),
     ("orientation", {"z": math.inf}, "info.origin has a component that is not finite"),

@@ -166,7 +166,7 @@ def damaged(path, kind, network):
         ("no metadata", "does not say"),
         ("other cells", "cells of 0.05 m.*0.2 m; choose the grid"),
         ("another class list", r"\['car'\].*\['vehicle'\]; set the parameter classes"),
-        ("another shape", r"header.0.conv.weight is \(3, 3\), expected \(8, 8, 3, 3\)"),
+        ("another shape", r"'header.0.conv.weight' is floating point \[3, 3\], expected floating point \[8, 8, 3, 3\]"),
         ("NaN", "NaN"),
     ],
 )

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.messages.cdr import Header, Stamp
 from sbnet_perception.messages.raw_cloud import Field, RawCloud
@@ -235,7 +236,8 @@ class Bench:
         self.points: list[np.ndarray] = []
         self.refused: list[tuple[NotProcessed, str]] = []
         mask = SimpleNamespace(names=())
-        pipeline = SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(mask=mask, max_points=max_points))
+        config_ = SimpleNamespace(mask=mask, max_points=max_points)
+        pipeline = SimpleNamespace(device=torch.device("cpu"), grid=Grid.named("compact"), config=config_)
         settings = NodeConfig(**{"tf_timeout": 0.0, "ground_z": 0.0, **config})
         self.processor = Processor(
             settings,

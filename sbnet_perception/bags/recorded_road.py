@@ -16,7 +16,10 @@ from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupa
 
 
 class RecordedRoads:
-    """Road masks in the order in which they were received; a malformed one is left out, as by the node."""
+    """Road masks in the order in which they were received; a malformed one is left out, as by the node.
+
+    What lies beyond a raster is no road here: a picture shows what is known.
+    """
 
     def __init__(self) -> None:
         self._received: list[tuple[int, str, RoadMap]] = []
@@ -24,7 +27,7 @@ class RecordedRoads:
     def add(self, message: Any, received_ns: int) -> None:
         """Takes a nav_msgs/OccupancyGrid."""
         try:
-            road = road_from_occupancy_grid(message)
+            road = road_from_occupancy_grid(message, outside=False)
         except MaskError:
             return
         self._received.append((received_ns, message.header.frame_id, road))

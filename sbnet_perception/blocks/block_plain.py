@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbnet_perception.extents import MOST_BYTES, check_cells, check_steps
+from sbnet_perception.extents import check_bytes, check_cells, check_steps
 
 Pair = tuple[int, int]
 
@@ -168,8 +168,7 @@ def check_image(name: str, image: Tensor) -> None:
     if image.dim() != 4 or image.dtype not in FLOATING:
         raise ValueError(f"{name} must be floating point [N, C, H, W], got {image.dtype} {tuple(image.shape)}")
     check_cells("blocks", name, image.shape[0], *image.shape[2:])
-    if image.numel() * image.element_size() > MOST_BYTES:
-        raise ValueError(f"{name} is too large, it must have at most {MOST_BYTES} bytes, got {tuple(image.shape)}")
+    check_bytes(name, image.shape, image.element_size())
 
 
 def check_gather(image: Tensor, indices: Tensor, *geometry: Pair, name: str = "x") -> None:
