@@ -248,7 +248,7 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
             signal.raise_signal(signal.SIGINT)
         return detection_loss(*arguments)
 
-    monkeypatch.setattr("sbnet_perception.learning.train.detection_loss", with_ctrl_c)
+    monkeypatch.setattr("sbnet_perception.learning.tasks.detection_loss", with_ctrl_c)
     # Where the tests run in the background, Ctrl-C may be ignored from the start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

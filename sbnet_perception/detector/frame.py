@@ -12,8 +12,10 @@ from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.boxes import Found, detect
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import PreparedMaskNetwork
 from sbnet_perception.detector.network import PreparedDetector
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadView
 
 
@@ -25,12 +27,12 @@ class Inputs:
         points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1); rows of NaN do not
             count.
         road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
-        predicted: bool [H, W], what the mask expression calls ``predicted``; or None.
+        external: the same of a mask that somebody else has made.
     """
 
     points: Tensor
     road: RoadView | Tensor | None = None
-    predicted: Tensor | None = None
+    external: RoadView | Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Computed:
         voxels: the occupied cells.
         points: int64 [], points inside the grid.
         dense: no mask was applied: everything was computed.
-        missing_road: the configured mask needs a road mask and none was given.
+        missing: the masks that the configured expression names and that were not given.
     """
 
     found: Found
@@ -68,11 +70,12 @@ class Computed:
     voxels: Pixels
     points: Tensor
     dense: bool
-    missing_road: bool
+    missing: tuple[str, ...]
 
 
 def compute(
     network: PreparedDetector,
+    mask_network: PreparedMaskNetwork | None,
     config: DetectorConfig,
     inputs: Inputs,
     room: Room | None = None,
@@ -81,7 +84,8 @@ def compute(
     """One frame; with ``room`` nothing waits for the device. ``lap`` gets the name of each step when it is done."""
     grid = config.raster
     # A cheap mask says where to compute.
-    where = computation_mask(inputs.points, grid, inputs.road, config.mask, inputs.predicted)
+    predicted = None if mask_network is None else mask_network(inputs.points, grid)
+    where = computation_mask(Frame(inputs.points, grid, config.mask, inputs.road, inputs.external, predicted))
     mask = where.mask
     if mask is None:
         mask = torch.ones(grid.shape, dtype=torch.bool, device=inputs.points.device)
@@ -103,5 +107,5 @@ def compute(
         voxels=bev.pixels,
         points=bev.points,
         dense=where.mask is None,
-        missing_road=where.missing_road,
+        missing=where.missing,
     )

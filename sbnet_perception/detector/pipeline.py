@@ -15,6 +15,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import device_of, dtype_of
 from sbnet_perception.detector.frame import Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
+from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.road import RoadView
 
@@ -31,7 +32,7 @@ class PipelineResult:
         mask: bool [H, W] on the grid and on the device, True = compute here.
         computed: bool [H/4, W/4] on the device, what the header computed (whole tiles).
         dense: no mask was applied: everything was computed.
-        missing_road: the configured mask needs a road mask and none was given.
+        missing: the masks that the configured expression names and that were not given.
         points_in_range: points inside the grid.
         sparsity: stage -> share of its pixels that were skipped.
         times_computed: more than once where a graph of the GPU had too little room.
@@ -42,7 +43,7 @@ class PipelineResult:
     mask: Tensor
     computed: Tensor
     dense: bool
-    missing_road: bool
+    missing: tuple[str, ...]
     points_in_range: int
     sparsity: dict[str, float]
     times_computed: int
@@ -65,29 +66,30 @@ class Pipeline:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.network = load_network(config).prepare(dtype_of(config.dtype, self.device), self.device)
-        self._graphs = Graphs(self.network, config) if Graphs.run_on(self.device) else None
+        self.mask_network = prepared_mask_network(config, self.device)
+        self._graphs = Graphs(self.network, self.mask_network, config) if Graphs.run_on(self.device) else None
 
     @torch.inference_mode()
     def __call__(
-        self, points: Cloud, road: RoadView | Raster | None = None, predicted: Raster | None = None
+        self, points: Cloud, road: RoadView | Raster | None = None, external: RoadView | Raster | None = None
     ) -> PipelineResult:
         """Detect vehicles.
 
         Args:
             points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1).
             road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
-            predicted: bool [H, W], what the mask expression calls ``predicted``.
+            external: the same of what the mask expression calls ``external``.
         """
         clock = _Clock()
-        road = road if road is None or isinstance(road, RoadView) else self._here(road)
-        inputs = Inputs(self._here(points), road, None if predicted is None else self._here(predicted))
+        rasters = (one if one is None or isinstance(one, RoadView) else self._here(one) for one in (road, external))
+        inputs = Inputs(self._here(points), *rasters)
         if self._graphs:
             computed, returned, times = self._graphs(inputs)
             found, in_range, stored = returned.found, returned.points, returned.wanted[1:, 1].tolist()
             mask = computed.mask.clone()  # the next frame overwrites it
             clock.lap("frame")
         else:
-            computed, times = compute(self.network, self.config, inputs, lap=clock.lap), 1
+            computed, times = compute(self.network, self.mask_network, self.config, inputs, lap=clock.lap), 1
             found, in_range, mask = computed.found, computed.points, computed.mask
             stored = [len(pixels) for pixels in computed.stages.values()]
         totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]
@@ -97,7 +99,7 @@ class Pipeline:
             mask=mask,
             computed=computed.header.mask()[0],
             dense=computed.dense,
-            missing_road=computed.missing_road,
+            missing=computed.missing,
             points_in_range=int(in_range),
             sparsity=dict(zip(computed.stages, skipped, strict=True)),
             times_computed=times,
