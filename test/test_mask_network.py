@@ -147,5 +147,5 @@ def test_the_threshold_is_the_highest_that_keeps_the_vehicles() -> None:
 
 def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> None:
     gone = tmp_path / "gone.safetensors"
-    with pytest.raises(WeightsError, match="mask.weights: there is no file"):
+    with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
         Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
