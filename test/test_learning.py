@@ -28,6 +28,7 @@ from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.learning.train import TrainConfig, Trainer, train
+from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.road import RoadView
 
 GRID = Grid.named("compact")
@@ -132,16 +133,25 @@ def test_an_evaluation_of_two_classes_has_figures_for_each(monkeypatch):
         "made up", np.zeros((0, 4), np.float32), None, boxes, np.array([9, 3, 3]), np.array([0, 1, 1])
     )
 
+    # The mask leaves out the vehicle's half.
+    computed = torch.ones(50, 88, dtype=torch.bool)
+    label = make_targets(boxes[:1], np.array([9]), np.array([0]), (VEHICLE,), GRID).label > 0
+    rows, columns = np.nonzero(label)
+    computed[rows[::2], columns[::2]] = False
+
     class Stub:
-        grid, config = GRID, DetectorConfig(classes=("vehicle", "cyclist"))
+        grid = GRID
+        config = DetectorConfig(classes=("vehicle", "cyclist"), mask=MaskConfig("occupancy"))
 
         def __call__(self, points, road):
             # The last cyclist is taken for a vehicle.
-            return SimpleNamespace(detections=detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0]), sparsity={"conv-3": 0.9})
+            found = detections(boxes, [0.9, 0.3, 0.6], [0, 1, 0])
+            return SimpleNamespace(detections=found, sparsity={"conv-3": 0.9}, computed=computed, timings_ms={})
 
     vehicles, cyclists = evaluate_simulated({"occupancy": Stub()}, [frame], Stub.config.thresholds)
     assert (vehicles.object, vehicles.objects, vehicles.ap50, vehicles.precision50) == ("vehicle", 1, 1.0, 0.5)
     assert (cyclists.object, cyclists.objects, cyclists.ap50, cyclists.recall50) == ("cyclist", 2, 0.5, 0.5)
+    assert vehicles.pixel_recall == pytest.approx(0.5, abs=0.1) and cyclists.pixel_recall == 1.0
 
 
 def test_quality_focal_loss_weighs_cross_entropy_by_how_wrong_the_score_is():
@@ -248,7 +258,7 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
             signal.raise_signal(signal.SIGINT)
         return detection_loss(*arguments)
 
-    monkeypatch.setattr("sbnet_perception.learning.train.detection_loss", with_ctrl_c)
+    monkeypatch.setattr("sbnet_perception.learning.tasks.detection_loss", with_ctrl_c)
     # Where the tests run in the background, Ctrl-C may be ignored from the start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

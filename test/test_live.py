@@ -111,6 +111,7 @@ def test_of_a_set_of_parameters_all_change_or_none_and_the_refusal_names_the_cul
         ("score_threshold", {"max_detections": 3, "score_threshold": [0.1, 0.2]}),
         ("score_threshold", {"max_detections": 3, "score_threshold": [1.5]}),
         ("max_detections", {"score_threshold": 0.3, "max_detections": 0}),
+        ("mask.weights", {"max_detections": 3, "mask__expression": "predicted", "mask__weights": "none.safetensors"}),
         ("tf_timeout", {"score_threshold": 0.3, "tf_timeout": 1.0}),
         ("score_threshold", {"max_detections": 3, "score_threshold": None}),
     ):
@@ -144,10 +145,10 @@ def test_a_change_during_a_cloud_holds_from_the_next_one_on(vehicle: Vehicle, mo
     computed = []
     compute = pipeline.compute
 
-    def slow(network: Any, config: Any, *args: Any, **others: Any) -> Any:
+    def slow(network: Any, mask_network: Any, config: Any, *args: Any, **others: Any) -> Any:
         begun.set()
         assert go_on.wait(PATIENCE_S)
-        done = compute(network, config, *args, **others)
+        done = compute(network, mask_network, config, *args, **others)
         computed.append((config.mask.expression, config.max_detections, done.dense))
         return done
 

@@ -15,15 +15,16 @@ from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.expression import Dilate, Expression, Join, Name, names_in, parse
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.occupancy import occupancy_mask
 
 GRID = Grid(0.0, 8.0, -3.0, 3.0, 0.5)
 _RNG = np.random.default_rng(0)
 POINTS = torch.from_numpy(_RNG.uniform((0, -3, 0, 0), (8, 3, 2, 1), (40, 4)).astype(np.float32))
-ROAD, PREDICTED = torch.from_numpy(_RNG.random((2, *GRID.shape)) < 0.3)
+ROAD, EXTERNAL, PREDICTED = torch.from_numpy(_RNG.random((3, *GRID.shape)) < 0.3)
 
 EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
-    st.sampled_from(["road", "occupancy", "predicted", "everywhere"]).map(Name),
+    st.sampled_from(["road", "occupancy", "predicted", "external", "everywhere"]).map(Name),
     lambda inner: st.builds(Join, st.sampled_from(["and", "or"]), st.lists(inner, min_size=2, max_size=3).map(tuple))
     | st.builds(Dilate, inner, st.sampled_from([0.0, 0.5, 1.25])),
     max_leaves=6,
@@ -40,7 +41,7 @@ def _text(expression: Expression) -> str:
 
 def _expected(expression: Expression) -> torch.Tensor:
     if isinstance(expression, Name):
-        of_name = {"road": ROAD, "predicted": PREDICTED, "everywhere": torch.ones(GRID.shape).bool()}
+        of_name = {"road": ROAD, "predicted": PREDICTED, "external": EXTERNAL, "everywhere": torch.ones_like(ROAD)}
         return of_name.get(expression.name, occupancy_mask(POINTS, GRID, 0.35, 3.2))
     if isinstance(expression, Dilate):
         return dilate(_expected(expression.mask), expression.metres, GRID.resolution)
@@ -53,7 +54,7 @@ def _expected(expression: Expression) -> torch.Tensor:
 def test_an_expression_means_what_is_computed_of_its_parts(expression: Expression) -> None:
     text = _text(expression)
     assert parse(text) == expression
-    result = computation_mask(POINTS, GRID, ROAD, MaskConfig(text), PREDICTED)
+    result = computation_mask(Frame(POINTS, GRID, MaskConfig(text), ROAD, EXTERNAL, PREDICTED))
     assert torch.equal(torch.ones(GRID.shape).bool() if result.mask is None else result.mask, _expected(expression))
     assert set(result.used) <= set(names_in(expression))
 
@@ -64,7 +65,7 @@ def test_and_binds_tighter_than_or_and_spaces_mean_nothing() -> None:
     assert parse(" road  or\toccupancy and dilate ( predicted,.5 )  ") == expected
 
 
-NAMES = "road, occupancy, predicted, everywhere, dilate(mask, metres) or '(' was expected, not "
+NAMES = "road, occupancy, predicted, external, everywhere, dilate(mask, metres) or '(' was expected, not "
 
 
 @pytest.mark.parametrize(

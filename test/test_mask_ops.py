@@ -257,12 +257,13 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadMap, RoadView
 torch.manual_seed(0)
 points, grid = torch.rand(5000, 4) * torch.tensor([90, 30, 2, 1]), Grid.named("compact")
 road = RoadView(RoadMap(torch.rand(50, 60) < 0.2, 0.5, SE2(1.0, -15.0, 0.1)), SE2(0.3, 0.1, 0.02))
 seen = voxels(points, grid)
-print(int(computation_mask(points, grid, road, MaskConfig()).mask.sum()), int(seen.bits.sum()), int(seen.points))
+print(int(computation_mask(Frame(points, grid, MaskConfig(), road)).mask.sum()), int(seen.bits.sum()), int(seen.points))
 """
 
 

@@ -18,6 +18,7 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.masks.dilate import dilate
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.occupancy import occupancy_mask
 from sbnet_perception.masks.road import RoadMap, RoadView
 
@@ -76,9 +77,9 @@ def test_occupancy_keeps_what_stands_on_the_ground_at_any_sensor_height(lift: fl
 
 
 def test_the_default_mask_is_what_stands_on_the_road() -> None:
-    result = computation_mask(_scene(), COMPACT, ROAD, MaskConfig())
+    result = computation_mask(Frame(_scene(), COMPACT, MaskConfig(), ROAD))
     assert result.used == ("road", "occupancy")
-    assert not result.missing_road
+    assert not result.missing
     assert result.mask is not None
     assert _at(result.mask, 20, 3)
     assert not _at(result.mask, 30, -15)
@@ -103,8 +104,8 @@ def test_the_default_mask_is_what_stands_on_the_road() -> None:
 def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
     expression: str, road: torch.Tensor | None, used: tuple[str, ...], missing: bool
 ) -> None:
-    result = computation_mask(_scene(), COMPACT, road, MaskConfig(expression))
-    assert (result.used, result.missing_road) == (used, missing)
+    result = computation_mask(Frame(_scene(), COMPACT, MaskConfig(expression), road))
+    assert (result.used, result.missing) == (used, ("road",) if missing else ())
     assert (result.mask is None) == (used == ())
     if used == ("occupancy",):
         np.testing.assert_array_equal(result.mask, dilate(occupancy_mask(_scene(), COMPACT, 0.35, 3.2), 0.5, 0.2))
@@ -113,7 +114,7 @@ def test_a_missing_road_counts_as_everywhere_and_no_mask_at_all_means_dense(
 
 
 def test_a_cloud_without_points_leaves_nothing_to_compute() -> None:
-    result = computation_mask(torch.empty(0, 4), COMPACT, ROAD, MaskConfig())
+    result = computation_mask(Frame(torch.empty(0, 4), COMPACT, MaskConfig(), ROAD))
     assert result.mask is not None
     assert not result.mask.any()
 
@@ -121,11 +122,11 @@ def test_a_cloud_without_points_leaves_nothing_to_compute() -> None:
 def test_a_raster_of_another_shape_or_type_or_missing_is_refused() -> None:
     for wrong in (torch.zeros(3, 3, dtype=torch.bool), torch.zeros(COMPACT.shape, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"road must be bool \[200, 352\]"):
-            computation_mask(_scene(), COMPACT, wrong, MaskConfig())
+            Frame(_scene(), COMPACT, MaskConfig(), wrong)
         with pytest.raises(ValueError, match=r"predicted must be bool \[200, 352\]"):
-            computation_mask(_scene(), COMPACT, ROAD, MaskConfig(), predicted=wrong)
+            Frame(_scene(), COMPACT, MaskConfig(), ROAD, predicted=wrong)
     with pytest.raises(ValueError, match="predicted is missing; the mask is 'road and predicted'"):
-        computation_mask(_scene(), COMPACT, ROAD, MaskConfig("road and predicted"))
+        computation_mask(Frame(_scene(), COMPACT, MaskConfig("road and predicted"), ROAD))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def _mask(
     points: np.ndarray | torch.Tensor, road: RoadView | None, name: str = "road_and_occupancy"
 ) -> np.ndarray:
     """The compact grid's computation mask, which must not be dense."""
-    mask = computation_mask(torch.as_tensor(points), COMPACT, road, MaskConfig(EXPRESSIONS[name])).mask
+    mask = computation_mask(Frame(torch.as_tensor(points), COMPACT, MaskConfig(EXPRESSIONS[name]), road)).mask
     assert mask is not None
     return mask.numpy()
 

@@ -150,7 +150,7 @@ def test_unusable_parameters_are_refused_by_name_before_configuration(unconfigur
     for name, value in (
         ("without_road_mask", "perhaps"),
         ("mask__expression", "magic"),
-        ("mask__expression", "road or predicted"),
+        ("mask__expression", "road or external"),
         ("mask__max_height", 0.1),
         ("grid", "huge"),
         ("queue_size", 0),
@@ -348,7 +348,7 @@ def test_every_parameter_refuses_what_its_type_cannot_hold() -> None:
                 spec.check(wrong)
         described = spec.descriptor()
         limited = described.floating_point_range or described.integer_range or spec.choices
-        free = ("grid_frame", "weights", "device", "mask.expression")
+        free = ("grid_frame", "weights", "device", "mask.expression", "mask.weights")
         assert limited or type(spec.default) in (bool, tuple) or name in free, name
     assert specifications(NodeConfig)["tf_timeout"].check(1) == 1.0
     assert [SPECIFICATIONS["ground_z"].check(value) for value in ("auto", -2, -1.73)] == ["auto", -2.0, -1.73]

@@ -22,6 +22,7 @@ from sbnet_perception.detector.network import Detector, NetworkConfig, initializ
 from sbnet_perception.learning import scenes
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.frame import Frame
 
 GRID = Grid.named("compact")
 SMALL = NetworkConfig(8, (8, 8, 12, 16), (2, 2, 2, 2), 12, (8, 8), 2)
@@ -40,7 +41,7 @@ def cloud(seed=0, count=3000):
 
 def frame(prepared, points, road):
     """From points to boxes, as the pipeline does it."""
-    mask = computation_mask(points, GRID, road, MASK).mask
+    mask = computation_mask(Frame(points, GRID, MASK, road)).mask
     prediction = prepared.predict(voxels(points, GRID), prepared.tiles(mask))
     return detect(prediction, GRID, (0.0,), (0,), 0.1, 50)
 

@@ -22,7 +22,7 @@ from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks import dilate
 from sbnet_perception.masks.config import MaskConfig
 
-MASK = MaskConfig("dilate(road, 0.5) and (dilate(occupancy, 0.5) or predicted)")
+MASK = MaskConfig("dilate(road, 0.5) and (dilate(occupancy, 0.5) or external)")
 
 
 def config(device="cpu", dtype="bfloat16"):

@@ -23,6 +23,7 @@ from sbnet_perception.detector.weights import in_dtype, load_network, weights_pa
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.messages.cdr import Header, Stamp
 from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.markers import markers_message
@@ -95,8 +96,8 @@ def name_of(dtype: torch.dtype) -> str:
 def computed(scene: Scene, grid: Grid, mask: str) -> Tensor | None:
     """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known."""
     config = configured("compact", "float32", mask).mask
-    where = computation_mask(torch.from_numpy(scene.points), grid, scene.view(), config)
-    return None if where.missing_road else where.mask
+    where = computation_mask(Frame(torch.from_numpy(scene.points), grid, config, scene.view()))
+    return None if where.missing else where.mask
 
 
 def dense_maps(network: Detector, bev: Tensor) -> Tensor:

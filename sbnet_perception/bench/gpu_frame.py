@@ -24,6 +24,7 @@ from sbnet_perception.detector.frame import Inputs, compute
 from sbnet_perception.detector.network import STRIDES
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadView
 
 STEPS = ("mask", "voxelize", *NETWORK, "nms")
@@ -48,7 +49,7 @@ def on_device(scene: Scene, pipeline: Pipeline) -> Scene:
 def counts_of(pipeline: Pipeline, scene: Scene, road: RoadView | None) -> list[int]:
     """Pixels of each stage that the pipeline computes; ``road`` is a view of the scene, which keeps what is sampled."""
     points, grid = torch.from_numpy(scene.points).to(pipeline.device), pipeline.grid
-    mask = computation_mask(points, grid, road, pipeline.config.mask).mask
+    mask = computation_mask(Frame(points, grid, pipeline.config.mask, road)).mask
     if mask is None:
         mask = torch.ones(grid.shape, dtype=torch.bool, device=pipeline.device)
     return [len(tiles.pixels) for tiles in pipeline.network.tiles(mask).values()]
@@ -67,7 +68,7 @@ def run_until(step: str, pipeline: Pipeline, scene: Scene) -> Run:
 
     def run() -> object:
         try:
-            return compute(network, config, Inputs(points, road), room, lap)
+            return compute(network, pipeline.mask_network, config, Inputs(points, road), room, lap)
         except _Reached:
             return None
 

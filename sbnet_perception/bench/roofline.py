@@ -31,6 +31,7 @@ from sbnet_perception.detector.network import STRIDES, Detector
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
 
 NOTICE = "A MODEL ON PAPER: nothing was measured on a GPU, and no GPU was used."
 RESERVATIONS = (
@@ -62,9 +63,9 @@ class Active:
 @torch.inference_mode()
 def active_pixels(network: Detector, config: DetectorConfig, scene: Scene) -> tuple[dict[str, float], bool]:
     """The pixels of each stage that the pipeline would compute, and whether a road was asked for and missing."""
-    where = computation_mask(torch.from_numpy(scene.points), config.raster, scene.view(), config.mask)
+    where = computation_mask(Frame(torch.from_numpy(scene.points), config.raster, config.mask, scene.view()))
     mask = torch.ones(config.raster.shape, dtype=torch.bool) if where.mask is None else where.mask
-    return {stage: float(len(tiles.pixels)) for stage, tiles in network.tiles(mask).items()}, where.missing_road
+    return {stage: float(len(tiles.pixels)) for stage, tiles in network.tiles(mask).items()}, "road" in where.missing
 
 
 def rows_of(network: Detector, config: DetectorConfig, pixels: launches.Pixels, chip: Chip) -> list[Row]:

@@ -17,6 +17,7 @@ from sbnet_perception.bags.clouds import read_clouds
 from sbnet_perception.desk.adapt_report import draw_comparison, sensor_table
 from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import load_network, save_weights, weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.adapt import (
@@ -134,7 +135,9 @@ def _trained(args: argparse.Namespace, detector: DetectorConfig, sensor: Path, r
         "sensor": json.loads(sensor.read_text(encoding="utf-8")),
         "version": __version__,
     }
-    save_weights(args.out, trainer.averaged.eval(), detector.cell_size, detector.objects, notes)
+    network = trainer.averaged.eval()
+    assert isinstance(network, Detector)
+    save_weights(args.out, network, detector.cell_size, detector.objects, notes)
     after = measured(replace(detector, weights=str(args.out)), frames)
     report.print(gain_table(before, after, len(frames)))
     report.print(f"wrote {args.out} after {(time.monotonic() - began) / 60:.0f} minutes", highlight=False)

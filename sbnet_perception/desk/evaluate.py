@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets import frame_files, read_frame
 from sbnet_perception.learning.evaluate import (
     HELD_OUT,
+    MASKS,
     RATE_HZ,
     SECONDS,
     VALIDATION,
@@ -41,7 +43,6 @@ from sbnet_perception.learning.evaluate import (
     evaluate_simulated,
     frames_of_drives,
     pipeline_under,
-    pipelines,
 )
 from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
 from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, average_precisions, numbers_asked
@@ -56,6 +57,7 @@ from sbnet_perception.learning.mistakes import (
     traits,
 )
 from sbnet_perception.learning.real import Judged, Tally, curves, judge, parts
+from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
 REAL_MASK = "occupancy"
 """Real frames are measured without a map: most have none."""
@@ -77,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     worst = "with --real, draw the worst false positives and misses into FOLDER"
     parser.add_argument("--worst", type=Path, metavar="FOLDER", help=worst)
+    masks = f"masks to measure under: expressions, or {', '.join(EXPRESSIONS)} (default {' '.join(MASKS)})"
+    parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks}; real frames under the first, {REAL_MASK}")
+    network = "weights of the mask network, where a mask names predicted (default: the shipped ones of the grid)"
+    parser.add_argument("--mask-weights", default="", metavar="FILE", help=network)
     curve = "with --real, draw precision over recall to FILE (.png, .svg, .pdf)"
     parser.add_argument("--curves", type=Path, metavar="FILE", help=curve)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
@@ -90,7 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
             classes=tuple(arguments.classes),
             weights=arguments.weights,
             dtype=arguments.dtype,
+            mask=MaskConfig(weights=arguments.mask_weights),
         )
+        for mask in arguments.mask or ():
+            MaskConfig(EXPRESSIONS.get(mask, mask))
     except ValueError as error:
         raise UserError(f"--{error}") from None
     for option in ("simulated", "worst", "curves"):
@@ -105,14 +114,18 @@ def run(arguments: argparse.Namespace) -> int:
     if files:
         figures["real"] = _measure_real(files, config, arguments, console)
     if arguments.simulated or arguments.validation or not files:
-        figures["simulated"] = [asdict(result) for result in _measure_simulated(arguments.validation, config, console)]
+        masks = arguments.mask or MASKS
+        simulated = _measure_simulated(arguments.validation, config, masks, console)
+        figures["simulated"] = [asdict(result) for result in simulated]
     if arguments.json:
         arguments.json.write_text(json.dumps(_plain(figures), indent=1) + "\n")
     return 0
 
 
-def _measure_simulated(validation: bool, config: DetectorConfig, console: Console) -> list[SimulatedResult]:
-    of_mask = pipelines(config)
+def _measure_simulated(
+    validation: bool, config: DetectorConfig, masks: Sequence[str], console: Console
+) -> list[SimulatedResult]:
+    of_mask = {mask: pipeline_under(config, mask) for mask in masks}
     seeds, kind = (VALIDATION, "validation") if validation else (HELD_OUT, "held-out")
     drives = frames_of_drives(seeds, config.objects)
     count = int(SECONDS * RATE_HZ) * len(seeds)
@@ -126,7 +139,8 @@ def _measure_real(
     files: list[Path], config: DetectorConfig, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Figures by class."""
-    pipeline = pipeline_under(config, REAL_MASK)
+    mask = arguments.mask[0] if arguments.mask else REAL_MASK
+    pipeline = pipeline_under(config, mask)
     judged: list[list[Judged]] = [[] for _ in config.classes]
     for file in track(files, "real frames", console=Console(stderr=True)):
         frame = read_frame(file, config.objects)

@@ -35,12 +35,13 @@ def simulated_table(results: Sequence[SimulatedResult], config: DetectorConfig, 
     figures = ("AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "precision", "best F1 at")
     for column in ("mask", "asked for", *(["class", "threshold"] if by_class else []), "number", *figures):
         table.add_column(column)
-    table.add_column("tiles skipped, stride 4")
+    for column in ("vehicle pixels computed", "tiles skipped, stride 4", "mask, ms"):
+        table.add_column(column)
     for r in results:
         of_class = [r.object, f"{thresholds[r.object]}"] if by_class else []
         numbers = (f"{figure:.3f}" for figure in (r.ap50, r.ap70, r.recall50, r.precision50, r.best_f1_score))
-        skipped = f"{100 * r.mean_sparsity['conv-3']:.0f} %"
-        table.add_row(r.mask, r.asked, *of_class, str(r.objects), *numbers, skipped)
+        shares = (f"{100 * share:.1f} %" for share in (r.pixel_recall, r.mean_sparsity["conv-3"]))
+        table.add_row(r.mask, r.asked, *of_class, str(r.objects), *numbers, *shares, f"{r.mask_ms:.1f}")
     return table
 
 

@@ -12,8 +12,10 @@ from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Pixels, Voxels
 from sbnet_perception.detector.boxes import Found, detect
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import PreparedMaskNetwork
 from sbnet_perception.detector.network import PreparedDetector
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadView
 
 
@@ -25,21 +27,22 @@ class Inputs:
         points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1); rows of NaN do not
             count.
         road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
-        predicted: bool [H, W], what the mask expression calls ``predicted``; or None.
+        external: the same of a mask that somebody else has made.
     """
 
     points: Tensor
     road: RoadView | Tensor | None = None
-    predicted: Tensor | None = None
+    external: RoadView | Tensor | None = None
 
     def to(self, device: torch.device) -> Inputs:
         """The same there."""
-        road, predicted = self.road, self.predicted
-        if isinstance(road, RoadView):
-            road = RoadView(road.road.to(device), road.map_from_grid)
-        elif road is not None:
-            road = road.to(device)
-        return Inputs(self.points.to(device), road, None if predicted is None else predicted.to(device))
+        return Inputs(self.points.to(device), _on(self.road, device), _on(self.external, device))
+
+
+def _on(raster: RoadView | Tensor | None, device: torch.device) -> RoadView | Tensor | None:
+    if isinstance(raster, RoadView):
+        return RoadView(raster.road.to(device), raster.map_from_grid)
+    return None if raster is None else raster.to(device)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Computed:
         stages: stage -> the pixels of its map.
         voxels: the bird's-eye view, and how many points are in it.
         dense: no mask was applied: everything was computed.
-        missing_road: the configured mask needs a road mask and none was given.
+        missing: the masks that the configured expression names and that were not given.
     """
 
     found: Found
@@ -77,11 +80,12 @@ class Computed:
     stages: dict[str, Pixels]
     voxels: Voxels
     dense: bool
-    missing_road: bool
+    missing: tuple[str, ...]
 
 
 def compute(
     network: PreparedDetector,
+    mask_network: PreparedMaskNetwork | None,
     config: DetectorConfig,
     inputs: Inputs,
     room: Room | None = None,
@@ -90,7 +94,8 @@ def compute(
     """One frame; with ``room`` nothing waits for the device. ``lap`` gets the name of each step when it is done."""
     grid = config.raster
     # A cheap mask says where to compute.
-    where = computation_mask(inputs.points, grid, inputs.road, config.mask, inputs.predicted)
+    predicted = None if mask_network is None else mask_network(inputs.points, grid)
+    where = computation_mask(Frame(inputs.points, grid, config.mask, inputs.road, inputs.external, predicted))
     mask = where.mask
     if mask is None:
         mask = torch.ones(grid.shape, dtype=torch.bool, device=inputs.points.device)
@@ -112,5 +117,5 @@ def compute(
         stages={stage: of_stage.pixels for stage, of_stage in tiles.items()},
         voxels=bev,
         dense=where.mask is None,
-        missing_road=where.missing_road,
+        missing=where.missing,
     )

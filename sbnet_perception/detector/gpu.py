@@ -20,6 +20,7 @@ from sbnet_perception.blocks.pixels import has_words
 from sbnet_perception.detector.boxes import Found
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.frame import Computed, Inputs, Room, compute
+from sbnet_perception.detector.mask_network import PreparedMaskNetwork
 from sbnet_perception.detector.network import STRIDES, PreparedDetector
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.frame import Frame
@@ -88,8 +89,10 @@ def smallest(rooms: Sequence[Sequence[int]], wanted: Sequence[float]) -> int:
 class Graphs:
     """The graphs of one detector, each recorded when it is first needed."""
 
-    def __init__(self, network: PreparedDetector, config: DetectorConfig) -> None:
-        self._network, self._config = network, config
+    def __init__(
+        self, network: PreparedDetector, mask_network: PreparedMaskNetwork | None, config: DetectorConfig
+    ) -> None:
+        self._network, self._mask_network, self._config = network, mask_network, config
         self._grid = config.raster
         self._rooms = rooms_on(self._grid)
         self._recorded: dict[tuple[int, int, type, type], _Recorded] = {}
@@ -108,7 +111,7 @@ class Graphs:
             computed: again where a graph had too little room.
 
         Raises:
-            ValueError: points, road or predicted are of another shape or dtype.
+            ValueError: points, road or external are of another shape or dtype.
         """
         _check(inputs, self._grid, self._config)
         times = 0
@@ -130,10 +133,10 @@ class Graphs:
         points = FEWEST_POINTS
         while points < len(inputs.points):
             points *= 2
-        key = points, self._level, type(inputs.road), type(inputs.predicted)
+        key = points, self._level, type(inputs.road), type(inputs.external)
         if key not in self._recorded:
             room = Room(min(points, self._grid.height * self._grid.width), self._rooms[self._level])
-            function = partial(compute, self._network, self._config, room=room)
+            function = partial(compute, self._network, self._mask_network, self._config, room=room)
             self._recorded[key] = _Recorded(function, _buffers_for(inputs, points, self._config))
         return self._recorded[key]
 
@@ -178,11 +181,11 @@ class _Recorded:
         count = len(inputs.points)
         self._inputs.points[:count].copy_(inputs.points)
         self._inputs.points[count:].fill_(torch.nan)
-        if isinstance(self._inputs.road, RoadView):
-            assert isinstance(inputs.road, RoadView)  # a graph is for one kind of road
-            for (grid, dilation), buffer in self._inputs.road.sampled.items():
-                buffer.copy_(inputs.road.mask(grid, dilation))
-        for into, raster in ((self._inputs.road, inputs.road), (self._inputs.predicted, inputs.predicted)):
+        for into, raster in ((self._inputs.road, inputs.road), (self._inputs.external, inputs.external)):
+            # A graph is for one kind of raster.
+            if isinstance(into, RoadView) and isinstance(raster, RoadView):
+                for (grid, dilation), buffer in into.sampled.items():
+                    buffer.copy_(raster.mask(grid, dilation))
             if isinstance(into, Tensor) and isinstance(raster, Tensor):
                 into.copy_(raster)
 
@@ -192,25 +195,24 @@ def _check(inputs: Inputs, grid: Grid, config: DetectorConfig) -> None:
     points = inputs.points
     if points.dim() != 2 or points.shape[1] != 4 or points.dtype != torch.float32:
         raise ValueError(f"points must be float32 [P, 4], got {points.dtype} {list(points.shape)}")
-    Frame(points, grid, config.mask, inputs.road, inputs.predicted)
+    Frame(points, grid, config.mask, inputs.road, inputs.external)
 
 
 def _buffers_for(inputs: Inputs, points: int, config: DetectorConfig) -> Inputs:
     """Buffers for inputs like these, with room for so many points, none of which counts."""
     nowhere = torch.full((points, 4), torch.nan, device=inputs.points.device)
-    road, predicted = inputs.road, inputs.predicted
-    buffers = Inputs(
-        nowhere,
-        RoadView(road.road, road.map_from_grid) if isinstance(road, RoadView) else _buffer_like(road),
-        _buffer_like(predicted),
-    )
-    if isinstance(buffers.road, RoadView):
-        # The masks of the road that the expression asks for: all that a graph sees of a view.
-        computation_mask(nowhere, config.raster, buffers.road, config.mask, predicted)
-        for key, mask in buffers.road.sampled.items():
-            buffers.road.sampled[key] = torch.empty_like(mask, device=nowhere.device)
+    buffers = Inputs(nowhere, _buffer_like(inputs.road), _buffer_like(inputs.external))
+    # The masks that the expression asks of a view: all that a graph sees of it.
+    nothing = torch.zeros(config.raster.shape, dtype=torch.bool, device=nowhere.device)
+    computation_mask(Frame(nowhere, config.raster, config.mask, buffers.road, buffers.external, nothing))
+    for view in (buffers.road, buffers.external):
+        if isinstance(view, RoadView):
+            for key, mask in view.sampled.items():
+                view.sampled[key] = torch.empty_like(mask, device=nowhere.device)
     return buffers
 
 
-def _buffer_like(raster: Tensor | None) -> Tensor | None:
+def _buffer_like(raster: RoadView | Tensor | None) -> RoadView | Tensor | None:
+    if isinstance(raster, RoadView):
+        return RoadView(raster.road, raster.map_from_grid)
     return None if raster is None else torch.zeros_like(raster)

@@ -16,6 +16,7 @@ from sbnet_perception.detector.config import LIVE, DetectorConfig
 from sbnet_perception.detector.device import CPU, DeviceError, device_of, dtype_of, first_line
 from sbnet_perception.detector.frame import Computed, Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
+from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.proof import fault_of
 from sbnet_perception.detector.weights import load_network
@@ -36,7 +37,7 @@ class PipelineResult:
         mask: bool [H, W] on the grid and on the device, True = compute here.
         computed: bool [H/4, W/4] on the device, what the header computed (whole tiles).
         dense: no mask was applied: everything was computed.
-        missing_road: the configured mask needs a road mask and none was given.
+        missing: the masks that the configured expression names and that were not given.
         points_in_range: points inside the grid.
         sparsity: stage -> share of its pixels that were skipped.
         times_computed: more than once where a graph of the GPU had too little room.
@@ -47,7 +48,7 @@ class PipelineResult:
     mask: Tensor
     computed: Tensor
     dense: bool
-    missing_road: bool
+    missing: tuple[str, ...]
     points_in_range: int
     sparsity: dict[str, float]
     times_computed: int
@@ -88,37 +89,39 @@ class Pipeline:
 
         Raises:
             ValueError: it differs in more than the fields of `LIVE`.
+            WeightsError: those of the mask network that it asks for are missing or wrong; nothing has changed then.
         """
         if replace(config, **{name: getattr(self._config, name) for name in LIVE}) != self._config:
             raise ValueError(f"only {', '.join(LIVE)} may change; make another Pipeline")
+        self.mask_network = prepared_mask_network(config, self.device)
         self._config = config
         # A graph has the thresholds and the mask's distances recorded.
         self._graphs = self._new_graphs()
 
     def _new_graphs(self) -> Graphs | None:
-        return Graphs(self.network, self._config) if Graphs.run_on(self.device) else None
+        return Graphs(self.network, self.mask_network, self._config) if Graphs.run_on(self.device) else None
 
     @torch.inference_mode()
     def __call__(
-        self, points: Cloud, road: RoadView | Raster | None = None, predicted: Raster | None = None
+        self, points: Cloud, road: RoadView | Raster | None = None, external: RoadView | Raster | None = None
     ) -> PipelineResult:
         """Detect vehicles.
 
         Args:
             points: float32 [P, 4] x, y, z (metres, grid frame, z = 0 is the ground) and intensity (0-1).
             road: bool [H, W] on the grid, True = road, or a view of the map; None when unknown.
-            predicted: bool [H, W], what the mask expression calls ``predicted``.
+            external: the same of what the mask expression calls ``external``.
         """
         clock = _Clock()
-        road = road if road is None or isinstance(road, RoadView) else self._here(road)
-        inputs = Inputs(self._here(points), road, None if predicted is None else self._here(predicted))
+        rasters = (one if one is None or isinstance(one, RoadView) else self._here(one) for one in (road, external))
+        inputs = Inputs(self._here(points), *rasters)
         if self._graphs:
             computed, returned, times = self._graphs(inputs)
             found, in_range, stored = returned.found, returned.points, returned.wanted[1:, 1].tolist()
             mask = computed.mask.clone()  # the next frame overwrites it
             clock.lap("frame")
         else:
-            computed, times = compute(self.network, self._config, inputs, lap=clock.lap), 1
+            computed, times = compute(self.network, self.mask_network, self._config, inputs, lap=clock.lap), 1
             found, in_range, mask = computed.found, computed.voxels.points, computed.mask
             stored = [len(pixels) for pixels in computed.stages.values()]
         totals = [pixels.size[1] * pixels.size[2] for pixels in computed.stages.values()]
@@ -128,7 +131,7 @@ class Pipeline:
             mask=mask,
             computed=computed.header.mask()[0],
             dense=computed.dense,
-            missing_road=computed.missing_road,
+            missing=computed.missing,
             points_in_range=int(in_range),
             sparsity=dict(zip(computed.stages, skipped, strict=True)),
             times_computed=times,
@@ -141,6 +144,7 @@ class Pipeline:
         try:
             self.device = device
             self.network = network.prepare(dtype_of(self.config.dtype, device), device)
+            self.mask_network = prepared_mask_network(self.config, device)
             self._graphs = self._new_graphs()
             if device.type not in TRUSTED:
                 fault = fault_of(network, self.config, self._for_proof)
@@ -154,7 +158,7 @@ class Pipeline:
         """A frame as the host sees it."""
         inputs = inputs.to(self.device)
         if not self._graphs:
-            return compute(self.network, self.config, inputs)
+            return compute(self.network, self.mask_network, self.config, inputs)
         computed, returned, _ = self._graphs(inputs)
         return replace(computed, found=returned.found, voxels=replace(computed.voxels, points=returned.points))
 

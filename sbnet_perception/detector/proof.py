@@ -21,6 +21,7 @@ from sbnet_perception.blocks import Pixels, Voxels
 from sbnet_perception.detector.boxes import Detections, detect, on_host
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.frame import Computed, Inputs, compute
+from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.masks.road import RoadMap, RoadView
 
@@ -61,8 +62,8 @@ def fault_of(network: Detector, config: DetectorConfig, run: Callable[[Inputs], 
 @torch.inference_mode()
 def on_cpu(network: Detector, config: DetectorConfig) -> list[Computed]:
     """The made frames as the CPU computes them, in float32."""
-    prepared = network.prepare(torch.float32)
-    return [compute(prepared, config, made(config, number)) for number in range(FRAMES)]
+    prepared, mask_network = network.prepare(torch.float32), prepared_mask_network(config)
+    return [compute(prepared, mask_network, config, made(config, number)) for number in range(FRAMES)]
 
 
 def made(config: DetectorConfig, number: int) -> Inputs:
@@ -72,10 +73,10 @@ def made(config: DetectorConfig, number: int) -> Inputs:
     clouds = [_in_cells(grid, rng.integers((0, 0), grid.shape, (GROUND_POINTS, 2)), GROUND, rng)]
     clouds += [part for _ in range(count) for part in _car(grid, rng)]
     points = torch.from_numpy(np.concatenate(clouds).astype(np.float32))
-    predicted = torch.from_numpy(rng.random(grid.shape) < 0.05)
+    external = torch.from_numpy(rng.random(grid.shape) < 0.05)
     names = config.mask.names
     return Inputs(
-        points, _road(grid, 0.3 + number) if "road" in names else None, predicted if "predicted" in names else None
+        points, _road(grid, 0.3 + number) if "road" in names else None, external if "external" in names else None
     )
 
 

@@ -15,10 +15,12 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid
 from sbnet_perception.learning.metrics import Matches, average_precision, match
+from sbnet_perception.learning.targets import make_targets
 from sbnet_perception.masks.config import EXPRESSIONS
+from sbnet_perception.masks.road import ROAD
 
 SENSORS = ("hdl64", "vlp32c", "hdl32")
 HELD_OUT = range(9_000_001, 9_000_007)
@@ -29,10 +31,8 @@ SECONDS, RATE_HZ = 20.0, 0.5
 LOWEST_SCORE = 0.02
 
 
-PROTOCOLS = (("road_and_occupancy", "on the road"), ("road_and_occupancy", "all"), ("occupancy", "all"))
-"""Computation mask, and which objects are asked for. With a road mask the task is to find what is on the
-road: objects off it are then neither asked for nor held against a detection, except in the second line,
-which shows what the road mask leaves out by design."""
+MASKS = ("road_and_occupancy", "occupancy")
+"""Of `EXPRESSIONS`: those that are measured where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class SimulatedResult:
     recall50: float
     precision50: float
     best_f1_score: float
+    pixel_recall: float
+    mask_ms: float
     mean_sparsity: dict[str, float]
 
 
@@ -60,14 +62,23 @@ class _Lowest(DetectorConfig):
         return (LOWEST_SCORE,) * len(self.classes)
 
 
-def pipelines(config: DetectorConfig) -> dict[str, Pipeline]:
-    """A pipeline for each mask of the protocols, reporting everything above `LOWEST_SCORE`."""
-    return {mask: pipeline_under(config, mask) for mask in dict.fromkeys(mask for mask, _ in PROTOCOLS)}
-
-
 def pipeline_under(config: DetectorConfig, mask: str) -> Pipeline:
-    """A pipeline with one of `EXPRESSIONS` as its mask, reporting everything above `LOWEST_SCORE`."""
-    return Pipeline(_Lowest(**{**vars(config), "mask": replace(config.mask, expression=EXPRESSIONS[mask])}))
+    """A pipeline under a mask, an expression or the name of one of `EXPRESSIONS`, reporting all above `LOWEST_SCORE`.
+
+    Raises:
+        ValueError: the mask is neither.
+    """
+    expression = EXPRESSIONS.get(mask, mask)
+    return Pipeline(_Lowest(**{**vars(config), "mask": replace(config.mask, expression=expression)}))
+
+
+def protocols(pipeline: Pipeline) -> tuple[str, ...]:
+    """Which objects are asked for under a pipeline's mask.
+
+    With a road mask the task is to find what is on the road: objects off it are then neither asked for nor held
+    against a detection, except in the second line, which shows what the road mask leaves out by design.
+    """
+    return ("on the road", "all") if ROAD.name in pipeline.config.mask.names else ("all",)
 
 
 def evaluate_simulated(
@@ -80,8 +91,9 @@ def evaluate_simulated(
             pipeline(frame.points, frame.road)
             for frame in track(frames, f"mask {source}", console=Console(stderr=True))
         ]
+        mask_ms = float(np.median([result.timings_ms.get("mask", np.nan) for result in found]))
         sparsity = {stage: float(np.mean([result.sparsity[stage] for result in found])) for stage in found[0].sparsity}
-        for asked in (asked for name, asked in PROTOCOLS if name == source):
+        for asked in protocols(pipeline):
             for number, entry in enumerate(pipeline.config.objects):
                 matches = {
                     iou: [
@@ -91,8 +103,9 @@ def evaluate_simulated(
                     for iou in (0.5, 0.7)
                 }
                 figures = _figures(matches, thresholds[number])
+                figures["pixel_recall"] = _pixel_recall(found, frames, pipeline, asked, number)
                 about = (source, asked, entry.name, len(frames))
-                results.append(SimulatedResult(*about, mean_sparsity=sparsity, **figures))
+                results.append(SimulatedResult(*about, mask_ms=mask_ms, mean_sparsity=sparsity, **figures))
     return results
 
 
@@ -106,6 +119,21 @@ def _match(
         counted &= _on_road(frame, grid)
     same = frame.classes == number
     return match(detections[detections.classes == number], frame.boxes[same], counted[same], iou)
+
+
+def _pixel_recall(
+    found: list[PipelineResult], frames: list[LabelledFrame], pipeline: Pipeline, asked: str, number: int
+) -> float:
+    """Share of the pixels on which objects of a class are detected that the mask left to compute."""
+    kept = total = 0
+    for result, frame in zip(found, frames, strict=True):
+        counted = frame.classes == number
+        if asked == "on the road":
+            counted &= _on_road(frame, pipeline.grid)
+        boxes, points, classes = frame.boxes[counted], frame.point_counts[counted], frame.classes[counted]
+        label = make_targets(boxes, points, classes, pipeline.config.objects, pipeline.grid).label > 0
+        kept, total = kept + int((label & result.computed.cpu().numpy()).sum()), total + int(label.sum())
+    return kept / max(total, 1)
 
 
 def _figures(matches: dict[float, list[Matches]], threshold: float) -> dict[str, Any]:

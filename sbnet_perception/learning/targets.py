@@ -20,6 +20,8 @@ from sbnet_perception.detector.network import OUTPUT_STRIDE
 
 RIM = 1.15
 IGNORED, NOTHING = -1, 0
+MARGIN = 0.5
+"""Metres by which boxes are grown to be the labels of a mask."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,42 @@ def make_targets(
         for channel, value in enumerate(flat):
             regression[channel][core] = np.broadcast_to(value, core.shape)[core]
     return Targets(label, regression)
+
+
+def vehicles_near(
+    boxes: NDArray[np.float32],
+    point_counts: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    objects: Sequence[ObjectClass],
+    grid: Grid,
+    stride: int,
+) -> NDArray[np.int8]:
+    """Where a computation mask has to be True: on cells that an object's box, grown by `MARGIN`, may touch.
+
+    Args:
+        boxes: float32 [M, 7] in the grid frame.
+        point_counts: int64 [M].
+        classes: int64 [M], positions in ``objects``.
+        objects: the classes.
+        grid: what the detector sees.
+        stride: cells of the grid that one of the result spans.
+
+    Returns:
+        int8 [ceil(H / stride), ceil(W / stride)]: 1 there, 0 elsewhere, -1 where only objects are that have too few
+        points to be seen.
+    """
+    step = grid.resolution * stride
+    height, width = (-(-side // stride) for side in grid.shape)
+    x = grid.x_min + (np.arange(width) + 0.5) * step
+    y = grid.y_min + (np.arange(height) + 0.5) * step
+    near = np.zeros((height, width), np.int8)
+    for box, points, number in zip(boxes.astype(np.float64), point_counts, classes, strict=True):
+        cx, cy, _, length, breadth, _, yaw = box
+        dx, dy = x[None, :] - cx, y[:, None] - cy
+        along, across = np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)), np.abs(dy * np.cos(yaw) - dx * np.sin(yaw))
+        # A cell touches it at most half its width times the sides of the turned square away.
+        reach = MARGIN + step / 2 * (abs(np.cos(yaw)) + abs(np.sin(yaw)))
+        touched = (along < length / 2 + reach) & (across < breadth / 2 + reach)
+        seen = points >= objects[number].least_points
+        near[touched & (near < 1)] = 1 if seen else IGNORED
+    return near

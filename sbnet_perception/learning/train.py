@@ -10,11 +10,10 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -24,121 +23,31 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    track,
 )
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sbnet_perception import __version__
-from sbnet_perception.bev.voxelize import voxels
-from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import CPU, device_of, multiplies_bfloat16
-from sbnet_perception.detector.network import OUTPUT_STRIDE, Detector, NetworkConfig, initialize
+from sbnet_perception.detector.mask_network import MaskNetwork
+from sbnet_perception.detector.mask_weights import load_mask_network, prepared_mask_network, save_mask_weights
+from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.augment import augment, crop
+from sbnet_perception.learning.batches import Batches
 from sbnet_perception.learning.datasets import frame_files
-from sbnet_perception.learning.frames import LabelledFrame
-from sbnet_perception.learning.losses import detection_loss
+from sbnet_perception.learning.evaluate import VALIDATION, frames_of_drives
+from sbnet_perception.learning.mask_threshold import chosen_threshold
 from sbnet_perception.learning.scenes import Scenes
-from sbnet_perception.learning.sweeps import Sweep, read_sweep, with_simulated_vehicles
-from sbnet_perception.learning.targets import make_targets
-from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.learning.sweeps import read_sweep
+from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task, on_device
+from sbnet_perception.learning.train_config import TrainConfig
 
 AVERAGED = 500
 """Steps over which the weights are averaged."""
-Batch = tuple[Voxels, torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How weights are made. The same configuration gives the same weights on the same kind of machine."""
-
-    grid: str = field(default="compact", metadata={"help": "grid to train for (compact or paper)"})
-    region: tuple[float, float, float, float] = field(
-        default=DetectorConfig.region, metadata={"help": "where scenes are simulated: x_min x_max y_min y_max, metres"}
-    )
-    classes: tuple[str, ...] = field(
-        default=DetectorConfig.classes, metadata={"help": "classes to learn, of detector/classes.py"}
-    )
-    scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
-    steps: int = field(default=4000, metadata={"help": "optimizer steps"})
-    batch: int = field(default=4, metadata={"help": "scenes per step"})
-    crop: int = field(default=192, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
-    crop_rows: int = field(default=176, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
-    weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
-    seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
-    start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
-    real: str = field(default="", metadata={"help": "folder of real sweeps to mix in, see docs/frames.md"})
-    real_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
-    sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
-    scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
-
-    def __post_init__(self) -> None:
-        for name in ("scenes", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.real_share <= 1:
-            raise UserError(f"--real-share is {self.real_share}; it must lie in [0, 1]")
-        try:
-            grid = self.detector.raster
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
-        for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
-            if not 16 <= value <= extent or value % 16:
-                raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")
-
-    @property
-    def detector(self) -> DetectorConfig:
-        """What the weights are for, and what they begin with."""
-        return DetectorConfig(grid=self.grid, region=self.region, classes=self.classes, weights=self.start)
-
-
-class _Batches(Dataset[Batch]):
-    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so training resumes exactly."""
-
-    def __init__(self, scenes: Scenes, sweeps: list[Sweep], config: TrainConfig) -> None:
-        self.scenes, self.sweeps, self.config = scenes, sweeps, config
-        self.detector, self.network = config.detector, NetworkConfig()
-        # Sweeps of more points show more.
-        self.ends = np.cumsum([len(sweep.frame.points) for sweep in sweeps])
-
-    def __len__(self) -> int:
-        return self.config.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        samples = [self._sample(step * self.config.batch + i) for i in range(self.config.batch)]
-        inputs, *others = zip(*samples, strict=True)
-        mask, label, regression = (torch.cat(parts) for parts in others)
-        return Voxels.cat(list(inputs)), mask, label, regression
-
-    def _sample(self, number: int) -> Batch:
-        rng = np.random.default_rng((self.config.seed, 1, number))
-        size = self.config.crop_rows, self.config.crop
-        frame, grid = crop(augment(self._frame(number, rng), rng), self.scenes.grid.resolution, size, rng)
-        # What the detector will see at this frame: input and mask; what it should say.
-        points = torch.from_numpy(frame.points)
-        mask = computation_mask(points, grid, frame.road, self.detector.mask).mask
-        assert mask is not None, "the default mask always has the occupancy"
-        computed = Tiles.from_mask(mask, self.network.tile("conv-3"), OUTPUT_STRIDE).mask()[0].numpy()
-        objects = self.detector.objects
-        targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, computed)
-        return (
-            voxels(points, grid),
-            mask[None],
-            torch.from_numpy(targets.label)[None],
-            torch.from_numpy(targets.regression)[None],
-        )
-
-    def _frame(self, number: int, rng: np.random.Generator) -> LabelledFrame:
-        if self.sweeps and rng.random() < self.config.real_share:
-            chosen = self.sweeps[int(np.searchsorted(self.ends, rng.integers(self.ends[-1]), "right"))]
-            return with_simulated_vehicles(chosen, self.detector.objects, rng)
-        # Each epoch is another permutation of the scenes.
-        epoch, position = divmod(number, len(self.scenes))
-        order = np.random.default_rng((self.config.seed, 0, epoch)).permutation(len(self.scenes))
-        return self.scenes[int(order[position])]
 
 
 class Trainer:
@@ -149,7 +58,8 @@ class Trainer:
         self.device = device
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
         self.step = 0
-        self.network = _begin(config).to(device)
+        self.task, self.network = begin(config)
+        self.network.to(device)
         self.network.train()
         self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
@@ -158,19 +68,16 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
 
     @property
-    def averaged(self) -> Detector:
+    def averaged(self) -> nn.Module:
         """The network with its weights averaged over the last `AVERAGED` steps: what is handed out."""
-        module = self.average.module
-        assert isinstance(module, Detector)
-        return module
+        return self.average.module
 
-    def train_on(self, batch: Batch) -> dict[str, float]:
+    def train_on(self, batch: Sample) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
-        inputs = batch[0].to(self.device)
-        mask, label, regression = (part.to(self.device) for part in batch[1:])
+        batch = on_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
-            prediction = self.network(inputs, mask)
-        loss, parts = detection_loss(prediction, label, regression)
+            outputs = self.network(*batch[: self.task.inputs])
+        loss, parts = self.task.loss(outputs, *batch[self.task.inputs :])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
@@ -216,19 +123,25 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def _begin(config: TrainConfig) -> Detector:
-    """The network before the first step.
+def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
+    """What is taught, and the network before the first step.
 
     Raises:
-        WeightsError: the weights to begin with are missing, damaged or for another network.
+        WeightsError: weights that are asked for are missing, damaged or for another network.
     """
-    network = initialize(Detector(len(config.classes)), config.seed)
+    if config.mask_network:
+        torch.manual_seed(config.seed)
+        network = MaskNetwork()
+        if config.start:
+            network.load_state_dict(load_mask_network(Path(config.start), config.detector.cell_size)[0].state_dict())
+        return MaskTask(config.detector), network
+    detector = initialize(Detector(len(config.classes)), config.seed)
     if config.start:
         given = load_network(config.detector)
-        if given.config != network.config:
-            raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {network.config}")
-        network.load_state_dict(given.state_dict())
-    return network
+        if given.config != detector.config:
+            raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {detector.config}")
+        detector.load_state_dict(given.state_dict())
+    return DetectorTask(config.detector, prepared_mask_network(config.detector)), detector
 
 
 def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
@@ -269,12 +182,13 @@ def train(
     sensor = Path(config.sensor) if config.sensor else None
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
     real = frame_files(Path(config.real)) if config.real else []
-    batches = _Batches(scenes, [read_sweep(file, detector.objects) for file in real], config)
+    sweeps = [read_sweep(file, detector.objects) for file in real]
     sizes = repr([(file.name, file.stat().st_size) for file in real]).encode()
     trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}", device)
     if checkpoint.exists():
         trainer.load(checkpoint)
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
+    batches = Batches(scenes, sweeps, config, trainer.task)
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
     loader = DataLoader(rest, batch_size=None, num_workers=1, prefetch_factor=4)
     columns = (
@@ -311,6 +225,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
     for name, spec in TrainConfig.__dataclass_fields__.items():
         default: Any = spec.default
+        if isinstance(default, bool):
+            parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=spec.metadata["help"])
+            continue
         count: dict[str, Any] = {"nargs": 4 if name == "region" else "+"} if isinstance(default, tuple) else {}
         kind, text = (type(default[0]), " ".join(map(str, default))) if count else (type(default), default)
         text = f"{spec.metadata['help']} (default {text})"
@@ -328,10 +245,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    paths = {name: getattr(config, name) for name in ("start", "real", "sensor")}
+    paths = {name: getattr(config, name) for name in ("start", "real", "sensor", "mask_weights")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told.items() if value != "")
+    words = {name: "" if value is True else f" {value}" for name, value in told.items() if value not in ("", False)}
+    return " ".join(f"--{name.replace('_', '-')}{value}" for name, value in words.items())
 
 
 def _sources(folder: Path) -> str:
@@ -359,7 +277,19 @@ def run(arguments: argparse.Namespace) -> int:
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
-    detector = config.detector
-    save_weights(arguments.out, trainer.averaged.eval().cpu(), detector.cell_size, detector.objects, notes)
-    print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out}'")
+    hand_out(trainer.averaged.eval().cpu(), config.detector, arguments.out, notes)
     return 0
+
+
+def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: dict[str, Any]) -> None:
+    """Write trained weights; a mask network gets its threshold first."""
+    if isinstance(network, MaskNetwork):
+        frames = list(track(frames_of_drives(VALIDATION, detector.objects), "validation drives"))
+        threshold = chosen_threshold(network, frames, detector)
+        save_mask_weights(path, network, detector.cell_size, threshold, notes)
+        option = f"--mask predicted --mask-weights {path}"
+    else:
+        assert isinstance(network, Detector)
+        save_weights(path, network, detector.cell_size, detector.objects, notes)
+        option = f"--weights {path}"
+    print(f"wrote {path}; measure it with 'sbnet evaluate {option}'")

@@ -8,12 +8,9 @@ from operator import and_, or_
 
 from torch import Tensor
 
-from sbnet_perception.bev.grid import Grid
-from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.dilate import dilate
 from sbnet_perception.masks.expression import Dilate, Expression, Name, parse
-from sbnet_perception.masks.frame import Frame
-from sbnet_perception.masks.road import RoadView
+from sbnet_perception.masks.frame import GIVEN, Frame
 from sbnet_perception.masks.sources import SOURCES
 
 
@@ -24,39 +21,26 @@ class ComputationMask:
     Attributes:
         mask: bool [H, W] on the device of the points, or None to compute everywhere; not to be written to.
         used: names of the masks that it is made of.
-        missing_road: the configuration asks for a road and there was none.
+        missing: the masks that the configuration asks for and that were not given.
     """
 
     mask: Tensor | None
     used: tuple[str, ...]
-    missing_road: bool
+    missing: tuple[str, ...]
 
 
-def computation_mask(
-    points: Tensor,
-    grid: Grid,
-    road: Tensor | RoadView | None,
-    config: MaskConfig,
-    predicted: Tensor | None = None,
-) -> ComputationMask:
+def computation_mask(frame: Frame) -> ComputationMask:
     """Combine the masks that the configuration names.
 
-    A road that is asked for and missing counts as everywhere: ``and`` falls back to the other masks, and
+    A mask that is asked for and not given counts as everywhere: ``and`` falls back to the other masks, and
     without another one the detector computes densely.
 
-    Args:
-        points: float32 [P, >= 3], columns x, y, z in metres in the grid frame.
-        grid: raster of the mask.
-        road: a view of the map, which is grown once per map instead of once per frame; or, not dilated, bool [H, W]; or
-            None.
-        config: which masks to use.
-        predicted: bool [H, W], True where something else expects vehicles.
-
     Raises:
-        ValueError: a raster is not bool of the grid's shape, or predicted is asked for and missing.
+        ValueError: predicted is asked for and missing.
     """
-    mask, used = _evaluate(parse(config.expression), Frame(points, grid, config, road, predicted))
-    return ComputationMask(mask, tuple(dict.fromkeys(used)), "road" in config.names and road is None)
+    mask, used = _evaluate(parse(frame.config.expression), frame)
+    missing = tuple(name for name in GIVEN if name in frame.config.names and getattr(frame, name) is None)
+    return ComputationMask(mask, tuple(dict.fromkeys(used)), missing)
 
 
 # A mask, None for everywhere, and the names of those it is made of.

@@ -12,6 +12,8 @@ EXPRESSIONS = {
     "road_and_occupancy": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
     "road": "dilate(road, 0.5)",
     "occupancy": "dilate(occupancy, 0.5)",
+    "predicted": "predicted",
+    "road_and_predicted": "dilate(road, 0.5) and predicted",
 }
 """What reports call a mask -> its expression; the first is the default."""
 
@@ -27,7 +29,8 @@ class MaskConfig:
     expression: str = field(
         default=EXPRESSIONS["road_and_occupancy"],
         metadata={
-            "help": "Where to compute: road, occupancy, predicted, with and, or, dilate(mask, metres); or everywhere."
+            "help": "Where to compute: road, occupancy, predicted (by a mask network), with and, or, "
+            "dilate(mask, metres); or everywhere."
         },
     )
     min_height: float = field(
@@ -43,6 +46,10 @@ class MaskConfig:
             "help": "Highest height above ground, in metres, of a point that counts as occupancy.",
             "range": (0.0, 100.0),
         },
+    )
+    weights: str = field(
+        default="",
+        metadata={"help": "Weights file of the mask network that makes predicted; empty means the grid's shipped one."},
     )
 
     def __post_init__(self) -> None:

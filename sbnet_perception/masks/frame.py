@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sbnet_perception.masks.config import MaskConfig
     from sbnet_perception.masks.road import RoadView
 
+GIVEN = ("road", "external")
+"""The masks that come with a frame, or not."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -25,7 +28,8 @@ class Frame:
         grid: raster of the masks.
         config: the limits of the sources.
         road: a view of the map; or, not dilated, bool [H, W]; or None where no road is known.
-        predicted: bool [H, W], True where something else expects vehicles, or None.
+        external: the same of a mask that somebody else has made.
+        predicted: bool [H, W], where the mask network expects vehicles, or None.
 
     Raises:
         ValueError: a raster is not bool of the grid's shape.
@@ -35,10 +39,12 @@ class Frame:
     grid: Grid
     config: MaskConfig
     road: Tensor | RoadView | None = None
+    external: Tensor | RoadView | None = None
     predicted: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name, raster in (("road", self.road), ("predicted", self.predicted)):
+        for name in (*GIVEN, "predicted"):
+            raster = getattr(self, name)
             if isinstance(raster, Tensor) and (raster.shape != self.grid.shape or raster.dtype != torch.bool):
                 found = f"{raster.dtype} {list(raster.shape)}"
                 raise ValueError(f"{name} must be bool {list(self.grid.shape)}, got {found}")

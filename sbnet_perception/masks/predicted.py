@@ -1,4 +1,4 @@
-"""Where something else, such as a tracker or another network, expects vehicles."""
+"""Where the mask network expects vehicles (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sbnet_perception.masks.frame import Frame, Source
 def _mask(frame: Frame, dilation: float) -> Tensor:
     if frame.predicted is None:
         raise ValueError(f"predicted is missing; the mask is {frame.config.expression!r}")
-    return dilate(frame.predicted, dilation, frame.grid.resolution).to(frame.points.device)
+    return dilate(frame.predicted, dilation, frame.grid.resolution)
 
 
 PREDICTED = Source("predicted", _mask)

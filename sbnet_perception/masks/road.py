@@ -250,13 +250,13 @@ def _fixed(cells: float) -> int:
     return round(cells * 2**FRACTION_BITS)
 
 
-def _mask(frame: Frame, dilation: float) -> Tensor | None:
-    road = frame.road
-    if road is None:
+def on_grid(raster: RoadView | Tensor | None, frame: Frame, dilation: float) -> Tensor | None:
+    """A raster of a frame, grown by ``dilation`` metres: bool [H, W] on the device of the points, or None."""
+    if raster is None:
         return None
-    if isinstance(road, RoadView):
-        return road.mask(frame.grid, dilation).to(frame.points.device)
-    return dilate(road, dilation, frame.grid.resolution).to(frame.points.device)
+    if isinstance(raster, RoadView):
+        return raster.mask(frame.grid, dilation).to(frame.points.device)
+    return dilate(raster, dilation, frame.grid.resolution).to(frame.points.device)
 
 
-ROAD = Source("road", _mask)
+ROAD = Source("road", lambda frame, dilation: on_grid(frame.road, frame, dilation))

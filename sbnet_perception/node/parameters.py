@@ -18,6 +18,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from sbnet_perception.detector.config import LIVE, DetectorConfig
+from sbnet_perception.detector.mask_weights import prepared_mask_network
+from sbnet_perception.detector.weights import WeightsError
+from sbnet_perception.masks.external import EXTERNAL
 from sbnet_perception.node.ground import AUTO
 from sbnet_perception.node.qos import PREFIX, override_problem
 
@@ -298,8 +301,8 @@ class Parameters:
             for name, spec in SPECIFICATIONS.items()
         }
         detector = build(DetectorConfig, values)
-        if "predicted" in detector.mask.names:
-            raise ParameterError("parameter 'mask.expression' names predicted: the node has no mask network")
+        if EXTERNAL.name in detector.mask.names:
+            raise ParameterError("parameter 'mask.expression' names external: the node has no topic for such a mask")
         return build(NodeConfig, values), detector
 
     def _current(self, name: str) -> Any:
@@ -312,8 +315,11 @@ class Parameters:
             return SetParametersResult(successful=True)
         try:
             config, detector = self._build(given)
+            if self.frozen:
+                # The worker, which loads them, could only fail.
+                prepared_mask_network(detector)
             values = {name: SPECIFICATIONS[name].check(value) for name, value in given.items()}
-        except ParameterError as error:
+        except (ParameterError, WeightsError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         # A file of all parameters may be loaded into a running node: what it does not change is no obstacle.
         changes = {name: value for name, value in values.items() if value != self._current(name)}

@@ -1,0 +1,161 @@
+"""The mask network of the paper (section 4.2): where vehicles are to be expected, from an eighth of the resolution.
+
+A residual network of [2, 2, 2, 2] units and depths [32, 64, 128, 256] with the pyramid pooling of PSPNet (Zhao et al.
+2017) on top. It is dense and cheap: it sees how many points lie in every 8 x 8 cells, at which height. Choices where
+the paper is silent: stages 2 to 4 halve the map, and what the top knows comes back down to an eighth by sums with the
+stages' maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sbnet_perception.bev.density import density
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.voxelize import CHANNELS
+
+MASK_STRIDE = 8
+"""Cells of the grid that one pixel of the network spans."""
+
+
+@dataclass(frozen=True)
+class MaskNetworkConfig:
+    """Shape of the network. Weights fit one shape only, so it travels in their metadata.
+
+    Raises:
+        ValueError: a field is not of positive whole numbers, or has another length; the message names it.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    units: tuple[int, ...] = (2, 2, 2, 2)
+    bins: tuple[int, ...] = (1, 2, 3, 6)
+    head_width: int = 32
+
+    def __post_init__(self) -> None:
+        for name, length in (("widths", 4), ("units", 4), ("bins", 4), ("head_width", 1)):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if len(numbers) != length or not all(type(n) is int and 1 <= n <= 4096 for n in numbers):
+                raise ValueError(f"{name} is {value!r}; it must be {length} whole numbers in [1, 4096]")
+
+
+class _ConvNorm(nn.Sequential):
+    """Convolution, batch normalization and, if asked for, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs), *([nn.ReLU()] if relu else []))
+
+
+class _Unit(nn.Module):
+    """Residual unit of two 3x3 convolutions (He et al. 2016, ResNet-18)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = _ConvNorm(inputs, outputs, 3, stride)
+        self.second = _ConvNorm(outputs, outputs, 3, relu=False)
+        keeps_shape = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if keeps_shape else _ConvNorm(inputs, outputs, 1, stride, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class _PyramidPooling(nn.Module):
+    """Means over 1, 2 x 2, 3 x 3 and 6 x 6 parts of the map, beside the map itself (PSPNet).
+
+    They are not normalized: of so few values there are no statistics.
+    """
+
+    def __init__(self, width: int, bins: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.levels = nn.ModuleList([nn.Conv2d(width, width // len(bins), 1) for _ in bins])
+        self.join = _ConvNorm(width + width // len(bins) * len(bins), outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        means = [F.relu(level(F.adaptive_avg_pool2d(x, n))) for n, level in zip(self.bins, self.levels, strict=True)]
+        return self.join(torch.cat([x, *(_resized(mean, size) for mean in means)], 1))
+
+
+class MaskNetwork(nn.Module):
+    """Logits of "a vehicle is near", one for each 8 x 8 cells."""
+
+    def __init__(self, config: MaskNetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or MaskNetworkConfig()
+        width, stages = CHANNELS, []
+        for number, (outputs, units) in enumerate(zip(config.widths, config.units, strict=True)):
+            first = _Unit(width, outputs, 1 if number == 0 else 2)
+            stages.append(nn.Sequential(first, *(_Unit(outputs, outputs, 1) for _ in range(units - 1))))
+            width = outputs
+        self.stages = nn.ModuleList(stages)
+        self.pyramid = _PyramidPooling(width, config.bins, config.head_width)
+        self.laterals = nn.ModuleList(
+            [_ConvNorm(outputs, config.head_width, 1, relu=False) for outputs in config.widths[:-1]]
+        )
+        self.smooth = _ConvNorm(config.head_width, config.head_width, 3)
+        self.logits = nn.Conv2d(config.head_width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`density.density` float32 [N, 33, h, w] -> logits [N, h, w]."""
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        y = self.pyramid(maps.pop())
+        for lateral in reversed(self.laterals):
+            below = maps.pop()
+            y = F.relu(lateral(below) + _resized(y, below.shape[2:]))
+        logits: Tensor = self.logits(self.smooth(y))[:, 0]
+        return logits
+
+    def prepare(self, threshold: float, device: torch.device | str = "cpu") -> PreparedMaskNetwork:
+        """The network for inference alone, in float32 on ``device``, as it is now."""
+        network = _fused(self).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return PreparedMaskNetwork(network, threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMaskNetwork:
+    """Points to the mask that an expression calls ``predicted``.
+
+    Attributes:
+        network: `density` of the points to logits.
+        threshold: probability above which a cell belongs to the mask.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    threshold: float
+
+    def __call__(self, points: Tensor, grid: Grid) -> Tensor:
+        """bool [H, W] on the grid and the points' device. Points as those of `voxelize.voxels`."""
+        # TF32 would decide otherwise than a CPU does where the probability is close to the threshold.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            near = self.network(density(points, grid, MASK_STRIDE)[None])[0].sigmoid() > self.threshold
+        whole = near.repeat_interleave(MASK_STRIDE, 0).repeat_interleave(MASK_STRIDE, 1)
+        return whole[: grid.height, : grid.width].contiguous()
+
+
+def _fused(network: MaskNetwork) -> MaskNetwork:
+    """A copy for inference whose convolutions normalize too."""
+    copy = MaskNetwork(network.config)
+    copy.load_state_dict(network.state_dict())
+    copy.eval().requires_grad_(False)
+    for module in list(copy.modules()):
+        if isinstance(module, _ConvNorm):
+            conv, norm = module[0], module[1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return copy
+
+
+def _resized(x: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

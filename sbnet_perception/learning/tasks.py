@@ -1,0 +1,100 @@
+"""What a training teaches: the network, what it sees of a frame, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sbnet_perception.bev.density import density
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.voxelize import voxels
+from sbnet_perception.blocks import Tiles, Voxels
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import MASK_STRIDE, PreparedMaskNetwork
+from sbnet_perception.detector.network import OUTPUT_STRIDE, NetworkConfig
+from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.learning.losses import detection_loss
+from sbnet_perception.learning.targets import IGNORED, make_targets, vehicles_near
+from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.frame import Frame
+
+Sample = tuple[Any, ...]
+"""Tensors and `Voxels` with a leading axis of images."""
+
+
+class Task(Protocol):
+    """What a training teaches a network.
+
+    Attributes:
+        inputs: how many parts of a sample, from the first on, the network takes.
+    """
+
+    inputs: int
+
+    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
+        """What the network sees of a frame on a grid, and what it should say."""
+
+    def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its parts by name (detached)."""
+
+
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Several samples as one."""
+    return tuple(
+        Voxels.cat(list(parts)) if isinstance(parts[0], Voxels) else torch.cat(parts)
+        for parts in zip(*samples, strict=True)
+    )
+
+
+class DetectorTask:
+    """Boxes where the mask says to compute."""
+
+    inputs = 2
+
+    def __init__(self, detector: DetectorConfig, mask_network: PreparedMaskNetwork | None = None) -> None:
+        """``mask_network`` makes what the detector's mask expression calls ``predicted``."""
+        self._detector, self._mask_network = detector, mask_network
+        self._tile = NetworkConfig().tile("conv-3")
+
+    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
+        points = torch.from_numpy(frame.points)
+        predicted = None if self._mask_network is None else self._mask_network(points, grid)
+        mask = computation_mask(Frame(points, grid, self._detector.mask, frame.road, None, predicted)).mask
+        if mask is None:
+            mask = torch.ones(grid.shape, dtype=torch.bool)
+        computed = Tiles.from_mask(mask, self._tile, OUTPUT_STRIDE).mask()[0].numpy()
+        objects = self._detector.objects
+        targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, computed)
+        label, regression = torch.from_numpy(targets.label), torch.from_numpy(targets.regression)
+        return voxels(points, grid), mask[None], label[None], regression[None]
+
+    def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return detection_loss(outputs, *wanted)
+
+
+class MaskTask:
+    """Where vehicles are to be expected (paper, section 4.2): their boxes, grown a little."""
+
+    inputs = 1
+
+    def __init__(self, detector: DetectorConfig) -> None:
+        self._objects = detector.objects
+
+    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
+        seen = density(torch.from_numpy(frame.points), grid, MASK_STRIDE)
+        wanted = vehicles_near(frame.boxes, frame.point_counts, frame.classes, self._objects, grid, MASK_STRIDE)
+        return seen[None], torch.from_numpy(wanted)[None]
+
+    def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        counted = wanted[0] != IGNORED
+        loss = F.binary_cross_entropy_with_logits(outputs[counted].float(), wanted[0][counted].float())
+        return loss, {"mask": loss.detach()}
+
+
+def on_device(sample: Sample, device: torch.device) -> Sample:
+    """A batch on a device."""
+    return tuple(part.to(device) for part in sample)

@@ -1,0 +1,62 @@
+"""How weights are made: the only source of a training's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.errors import UserError
+from sbnet_perception.masks.config import MaskConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How weights are made. The same configuration gives the same weights on the same kind of machine."""
+
+    grid: str = field(default="compact", metadata={"help": "grid to train for (compact or paper)"})
+    region: tuple[float, float, float, float] = field(
+        default=DetectorConfig.region, metadata={"help": "where scenes are simulated: x_min x_max y_min y_max, metres"}
+    )
+    classes: tuple[str, ...] = field(
+        default=DetectorConfig.classes, metadata={"help": "classes to learn, of detector/classes.py"}
+    )
+    scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
+    steps: int = field(default=4000, metadata={"help": "optimizer steps"})
+    batch: int = field(default=4, metadata={"help": "scenes per step"})
+    crop: int = field(default=192, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
+    crop_rows: int = field(default=176, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})
+    weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
+    seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
+    start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
+    real: str = field(default="", metadata={"help": "folder of real sweeps to mix in, see docs/frames.md"})
+    real_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
+    sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
+    scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
+    mask: str = field(
+        default=MaskConfig.expression, metadata={"help": "mask expression that the detector is trained under"}
+    )
+    mask_weights: str = field(
+        default="", metadata={"help": "mask network of an expression that names predicted; empty: the grid's own"}
+    )
+    mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.real_share <= 1:
+            raise UserError(f"--real-share is {self.real_share}; it must lie in [0, 1]")
+        try:
+            grid = self.detector.raster
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+        for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
+            if not 16 <= value <= extent or value % 16:
+                raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """What the weights are for, and what they begin with."""
+        mask = MaskConfig(self.mask, weights=self.mask_weights)
+        return DetectorConfig(grid=self.grid, region=self.region, classes=self.classes, weights=self.start, mask=mask)

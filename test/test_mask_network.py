@@ -1,0 +1,151 @@
+"""The mask network: what it sees, what it is taught, its weights and the mask it makes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sbnet_perception.bev.density import FULL, density
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.detector.classes import VEHICLE
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, MaskNetworkConfig
+from sbnet_perception.detector.mask_weights import load_mask_network, save_mask_weights
+from sbnet_perception.detector.network import Detector
+from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.detector.weights import WeightsError, save_weights
+from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.learning.mask_threshold import RECALL, chosen_threshold
+from sbnet_perception.learning.targets import IGNORED, make_targets, vehicles_near
+from sbnet_perception.learning.train import TrainConfig, Trainer, hand_out
+from sbnet_perception.masks.config import MaskConfig
+
+GRID = Grid(0.0, 10.0, -3.0, 3.2, 0.2)
+COMPACT = Grid.named("compact")
+SMALL = MaskNetworkConfig((4, 4, 4, 8), (1, 1, 1, 1), head_width=4)
+
+
+def cloud(count: int, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform((-1, -4, -3, 0), (11, 4, 5, 1), (count, 4)).astype(np.float32)
+    points[rng.random(count) < 0.05, 2] = np.nan
+    return torch.from_numpy(points)
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+def test_the_density_counts_the_points_of_each_height_bin_in_any_order(stride: int) -> None:
+    points = cloud(3000)
+    seen = density(points, GRID, stride)
+    rows, columns = -(-GRID.height // stride), -(-GRID.width // stride)
+    counts, bright = np.zeros((32, rows, columns)), np.zeros((2, rows, columns))
+    for x, y, z, intensity in points.double().tolist():
+        if not (0 <= x < 10 and -3 <= y < 3.2 and math.isfinite(z)):
+            continue
+        row, column, height = int((y + 3) / (0.2 * stride)), int(x / (0.2 * stride)), math.floor((z + 2) / 0.2)
+        counts[30 if height < 0 else 31 if height >= 30 else height, row, column] += 1
+        bright[:, row, column] += intensity, 1
+    # A point on the border of two bins may be in either, by rounding.
+    assert np.isclose(seen[:32].numpy(), np.log1p(counts) / np.log1p(FULL)).mean() > 0.999
+    assert np.abs(seen[32].numpy() - bright[0] / np.maximum(bright[1], 1)).max() < 0.005
+    assert torch.equal(seen, density(points.flip(0), GRID, stride))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0, 10), st.floats(-3, 3), st.floats(1, 12), st.floats(0.5, 3), st.floats(-4, 4), st.integers(4, 6)
+)
+def test_the_label_of_a_mask_covers_the_box_and_half_a_metre_around_it(
+    x: float, y: float, length: float, width: float, yaw: float, count: int
+) -> None:
+    box = np.float32([[x, y, 0.8, length, width, 1.6, yaw]])
+    near = vehicles_near(box, np.array([count]), np.array([0]), (VEHICLE,), GRID, MASK_STRIDE)
+    along, across = (np.linspace(-0.5, 0.5, 25) * (side + 0.99) for side in (length, width))
+    for a, b in itertools.product(along, across):
+        px, py = x + a * math.cos(yaw) - b * math.sin(yaw), y + a * math.sin(yaw) + b * math.cos(yaw)
+        if 0 <= px < 10 and -3 <= py < 3.2:
+            cell = near[int((py + 3) / 1.6), int(px / 1.6)]
+            assert cell == (1 if count >= VEHICLE.least_points else IGNORED)
+
+
+def test_the_mask_is_what_the_network_says_of_whole_cells_whatever_the_size_of_the_grid() -> None:
+    torch.manual_seed(0)
+    network = MaskNetwork(SMALL).train()
+    for _ in range(3):
+        network(torch.rand(2, 33, 8, 8))
+    points = cloud(2000)
+    probability = network.eval()(density(points, GRID, 8)[None])[0].sigmoid().detach()
+    threshold = float(probability.median()) + 1e-4
+    with torch.inference_mode():
+        mask = network.prepare(threshold)(points, GRID)
+    assert mask.shape == GRID.shape and mask.dtype == torch.bool and mask.any() and not mask.all()
+    for row, column in itertools.product(range(GRID.height), range(GRID.width)):
+        assert mask[row, column] == (probability[row // 8, column // 8] > threshold)
+
+
+def test_a_mask_network_comes_back_from_its_file_and_other_files_are_refused(tmp_path: Path) -> None:
+    network = MaskNetwork(SMALL).eval()
+    save_mask_weights(tmp_path / "mask.safetensors", network, 0.2, 0.25, {})
+    found, threshold = load_mask_network(tmp_path / "mask.safetensors", 0.2)
+    seen = torch.rand(1, 33, 5, 7)
+    assert threshold == 0.25 and torch.equal(found(seen), network(seen))
+    with pytest.raises(WeightsError, match=r"is for cells of 0\.2 m, the grid has cells of 0\.05 m"):
+        load_mask_network(tmp_path / "mask.safetensors", 0.05)
+    save_weights(tmp_path / "detector.safetensors", Detector(), 0.2, (VEHICLE,), {})
+    (tmp_path / "text.safetensors").write_text("no weights")
+    network.logits.bias.data[0] = math.nan
+    save_mask_weights(tmp_path / "nan.safetensors", network, 0.2, 0.25, {})
+    for name in ("detector", "text", "nan", "missing"):
+        with pytest.raises(WeightsError, match=r"mask\.weights: .* is not a mask network"):
+            load_mask_network(tmp_path / f"{name}.safetensors", 0.2)
+
+
+def frame_with_cars() -> LabelledFrame:
+    rng = np.random.default_rng(1)
+    boxes = np.float32([[20, 1, 0.8, 4.5, 1.9, 1.6, 0.5], [45, -8, 0.8, 4.5, 1.9, 1.6, 1.5]])
+    cars = [rng.uniform(-0.5, 0.5, (200, 3)) * box[3:6] + box[:3] for box in boxes]
+    ground = np.c_[rng.uniform(0, 70, 3000), rng.uniform(-20, 20, 3000), rng.normal(0, 0.02, 3000)]
+    points = np.pad(np.concatenate([*cars, ground]), ((0, 0), (0, 1))).astype(np.float32)
+    return LabelledFrame("", points, None, boxes, np.array([200, 200]), np.array([0, 0]))
+
+
+def test_a_trained_mask_network_keeps_the_vehicles_and_the_pipeline_computes_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    frame, config = frame_with_cars(), TrainConfig(mask_network=True, steps=30, learning_rate=0.01)
+    trainer = Trainer(config, "scenes")
+    sample = trainer.task.sample(frame, COMPACT)
+    losses = [trainer.train_on(sample)["mask"] for _ in range(30)]
+    assert losses[-1] < losses[0] / 2
+    # What is handed out has a threshold that keeps the vehicles of other drives.
+    monkeypatch.setattr("sbnet_perception.learning.train.frames_of_drives", lambda *_: iter([frame]))
+    weights = tmp_path / "mask.safetensors"
+    hand_out(trainer.network.eval(), config.detector, weights, {})
+    mask = MaskConfig("predicted", weights=str(weights))
+    result = Pipeline(DetectorConfig(mask=mask))(frame.points)
+    label = make_targets(frame.boxes, frame.point_counts, frame.classes, (VEHICLE,), COMPACT).label > 0
+    assert (result.computed.numpy() & label).sum() >= RECALL * label.sum()
+    assert result.sparsity["conv-3"] > 0.6 and not result.dense and "mask" in result.timings_ms
+
+
+def test_the_threshold_is_the_highest_that_keeps_the_vehicles() -> None:
+    frame, network = frame_with_cars(), MaskNetwork(SMALL)
+    threshold = chosen_threshold(network, [frame], DetectorConfig())
+    near = network(density(torch.from_numpy(frame.points), COMPACT, 8)[None])[0].sigmoid().detach().numpy()
+    label = make_targets(frame.boxes, frame.point_counts, frame.classes, (VEHICLE,), COMPACT).label
+    rows, columns = np.nonzero(label > 0)
+    kept = near[rows // 2, columns // 2]
+    assert (kept > threshold).mean() >= RECALL > (kept > threshold / 0.98).mean()
+
+
+def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.safetensors"
+    with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
+        Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
