@@ -11,8 +11,21 @@ from pathlib import Path
 from ros_process import PATIENCE_S, Robot, ends
 
 BEGIN = "import ctypes, sys, time; from sbnet_perception.node.ending import Ending, leave; ending = Ending()\n"
-# A lock that is taken twice: compiled code that no signal wakes.
-STUCK = "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in range(2)]"
+# A lock that is taken twice: compiled code that no signal wakes. Ready is who has been asleep in it for a while.
+STUCK = """
+import os, threading
+def tell(main):
+    asleep = 0
+    while asleep < 30:
+        asleep = asleep + 1 if open(f"/proc/self/task/{main}/stat").read().rsplit(")")[-1].split()[0] == "S" else 0
+        time.sleep(0.01)
+    print("ready", flush=True)
+lock, take = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+take(lock)
+with ending.interrupting():
+    threading.Thread(target=tell, args=(threading.get_native_id(),), daemon=True).start()
+    take(lock)
+"""
 
 
 def after_signals(program: str, count: int) -> tuple[int, str]:
@@ -30,7 +43,7 @@ def after_signals(program: str, count: int) -> tuple[int, str]:
 
 
 def test_a_signal_during_compiled_code_that_does_not_return_ends_the_process_all_the_same() -> None:
-    code, output = after_signals(f"with ending.interrupting(): print('ready', flush=True); {STUCK}", count=3)
+    code, output = after_signals(STUCK, count=3)
     assert code == 0
     assert output == "sbnet: something under way did not end in time; leaving at once\n"
 
