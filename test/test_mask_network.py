@@ -149,3 +149,5 @@ def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> N
     gone = tmp_path / "gone.safetensors"
     with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
         Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
+    with pytest.raises(WeightsError, match="none is shipped; make one with 'sbnet train --mask-network'"):
+        Pipeline(DetectorConfig(mask=MaskConfig("predicted")))

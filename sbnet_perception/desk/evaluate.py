@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worst", type=Path, metavar="FOLDER", help=worst)
     masks = f"masks to measure under: expressions, or {', '.join(EXPRESSIONS)} (default {' '.join(MASKS)})"
     parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks}; real frames under the first, {REAL_MASK}")
-    network = "weights of the mask network, where a mask names predicted (default: the shipped ones of the grid)"
+    network = "weights of the mask network, where a mask names predicted"
     parser.add_argument("--mask-weights", default="", metavar="FILE", help=network)
     curve = "with --real, draw precision over recall to FILE (.png, .svg, .pdf)"
     parser.add_argument("--curves", type=Path, metavar="FILE", help=curve)

@@ -16,28 +16,23 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_network import MaskNetwork, MaskNetworkConfig, PreparedMaskNetwork
 from sbnet_perception.detector.weights import WeightsError
 from sbnet_perception.masks.predicted import PREDICTED
-from sbnet_perception.resources import resource
 
 KEY = "sbnet_perception_mask"
 
 
-def mask_weights_path(grid: str, given: str) -> Path:
-    """The configured weights file of the mask network, or the shipped one of the grid where none is.
+def mask_weights_path(given: str) -> Path:
+    """The configured weights file of the mask network.
 
     Raises:
         WeightsError: there is no such file.
     """
-    if given:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise WeightsError(f"mask.weights: there is no file {path}; give an existing one or leave it empty")
-        return path
-    try:
-        return resource(f"weights/{grid}_mask.safetensors")
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"mask.weights: none are shipped for grid {grid!r} ({error}); make some with 'sbnet train --mask-network'"
-        ) from None
+    remedy = "make one with 'sbnet train --mask-network', or leave predicted out of mask.expression"
+    if not given:
+        raise WeightsError(f"mask.weights: predicted needs a mask network, and none is shipped; {remedy}")
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
+    return path
 
 
 def save_mask_weights(
@@ -97,5 +92,5 @@ def prepared_mask_network(config: DetectorConfig, device: torch.device | str = "
     """
     if PREDICTED.name not in config.mask.names:
         return None
-    network, threshold = load_mask_network(mask_weights_path(config.grid, config.mask.weights), config.cell_size)
+    network, threshold = load_mask_network(mask_weights_path(config.mask.weights), config.cell_size)
     return network.prepare(threshold, device)

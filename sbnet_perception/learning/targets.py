@@ -55,10 +55,8 @@ def make_targets(
         grid: what the network sees.
         computed: bool [h, w], the output pixels of active tiles; None means all.
     """
-    height, width = (-(-side // OUTPUT_STRIDE) for side in grid.shape)
-    step = grid.resolution * OUTPUT_STRIDE
-    x = grid.x_min + (np.arange(width) + 0.5) * step
-    y = grid.y_min + (np.arange(height) + 0.5) * step
+    x, y, step = _centres(grid, OUTPUT_STRIDE)
+    height, width = len(y), len(x)
     label = np.zeros((height, width), np.int8)
     regression = np.zeros((8, height, width), np.float32)
     # Nearer objects are drawn last and win.
@@ -107,11 +105,8 @@ def vehicles_near(
         int8 [ceil(H / stride), ceil(W / stride)]: 1 there, 0 elsewhere, -1 where only objects are that have too few
         points to be seen.
     """
-    step = grid.resolution * stride
-    height, width = (-(-side // stride) for side in grid.shape)
-    x = grid.x_min + (np.arange(width) + 0.5) * step
-    y = grid.y_min + (np.arange(height) + 0.5) * step
-    near = np.zeros((height, width), np.int8)
+    x, y, step = _centres(grid, stride)
+    near = np.zeros((len(y), len(x)), np.int8)
     for box, points, number in zip(boxes.astype(np.float64), point_counts, classes, strict=True):
         cx, cy, _, length, breadth, _, yaw = box
         dx, dy = x[None, :] - cx, y[:, None] - cy
@@ -122,3 +117,10 @@ def vehicles_near(
         seen = points >= objects[number].least_points
         near[touched & (near < 1)] = 1 if seen else IGNORED
     return near
+
+
+def _centres(grid: Grid, stride: int) -> tuple[NDArray[np.floating], NDArray[np.floating], float]:
+    """x of the columns and y of the rows of cells that span ``stride`` of the grid's, and their side, in metres."""
+    step = grid.resolution * stride
+    height, width = (-(-side // stride) for side in grid.shape)
+    return grid.x_min + (np.arange(width) + 0.5) * step, grid.y_min + (np.arange(height) + 0.5) * step, step

@@ -37,7 +37,7 @@ class TrainConfig:
         default=MaskConfig.expression, metadata={"help": "mask expression that the detector is trained under"}
     )
     mask_weights: str = field(
-        default="", metadata={"help": "mask network of an expression that names predicted; empty: the grid's own"}
+        default="", metadata={"help": "mask network of an expression that names predicted"}
     )
     mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
 

@@ -5,6 +5,7 @@ Neither ever extrapolates and neither ever answers with an identity that nobody 
 
 from __future__ import annotations
 
+import abc
 import collections
 import importlib.util
 import threading
@@ -96,7 +97,7 @@ def lookup_before(
         transforms.waiting = False
 
 
-class HeardTransforms:
+class HeardTransforms(abc.ABC):
     """Transforms heard on /tf and /tf_static; where they are kept is a subclass's.
 
     The samples of the last seconds are kept here too, in the order in which they came: those of a bag's new lap come
@@ -150,16 +151,17 @@ class HeardTransforms:
         with self.changed:
             self.changed.notify_all()
 
+    @abc.abstractmethod
     def _add(self, item: Any, static: bool) -> None:
         """Takes a geometry_msgs/TransformStamped; ValueError where it is none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _lookup(self, target: str, source: str, stamp_ns: int) -> Matrix:
-        raise NotImplementedError
+        """As `lookup`, under the lock."""
 
+    @abc.abstractmethod
     def _clear(self) -> None:
         """Forgets what moves."""
-        raise NotImplementedError
 
 
 class Tf2Transforms(HeardTransforms):
