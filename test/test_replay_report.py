@@ -54,9 +54,9 @@ def test_a_cloud_without_result_has_the_nodes_reason_or_is_lost_and_makes_the_ex
 def test_an_incomplete_recording_makes_the_exit_code_1_and_warnings_are_in_the_table() -> None:
     results = played(2, 2, {"received": "2"})
     assert make_report(results, **FIGURES).exit_code == 0
-    report: ReplayReport = make_report(results, **FIGURES, recording_complete=False, warned={"no road mask yet": 4})
+    report: ReplayReport = make_report(results, **FIGURES, recording_complete=False, warnings=("4 x no road mask yet",))
     assert report.exit_code == 1
-    assert ("warned", "4 x no road mask yet") in report.rows()
+    assert ("warnings", "4 x no road mask yet") in report.rows()
 
 
 def test_a_cloud_is_sent_again_only_when_the_node_says_that_none_has_arrived() -> None:

@@ -1,7 +1,8 @@
-"""The warnings and errors of a node, once each."""
+"""The warnings and errors of a node, once each, and how often it logged them."""
 
 from __future__ import annotations
 
+import collections
 import re
 
 MOST = 12
@@ -13,16 +14,19 @@ class Complaints:
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
+        self._count: collections.Counter[str] = collections.Counter()
         self._beyond = False
 
     def add(self, text: str) -> None:
         kind = re.sub(r"[\d.]+", "#", text)
-        if len(self._first) < MOST:
+        if kind in self._first or len(self._first) < MOST:
             self._first.setdefault(kind, text)
-        elif kind not in self._first:
+            self._count[kind] += 1
+        else:
             self._beyond = True
 
     @property
     def lines(self) -> tuple[str, ...]:
         """In the order of their first time."""
-        return (*self._first.values(), *(("and others, see above",) if self._beyond else ()))
+        told = (f"{self._count[kind]} x {text}" for kind, text in self._first.items())
+        return (*told, *(("and others, see above",) if self._beyond else ()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import re
@@ -26,7 +25,7 @@ from sbnet_perception.desk.session import NODE, ChildProcess, Session, start_nod
 from sbnet_perception.desk.timeline import Timeline
 from sbnet_perception.desk.topics import Played, choose_topics
 from sbnet_perception.errors import UserError
-from sbnet_perception.node.params_file import applies, names_in, value_of
+from sbnet_perception.node.params_file import value_of
 from sbnet_perception.text import printable
 
 READY_S = 60.0
@@ -102,7 +101,7 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
             _say(console, line)
         if options.start_node:
             _say(console, f"grid frame {frame or 'of the cloud itself'}: {reason}")
-        for warning in (*reader.warnings, *_unused_file(options)):
+        for warning in reader.warnings:
             _warn(console, warning)
         return _Replay(reader, played, replace(options, grid_frame=frame), console).run()
 
@@ -116,8 +115,6 @@ class _Replay:
         self._options = options
         self._console = console
         self._drive_ns = 0
-        self._kinds: dict[str, str] = {}
-        self._warned: collections.Counter[str] = collections.Counter()
         self._missing: list[tuple[int, int]] = []
         self._node: ChildProcess | None = None
         self._interruption = Interruption()
@@ -165,7 +162,6 @@ class _Replay:
             wall_s=wall,
             late_s=player.late_s,
             missing=tuple(self._missing),
-            warned=dict(self._warned),
             grid_frame=options.grid_frame,
             recording=None if recorder is None else options.out,
             recording_complete=recorder is None or recorder.complete,
@@ -265,8 +261,6 @@ class _Replay:
     def _hear(self, line: str) -> None:
         """Warnings and errors of the node are the user's too, and what it found by itself."""
         if complaint := _LOG_LINE.match(line):
-            beginning = re.split(r": |; | \(", complaint[2])[0]
-            self._warned[self._kinds.setdefault(re.sub(r"\d+", "#", beginning), beginning)] += 1
             _warn(self._console, f"node {complaint[1]}: {complaint[2]}")
             self._complaints.add(complaint[2])
         elif found := _FOUND_LINE.match(line):
@@ -282,15 +276,6 @@ def _grid_frame(reader: BagReader, played: Played, options: ReplayOptions) -> tu
     if options.params_file is not None and (named := value_of(options.params_file, NODE, "grid_frame")):
         return named, f"from {options.params_file}"
     return choose_grid_frame(reader, played)
-
-
-def _unused_file(options: ReplayOptions) -> list[str]:
-    """The warning that the parameter file says nothing to the node."""
-    file = options.params_file
-    if file is None or not options.start_node or applies(file, NODE):
-        return []
-    names = ", ".join(names_in(file)) or "none (a node's name, ros__parameters and the parameters stand in this order)"
-    return [f"--params-file {file} has nothing for {NODE}, so it changes nothing: it has {names}; write {NODE} or /**"]
 
 
 def _session(options: ReplayOptions) -> Session:

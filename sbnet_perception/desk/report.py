@@ -28,11 +28,10 @@ class ReplayReport:
         unmatched: results that belong to no cloud that was published.
         not_processed: what the node says of clouds and masks without a result: ``dropped: reason`` and so on -> count.
         unexplained: clouds of which it says nothing; they were lost on the way.
-        warned: lines that the node logged as warnings or errors, by their beginning.
         late_s: how far the player fell behind the bag's pace at worst, wall clock.
         recording: the file, or None; `recording_complete` is False when the disk ended it early.
         interrupted: the user stopped the replay.
-        warnings: what the node complained about, each once.
+        warnings: what the node complained about, each once, with how often it logged it.
     """
 
     frames_in: int
@@ -48,7 +47,6 @@ class ReplayReport:
     unmatched: int = 0
     not_processed: Mapping[str, int] = field(default_factory=dict)
     unexplained: int = 0
-    warned: Mapping[str, int] = field(default_factory=dict)
     grid_frame: str = ""
     recording: Path | None = None
     recording_complete: bool = True
@@ -89,7 +87,6 @@ class ReplayReport:
             ),
             ("latency p50 / p95", f"{_ms(self.latency_p50_ms)} / {_ms(self.latency_p95_ms)}"),
         ]
-        rows += [("warned", f"{count} x {text}") for text, count in self.warned.items()]
         if self.recording is not None:
             rows.append(
                 (

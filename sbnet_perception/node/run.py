@@ -62,7 +62,8 @@ def _warn_if_passed_over(node: SbnetNode, file: str) -> None:
     """rcl itself passes without a word over a file of parameters that has nothing for the node."""
     name = node.get_fully_qualified_name()
     if not applies(file, name):
-        has = ", ".join(names_in(file)) or "none"
+        order = "a node's name, ros__parameters and the parameters stand in this order"
+        has = ", ".join(names_in(file)) or f"none ({order})"
         node.get_logger().warning(
             f"{file} has nothing for {name}, so it changes nothing: it has {has}; write {name} or /**"
         )
