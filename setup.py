@@ -39,7 +39,7 @@ VARIANTS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() == "x86_64":
     VARIANTS["avx2"] = ["-march=x86-64-v3"]
     VARIANTS["avx512"] = ["-march=x86-64-v4"]
-    VARIANTS["avx512bf16"] = ["-march=x86-64-v4", "-mavx512bf16"]
+    VARIANTS["avx512bf16"] = ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"]
 
 CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "110", "120"]
 LOWEST_ARCHITECTURE = 80  # kernels use bfloat16

@@ -35,7 +35,8 @@ const Kernels& choose() {
   const struct {
     bool supported;
     const Kernels* kernels;
-  } candidates[] = {{avx512 && __builtin_cpu_supports("avx512bf16"), &avx512bf16::kKernels},
+  } candidates[] = {{avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"),
+                     &avx512bf16::kKernels},
                     {avx512, &avx512::kKernels},
                     {avx2, &avx2::kKernels},
                     {true, &baseline::kKernels}};

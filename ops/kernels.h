@@ -5,7 +5,8 @@
 
 namespace sbnet {
 
-enum class Type { kFloat, kDouble, kHalf, kBFloat16 };
+// `kLevels` are whole numbers of 0 to 255, each worth a step that only scale and shift of a layer know.
+enum class Type { kFloat, kDouble, kHalf, kBFloat16, kLevels };
 
 // Columns begin .. end of one row of a map; `number` says where in memory the first of them lies, in pixels.
 struct Run {
@@ -62,8 +63,8 @@ class Walk {
   const Run *next_, *end_;
 };
 
-// Rows of packed weights are padded to an even number of channels: bfloat16 is multiplied in pairs.
-constexpr int padded_channels(int channels) { return (channels + 1) / 2 * 2; }
+// Rows of packed weights are padded to this number of channels: bfloat16 is multiplied in pairs, levels in fours.
+constexpr int padded_channels(int channels) { return (channels + 3) / 4 * 4; }
 
 // A batch of maps in memory, pixel by pixel with all channels (channels_last). Pixels that are not stored are 0.
 struct Map {
@@ -71,6 +72,7 @@ struct Map {
   int64_t height, width;
   int channels;
   Rows stored;
+  Type type;
 };
 
 // A copy of the stored pixels of a row, from pixel number `first` on; or none.
@@ -86,14 +88,17 @@ struct Band {
   RowCopy above, below;
 };
 
-// Packed weights and what is done to their sums: times scale, plus shift.
+// Packed weights and what is done to their sums: times scale, plus shift. (An `activation` is done to inputs.)
 struct Weights {
   const void* packed = nullptr;
   const void* scale = nullptr;
   const void* shift = nullptr;
 };
 
-// Bottleneck residual unit; writes y, which may be x where the shape is unchanged.
+// Layers have the type of what is multiplied. With levels, other maps than those of levels are of floats.
+
+// Bottleneck residual unit; writes y, which may be x where the shape is unchanged. With levels the sums are scaled by
+// `expand`.
 struct Unit {
   Type type{};
   Map x{}, y{};
@@ -102,14 +107,15 @@ struct Unit {
   Weights activation{}, reduce{}, conv{}, expand{}, project{};  // no `project`: x itself is added
 };
 
-// Convolution of size `kernel` (1 or 3) and stride 1, scale and shift, ReLU.
+// Convolution of size `kernel` (1 or 3) and stride 1, scale and shift, ReLU. Of a map of floats `activation` makes levels
+// where these are multiplied; its kernel is 1 then.
 struct Conv {
   Type type{};
   Map x{}, y{};
   int kernel = 1;
   bool relu = true;
   Rows needed{}, active{};
-  Weights weights{};
+  Weights activation{}, weights{};
 };
 
 // 3x3 convolution (stride 1, padding 1) of voxels, scale and shift, ReLU. Occupied pixel number k has the channels
@@ -126,12 +132,13 @@ struct VoxelConv {
   int pitch = 0;      // at least the channels of y, whole vectors of any instruction set
 };
 
-// Transposed 2x2 convolution of x plus 1x1 convolution of `skip`, scale and shift, ReLU.
+// Transposed 2x2 convolution of x plus 1x1 convolution of `skip`, scale and shift, ReLU. Where levels are multiplied x
+// and y are of levels, and `activation` makes them of `skip`.
 struct Upsample {
   Type type{};
   Map x{}, skip{}, y{};
   Rows active{};
-  Weights up{}, lateral{};  // scale and shift are those of `lateral`
+  Weights activation{}, up{}, lateral{};  // scale and shift are those of `lateral`
 };
 
 // One layer. Scratch memory is aligned to 64 bytes and belongs to one thread.

@@ -14,6 +14,12 @@ inline void check_dtype(const char* op, const Tensor& x) {
   check(is_floating(x.scalar_type()), op, ": x must be float32, float64, float16 or bfloat16, got ", describe(x));
 }
 
+// A map of a layer that multiplies levels.
+inline void check_levels_or_floats(const char* op, const char* name, const Tensor& x) {
+  check(x.scalar_type() == ScalarType::Byte || x.scalar_type() == ScalarType::Float, op, ": ", name,
+        " must be uint8 or float32, got ", describe(x));
+}
+
 // A map's values: a row for each of `count` pixels.
 inline void check_map(const char* op, const char* name, const Tensor& x, int64_t count) {
   check(x.dim() == 2 && x.is_contiguous() && x.size(0) == count, op, ": ", name, " must be contiguous [", count,
@@ -70,12 +76,13 @@ constexpr size_t kUnitWeights = 7;
 
 inline bool has_projection(const Tensor* weights) { return weights[6].numel() > 0; }
 
+// `per_unit`: with one more where levels are multiplied.
 inline void check_units(const char* op, int64_t inputs, int64_t stride, int64_t channels,
-                        const std::vector<Tensor>& weights) {
+                        const std::vector<Tensor>& weights, size_t per_unit = kUnitWeights) {
   check(stride == 1 || stride == 2, op, ": stride must be 1 or 2, got ", stride);
   check(channels >= 1 && channels <= kMostChannels, op, ": channels must be 1 to ", kMostChannels, ", got ", channels);
-  check(!weights.empty() && weights.size() % kUnitWeights == 0, op, ": weights must be 7 tensors per unit");
-  for (size_t i = kUnitWeights; i < weights.size(); i += kUnitWeights)
+  check(!weights.empty() && weights.size() % per_unit == 0, op, ": weights must be ", per_unit, " tensors per unit");
+  for (size_t i = per_unit; i < weights.size(); i += per_unit)
     check(!has_projection(&weights[i]), op, ": only the first unit may have a projection");
   check(has_projection(weights.data()) || (stride == 1 && channels == inputs), op,
         ": a unit without projection must keep the shape");

@@ -49,20 +49,21 @@ Unit make_unit(const char* op, LayerWeights& weights, Type type, const Map& x, c
   weights.norm("conv_norm", w[4], unit.middle, unit.conv);
   unit.expand.packed = weights.matrix("expand", w[5], y.channels, unit.middle, 1);
   if (has_projection(w)) unit.project.packed = weights.matrix("project", w[6], y.channels, x.channels, 1);
+  if (type == Type::kLevels) weights.scale("scale", w[kUnitWeights], y.channels, unit.expand);
   return unit;
 }
 
-// Residual units one after the other; `stride` is that of the first, the others work in place.
-Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixels, int64_t stride, int64_t channels,
-                      Lists weights) {
-  constexpr const char* op = "residual_units";
-  const Type type = type_of(op, x);
+// Residual units one after the other, `per_unit` weights for each; `stride` is that of the first, the others work in
+// place. `like` has the dtype of y.
+Tensor units_of(const char* op, Type type, const Tensor& x, const Lists& x_pixels, const Size& x_size,
+                const Lists& y_pixels, int64_t stride, int64_t channels, const Lists& weights, size_t per_unit,
+                const Tensor& like) {
   const Pixels stored = pixels_of(op, "x", x_pixels, x_size);
   const Map in = map_of(op, "x", x, stored);
-  check_units(op, in.channels, stride, channels, weights);
+  check_units(op, in.channels, stride, channels, weights, per_unit);
   const Extent input = stored.extent;
   const Size size{input.images, divide_up(input.height, stride), divide_up(input.width, stride)};
-  const Output y(op, x, pixels_of(op, "y", y_pixels, size), channels);
+  const Output y(op, like, pixels_of(op, "y", y_pixels, size), channels);
   if (y.pixels.count == 0) return y.values;
   std::vector<Band> bands = bands_of(y.pixels.rows, y.rows(), channels * channels);
   thread_local RowList list;
@@ -77,25 +78,44 @@ Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixe
 
   // The others work in place.
   const Rows needed = beneath(y.pixels, y.pixels.extent, 1, list);
-  for (size_t next = kUnitWeights; next < weights.size(); next += kUnitWeights) {
+  for (size_t next = per_unit; next < weights.size(); next += per_unit) {
     unit = make_unit(op, taken, type, y.map, y.map, 1, &weights[next]);
     unit.needed = needed;
     unit.active = y.pixels.rows;
-    keep_border_rows(y.map, needed, x.element_size(), bands, borders);
+    keep_border_rows(y.map, needed, y.values.element_size(), bands, borders);
     run(unit, kernels().unit, bands);
   }
   return y.values;
 }
 
-// Convolution of size 1 or 3 (stride 1, padding that keeps the size), scale and shift, ReLU if `relu`.
-Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t kernel, bool relu, const Tensor& weight,
-            const Tensor& norm) {
-  constexpr const char* op = "conv";
+Tensor residual_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixels, int64_t stride, int64_t channels,
+                      Lists weights) {
+  constexpr const char* op = "residual_units";
+  return units_of(op, type_of(op, x), x, x_pixels, x_size, y_pixels, stride, channels, weights, kUnitWeights, x);
+}
+
+// The same where levels are multiplied, of x and between units: uint8 or float32 to float32. Each unit has one tensor
+// more: the scale [channels] of its last sums.
+Tensor quantized_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pixels, int64_t stride, int64_t channels,
+                       Lists weights) {
+  constexpr const char* op = "quantized_units";
+  check_levels_or_floats(op, "x", x);
+  check(!weights.empty(), op, ": weights must be ", kUnitWeights + 1, " tensors per unit");
+  return units_of(op, Type::kLevels, x, x_pixels, x_size, y_pixels, stride, channels, weights, kUnitWeights + 1,
+                  weights.back());
+}
+
+// Convolution of size 1 or 3 (stride 1, padding that keeps the size), scale and shift, ReLU if `relu`. `like` has the
+// dtype of y; `activation` makes levels of an x of floats.
+Tensor conv_of(const char* op, Type type, const Tensor& x, const Tensor* activation, const Lists& x_pixels,
+               const Size& size, const Lists& y_pixels, int64_t kernel, bool relu, const Tensor& weight,
+               const Tensor& norm, const Tensor& like) {
   check_kernel_size(op, kernel);
   const Map in = map_of(op, "x", x, pixels_of(op, "x", x_pixels, size));
-  const Output y(op, x, pixels_of(op, "y", y_pixels, size), channels_of(op, "norm", norm));
-  Conv layer{.type = type_of(op, x), .x = in, .y = y.map, .kernel = static_cast<int>(kernel), .relu = relu};
+  const Output y(op, like, pixels_of(op, "y", y_pixels, size), channels_of(op, "norm", norm));
+  Conv layer{.type = type, .x = in, .y = y.map, .kernel = static_cast<int>(kernel), .relu = relu};
   LayerWeights taken(op, layer.type);
+  if (activation) taken.norm("activation", *activation, in.channels, layer.activation);
   layer.weights.packed = taken.matrix("weight", weight, y.map.channels, in.channels, kernel);
   taken.norm("norm", norm, y.map.channels, layer.weights);
   thread_local RowList list;
@@ -105,18 +125,38 @@ Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t 
   return y.values;
 }
 
-// Transposed 2x2 convolution of x, of half the size, plus 1x1 convolution of `skip`, scale and shift, ReLU.
-Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_pixels, Size size, Lists y_pixels,
-                const Tensor& up, const Tensor& lateral, const Tensor& norm) {
-  constexpr const char* op = "upsample";
+Tensor conv(const Tensor& x, Lists x_pixels, Size size, Lists y_pixels, int64_t kernel, bool relu, const Tensor& weight,
+            const Tensor& norm) {
+  constexpr const char* op = "conv";
+  return conv_of(op, type_of(op, x), x, nullptr, x_pixels, size, y_pixels, kernel, relu, weight, norm, x);
+}
+
+// The same of levels (uint8), or with kernel 1 of floats (float32), with ReLU, to the dtype of `like`: one of the two.
+Tensor quantized_conv(const Tensor& x, const Tensor& activation, Lists x_pixels, Size size, Lists y_pixels,
+                      int64_t kernel, const Tensor& weight, const Tensor& norm, const Tensor& like) {
+  constexpr const char* op = "quantized_conv";
+  check_levels_or_floats(op, "x", x);
+  check_levels_or_floats(op, "like", like);
+  const bool of_levels = x.scalar_type() == ScalarType::Byte;
+  // what lies outside the map is level 0
+  check(of_levels || kernel == 1, op, ": x must be uint8 for kernel ", kernel, ", got ", describe(x));
+  return conv_of(op, Type::kLevels, x, of_levels ? nullptr : &activation, x_pixels, size, y_pixels, kernel, true, weight,
+                 norm, like);
+}
+
+// Transposed 2x2 convolution of x, of half the size, plus 1x1 convolution of `skip`, scale and shift, ReLU. `activation`
+// makes levels of a skip of floats.
+Tensor upsample_of(const char* op, Type type, const Tensor& x, const Lists& x_pixels, const Tensor& skip,
+                   const Tensor* activation, const Lists& skip_pixels, const Size& size, const Lists& y_pixels,
+                   const Tensor& up, const Tensor& lateral, const Tensor& norm) {
   const Pixels pixels = pixels_of(op, "y", y_pixels, size);
   const Size half{size[0], divide_up(size[1], 2), divide_up(size[2], 2)};
   const Map in = map_of(op, "x", x, pixels_of(op, "x", x_pixels, half));
   const Map beside = map_of(op, "skip", skip, pixels_of(op, "skip", skip_pixels, size));
-  check(skip.scalar_type() == x.scalar_type(), op, ": skip must have the dtype of x");
   const Output y(op, x, pixels, channels_of(op, "norm", norm));
-  Upsample layer{.type = type_of(op, x), .x = in, .skip = beside, .y = y.map};
+  Upsample layer{.type = type, .x = in, .skip = beside, .y = y.map};
   LayerWeights taken(op, layer.type);
+  if (activation) taken.norm("activation", *activation, beside.channels, layer.activation);
   layer.up.packed = taken.matrix("up", up, y.map.channels, in.channels, 2);
   layer.lateral.packed = taken.matrix("lateral", lateral, y.map.channels, beside.channels, 1);
   taken.norm("norm", norm, y.map.channels, layer.lateral);
@@ -125,8 +165,26 @@ Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_
   return y.values;
 }
 
+Tensor upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, Lists skip_pixels, Size size, Lists y_pixels,
+                const Tensor& up, const Tensor& lateral, const Tensor& norm) {
+  constexpr const char* op = "upsample";
+  check(skip.scalar_type() == x.scalar_type(), op, ": skip must have the dtype of x");
+  return upsample_of(op, type_of(op, x), x, x_pixels, skip, nullptr, skip_pixels, size, y_pixels, up, lateral, norm);
+}
+
+// The same of levels (uint8) and a skip of floats (float32), to levels.
+Tensor quantized_upsample(const Tensor& x, Lists x_pixels, const Tensor& skip, const Tensor& activation,
+                          Lists skip_pixels, Size size, Lists y_pixels, const Tensor& up, const Tensor& lateral,
+                          const Tensor& norm) {
+  constexpr const char* op = "quantized_upsample";
+  check(x.scalar_type() == ScalarType::Byte, op, ": x must be uint8, got ", describe(x));
+  check(skip.scalar_type() == ScalarType::Float, op, ": skip must be float32, got ", describe(skip));
+  return upsample_of(op, Type::kLevels, x, x_pixels, skip, &activation, skip_pixels, size, y_pixels, up, lateral, norm);
+}
+
 // 3x3 convolution of voxels, scale and shift, ReLU: bits int64 [K] and last float32 [K] of the occupied pixels of maps of
-// `channels` channels. weight [9, channels, voxel_pitch] are sums; `like` has the dtype of the result.
+// `channels` channels. weight [9, channels, voxel_pitch] are sums; `like` has the dtype of the result, which may be levels
+// (uint8).
 Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size size, Lists y_pixels, int64_t channels,
                   const Tensor& weight, const Tensor& norm, const Tensor& like) {
   constexpr const char* op = "voxel_conv";
@@ -139,7 +197,7 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
 
   const int outputs = channels_of(op, "norm", norm);
   const Output y(op, like, pixels_of(op, "y", y_pixels, size), outputs);
-  VoxelConv layer{.type = type_of(op, like),
+  VoxelConv layer{.type = like.scalar_type() == ScalarType::Byte ? Type::kLevels : type_of(op, like),
                   .occupied = occupied.rows,
                   .bits = data,
                   .last = last.const_data_ptr<float>(),
@@ -160,6 +218,9 @@ Tensor voxel_conv(const Tensor& bits, const Tensor& last, Lists x_pixels, Size s
 STABLE_TORCH_LIBRARY_IMPL(sbnet, CPU, m) {
   m.impl("residual_units", TORCH_BOX(&sbnet::residual_units));
   m.impl("conv", TORCH_BOX(&sbnet::conv));
+  m.impl("quantized_units", TORCH_BOX(&sbnet::quantized_units));
+  m.impl("quantized_conv", TORCH_BOX(&sbnet::quantized_conv));
+  m.impl("quantized_upsample", TORCH_BOX(&sbnet::quantized_upsample));
   m.impl("upsample", TORCH_BOX(&sbnet::upsample));
   m.impl("voxel_conv", TORCH_BOX(&sbnet::voxel_conv));
 }

@@ -6,6 +6,7 @@
 
 #include "layer_arguments.h"
 #include "map_arguments.h"
+#include "weights.h"
 
 namespace sbnet {
 namespace {
@@ -70,7 +71,7 @@ Pixels pixels_of(const char* op, const char* name, const std::vector<Tensor>& li
 Map map_of(const char* op, const char* name, const Tensor& x, const Pixels& stored) {
   check_map(op, name, x, stored.count);
   return {const_cast<void*>(x.const_data_ptr()), stored.extent.height, stored.extent.width,
-          static_cast<int>(x.size(1)), stored.rows};
+          static_cast<int>(x.size(1)), stored.rows, held_type(x)};
 }
 
 }  // namespace sbnet

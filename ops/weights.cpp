@@ -9,6 +9,10 @@ namespace sbnet {
 namespace {
 
 ScalarType sums_of(Type type) { return type == Type::kDouble ? ScalarType::Double : ScalarType::Float; }
+ScalarType weights_of(Type type) { return type == Type::kLevels ? ScalarType::Char : sums_of(type); }
+
+constexpr int64_t kMostLevels = 1 << 16;  // that are multiplied for one output
+constexpr int kMostWeight = 64;  // of those that multiply levels: ops/kernels/multiply_u8.h says why
 
 // How the kernels see a convolution's window: a product for each row of it; a transposed one of 2x2 has one for each of
 // its four phases.
@@ -22,9 +26,9 @@ struct Window {
 };
 
 // weight [outputs, inputs, height, width] as [terms, outputs, depth], a pixel's channels beside each other.
-template <typename Sum>
-std::vector<Sum> arranged(const Sum* weight, const Window& window) {
-  std::vector<Sum> matrices(window.terms() * window.outputs * window.depth());
+template <typename Weight>
+std::vector<Weight> arranged(const Weight* weight, const Window& window) {
+  std::vector<Weight> matrices(window.terms() * window.outputs * window.depth());
   const int64_t pitch = window.depth() / window.taps();
   for (int64_t n = 0; n < window.outputs; ++n)
     for (int64_t k = 0; k < window.inputs; ++k)
@@ -37,32 +41,47 @@ std::vector<Sum> arranged(const Sum* weight, const Window& window) {
 }
 
 Tensor pack(const char* op, const char* name, const Tensor& argument, Type type) {
-  check_weight(op, name, argument, sums_of(type));
+  check_weight(op, name, argument, weights_of(type));
   const Window window{argument.size(0), argument.size(1), argument.size(2), argument.size(3)};
   const Tensor weight = torch::stable::contiguous(argument);
   const auto outputs = static_cast<int>(window.outputs);
   const PackKernel& kernel = kernels().weights;
   const int64_t bytes = kernel.bytes(type, window.terms(), outputs, window.depth());
   Tensor packed = allocate(op, name, {bytes}, [&] { return torch::stable::new_empty(weight, {bytes}, ScalarType::Byte); });
-  const auto pack_as = [&]<typename Sum>(Sum) {
-    const auto matrices = arranged(static_cast<const Sum*>(weight.const_data_ptr()), window);
+  const auto pack_as = [&]<typename Weight>(Weight) {
+    const auto* const numbers = static_cast<const Weight*>(weight.const_data_ptr());
+    if constexpr (std::is_same_v<Weight, int8_t>)
+      for (int64_t i = 0; i < weight.numel(); ++i)
+        check(numbers[i] >= -kMostWeight && numbers[i] <= kMostWeight, op, ": ", name, " must be in -", kMostWeight, " .. ",
+              kMostWeight, ", got ", int{numbers[i]});
+    const auto matrices = arranged(numbers, window);
     kernel.pack(type, matrices.data(), window.terms(), outputs, window.depth(), packed.mutable_data_ptr());
   };
-  type == Type::kDouble ? pack_as(double{}) : pack_as(float{});
+  switch (type) {
+    case Type::kDouble: pack_as(double{}); break;
+    case Type::kLevels: pack_as(int8_t{}); break;
+    default: pack_as(float{});
+  }
   return packed;
 }
 
-// weight [N, K, 1, 1], [N, K, 3, 3], or [N, K, 2, 2] of a transposed convolution, float64 for maps of float64, else
-// float32 -> the bytes that the kernels of this machine read for maps of the dtype of `like`.
+// weight [N, K, 1, 1], [N, K, 3, 3], or [N, K, 2, 2] of a transposed convolution, float64 for maps of float64, int8 of 7
+// bits for those of levels (uint8), else float32 -> the bytes that the kernels of this machine read for maps of the dtype of `like`.
 Tensor pack_weights(const Tensor& weight, const Tensor& like) {
-  return pack("pack_weights", "weight", weight, type_of("pack_weights", like));
+  const bool of_levels = like.scalar_type() == ScalarType::Byte;
+  return pack("pack_weights", "weight", weight, of_levels ? Type::kLevels : type_of("pack_weights", like));
 }
 
 }  // namespace
 
 Type type_of(const char* op, const Tensor& x) {
   check_dtype(op, x);
+  return held_type(x);
+}
+
+Type held_type(const Tensor& x) {
   switch (x.scalar_type()) {
+    case ScalarType::Byte: return Type::kLevels;
     case ScalarType::Double: return Type::kDouble;
     case ScalarType::Half: return Type::kHalf;
     case ScalarType::BFloat16: return Type::kBFloat16;
@@ -74,6 +93,9 @@ const void* LayerWeights::matrix(const char* name, const Tensor& weight, int64_t
                                  int64_t side) {
   const Window window{outputs, inputs, side, side};
   const int64_t bytes = kernels().weights.bytes(type_, window.terms(), static_cast<int>(outputs), window.depth());
+  // all sums of levels fit 32 bits
+  check(type_ != Type::kLevels || inputs * side * side <= kMostLevels, op_, ": ", name, " must have at most ",
+        kMostLevels, " inputs and taps, got ", inputs, " x ", side, " x ", side);
   check_weight_of(op_, name, weight, outputs, inputs, side, bytes);
   if (weight.scalar_type() == ScalarType::Byte) return weight.const_data_ptr();
   packed_.push_back(pack(op_, name, weight, type_));
@@ -84,6 +106,13 @@ void LayerWeights::norm(const char* name, const Tensor& norm, int64_t channels, 
   check_norm(op_, name, norm, channels, sums_of(type_));
   weights.scale = norm.const_data_ptr();
   weights.shift = static_cast<const char*>(weights.scale) + channels * norm.element_size();
+}
+
+void LayerWeights::scale(const char* name, const Tensor& scale, int64_t channels, Weights& weights) const {
+  check(scale.scalar_type() == ScalarType::Float && scale.is_contiguous() && scale.dim() == 1 &&
+            scale.size(0) == channels,
+        op_, ": ", name, " must be contiguous Float [", channels, "], got ", describe(scale));
+  weights.scale = scale.const_data_ptr();
 }
 
 }  // namespace sbnet

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "gemm.h"
+#include "multiply_u8.h"
 
 namespace sbnet::SBNET_ISA {
 
@@ -32,6 +33,8 @@ inline uint32_t bits_of(float number) {
 
 inline float read(float value) { return value; }
 inline double read(double value) { return value; }
+inline float read(int32_t value) { return static_cast<float>(value); }
+inline float read(uint8_t value) { return value; }
 inline float read(BFloat16 value) { return number_of(static_cast<uint32_t>(value.bits) << 16); }
 inline float read(Half value) {
 #if defined(__F16C__)
@@ -71,9 +74,37 @@ inline void write(float value, Half* to) {
 #endif
 }
 
+// Levels are whole numbers of 0 to 255: what lies below or above is the first or last of them, and NaN the first.
+inline void write(float value, uint8_t* to) {
+  const float positive = value > 0 ? value : 0;
+  // adding 2^23 leaves the whole number at the end of the bits
+  *to = static_cast<uint8_t>(bits_of((positive < 255 ? positive : 255) + 0x1p23f));
+}
+
 // The same for a vector of `bytes` bytes of sums.
 template <typename Sum, int bytes>
 using Vector = typename VectorOf<Sum, bytes>::type;
+
+// Floats as levels, in vectors of a quarter of the size.
+template <int bytes>
+Vector<uint8_t, bytes / 4> levels_of(Vector<float, bytes> vector) {
+  const Vector<float, bytes> positive = vector > 0 ? vector : 0.0f;
+  const Vector<float, bytes> level = positive < 255 ? positive : 255.0f;
+#if defined(__AVX512F__)
+  if constexpr (bytes == 64)  // (masked: GCC warns of the other form)
+    return (Vector<uint8_t, 16>)_mm512_maskz_cvtusepi32_epi8(0xffff, _mm512_maskz_cvtps_epi32(0xffff, (__m512)level));
+#endif
+#if defined(__AVX2__)
+  if constexpr (bytes == 32) {
+    const __m256i numbers = _mm256_cvtps_epi32((__m256)level);
+    const __m128i low = _mm256_castsi256_si128(numbers), high = _mm256_extracti128_si256(numbers, 1);
+    const __m128i shorts = _mm_packs_epi32(low, high);
+    const int64_t eight = _mm_cvtsi128_si64(_mm_packus_epi16(shorts, shorts));
+    return (Vector<uint8_t, 8>)eight;
+  }
+#endif
+  return __builtin_convertvector((Vector<uint32_t, bytes>)(level + 0x1p23f) & 0xff, Vector<uint8_t, bytes / 4>);
+}
 
 template <typename Sum, int bytes, typename Storage>
 Vector<Sum, bytes> read_vector(const Storage* from) {
@@ -85,6 +116,10 @@ Vector<Sum, bytes> read_vector(const Storage* from) {
     Vector<uint16_t, bytes / 2> bits;
     std::memcpy(&bits, from, sizeof bits);
     vector = (Vector<Sum, bytes>)(__builtin_convertvector(bits, Vector<uint32_t, bytes>) << 16);
+  } else if constexpr (std::is_integral_v<Storage>) {
+    Vector<Storage, bytes * static_cast<int>(sizeof(Storage)) / 4> numbers;
+    std::memcpy(&numbers, from, sizeof numbers);
+    vector = __builtin_convertvector(__builtin_convertvector(numbers, Vector<int32_t, bytes>), Vector<Sum, bytes>);
   } else {
     for (int i = 0; i < lanes; ++i) vector[i] = read(from[i]);
   }
@@ -110,6 +145,9 @@ void write_vector(Vector<Sum, bytes> vector, Storage* to) {
     half = __builtin_convertvector(chosen, Vector<uint16_t, bytes / 2>);
 #endif
     std::memcpy(to, &half, sizeof half);
+  } else if constexpr (std::is_same_v<Storage, uint8_t>) {
+    const auto levels = levels_of<bytes>(vector);
+    std::memcpy(to, &levels, sizeof levels);
   } else {
     for (int i = 0; i < lanes; ++i) write(vector[i], to + i);
   }
@@ -151,13 +189,28 @@ void write_channels(Value value, Storage* to) {
     write_vector<Sum, bytes>(value, to);
 }
 
-// to[c] = relu(from[c] * scale[c] + shift[c]), or without the ReLU.
+// A product as a number of its own, even where the processor multiplies and adds at once: what becomes of levels is
+// then the same on all of them.
+template <typename Value>
+Value product(Value a, Value b) {
+  Value value = a * b;
+#if defined(__FMA__)
+  asm("" : "+v"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
+// to[c] = relu(from[c] * scale[c] + shift[c]), or without the ReLU, which levels have in any case.
 template <bool with_relu = true, typename Sum, typename From, typename To>
 void normalize(const From* from, int channels, const Sum* scale, const Sum* shift, To* to) {
+  constexpr bool to_levels = std::is_same_v<To, uint8_t>, of_levels = to_levels || std::is_integral_v<From>;
   for_each_channel<Sum>(channels, [&]<int bytes>(int c) {
-    const auto value = read_channels<Sum, bytes>(from + c) * read_channels<Sum, bytes>(scale + c) +
-                       read_channels<Sum, bytes>(shift + c);
-    write_channels<Sum, bytes>(with_relu ? relu(value) : value, to + c);
+    const auto number = read_channels<Sum, bytes>(from + c), factor = read_channels<Sum, bytes>(scale + c);
+    const auto scaled = of_levels ? product(number, factor) : number * factor;
+    const auto value = scaled + read_channels<Sum, bytes>(shift + c);
+    write_channels<Sum, bytes>(with_relu && !to_levels ? relu(value) : value, to + c);
   });
 }
 
@@ -166,6 +219,16 @@ template <typename Sum, typename Storage>
 void add(const Storage* from, const Sum* sums, int channels, Storage* to) {
   for_each_channel<Sum>(channels, [&]<int bytes>(int c) {
     write_channels<Sum, bytes>(read_channels<Sum, bytes>(from + c) + read_channels<Sum, bytes>(sums + c), to + c);
+  });
+}
+
+// to[c] = sums[c] * scale[c], with from[c] added if there is such a pixel.
+template <typename Storage>
+void add_scaled(const Storage* from, const int32_t* sums, const float* scale, int channels, Storage* to) {
+  for_each_channel<float>(channels, [&]<int bytes>(int c) {
+    auto value = product(read_channels<float, bytes>(sums + c), read_channels<float, bytes>(scale + c));
+    if (from) value += read_channels<float, bytes>(from + c);
+    write_channels<float, bytes>(value, to + c);
   });
 }
 

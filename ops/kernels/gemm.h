@@ -38,8 +38,8 @@ constexpr int padded_outputs(int outputs) {
 }
 
 // Lays weights [outputs, depth] out as the kernel reads them: panel by panel, input by input.
-template <typename Element, typename Convert>
-void pack(const typename Multiply<Element>::Sum* weights, int outputs, int depth, Element* packed, Convert convert) {
+template <typename Element, typename Weight, typename Convert>
+void pack(const Weight* weights, int outputs, int depth, Element* packed, Convert convert) {
   constexpr int step = Multiply<Element>::kStep;
   for (int n = 0; n < outputs;) {
     const int width = panel_width<Element>(outputs - n);

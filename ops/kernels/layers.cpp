@@ -7,26 +7,42 @@
 namespace sbnet::SBNET_ISA {
 namespace {
 
+// The numbers of a layer: what its maps x and y hold, what is multiplied, and what its sums are scaled in.
 template <typename Storage>
-struct Types {
+struct Numbers {
+  using X = Storage;
+  using Y = Storage;
   using Element = typename ElementOf<Storage>::type;
   using Sum = typename Multiply<Element>::Sum;
+  using Scale = Sum;
 };
+template <typename InX, typename InY>
+struct Levels {
+  using X = InX;
+  using Y = InY;
+  using Element = uint8_t;
+  using Sum = int32_t;
+  using Scale = float;
+};
+template <>
+struct Numbers<uint8_t> : Levels<uint8_t, uint8_t> {};
+template <typename N>
+constexpr bool kOfLevels = std::is_same_v<typename N::Element, uint8_t>;
 
 // A matrix of `outputs` rows that multiplies windows or pixels.
-template <typename Storage>
+template <typename N>
 struct Product {
-  using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
+  using Element = typename N::Element;
+  using Scale = typename N::Scale;
 
   const Element* weights;
-  const Sum *scale, *shift;
+  const Scale *scale, *shift;
   int outputs, depth;
 
   Product(const Weights& w, int outputs_, int depth_)
       : weights(static_cast<const Element*>(w.packed)),
-        scale(static_cast<const Sum*>(w.scale)),
-        shift(static_cast<const Sum*>(w.shift)),
+        scale(static_cast<const Scale*>(w.scale)),
+        shift(static_cast<const Scale*>(w.shift)),
         outputs(outputs_),
         depth(depth_) {}
 
@@ -37,9 +53,9 @@ struct Product {
 };
 
 // The three rows of the windows of a group, each read as one row of 3 pixels.
-template <typename Storage, typename Element = typename Types<Storage>::Element>
-void multiply_windows(const Emitted<Element>* pixels, int size, const Product<Storage>& conv,
-                      typename Types<Storage>::Sum* sums, int stride) {
+template <typename N, typename Element = typename N::Element>
+void multiply_windows(const Emitted<Element>* pixels, int size, const Product<N>& conv, typename N::Sum* sums,
+                      int stride) {
   const Element* rows[3][kGroup];
   for (int p = 0; p < padded_group(size); ++p)
     for (int i = 0; i < 3; ++i) rows[i][p] = pixels[p < size ? p : 0].window[i];
@@ -54,14 +70,14 @@ void row_pointers(const Element* rows, int stride, int size, const Element** poi
   for (int p = 0; p < padded_group(size); ++p) pointers[p] = rows + (p < size ? p : 0) * stride;
 }
 
-// The pixels of a group as the products read them: where they lie, if type and padding allow, else copied.
-template <typename Storage>
+// The pixels of a group as the products read them: where they lie, if type and padding allow, else copied. Levels are
+// made of floats by `activation`.
+template <typename Storage, typename Element>
 class Inputs {
  public:
-  using Element = typename Types<Storage>::Element;
-
-  Inputs(Scratch& scratch, const Map& map)
+  Inputs(Scratch& scratch, const Map& map, const Weights& activation)
       : map_(map),
+        activation_(activation),
         stride_(padded_channels(map.channels)),
         copies_(scratch.take<Element>(kGroup * stride_)),
         nothing_(scratch.take<Storage>(map.channels)) {}
@@ -78,8 +94,13 @@ class Inputs {
         pointers_[p] = from;
         return;
       }
-    convert<typename Types<Storage>::Sum>(from, map_.channels, copies_ + p * stride_);
-    pointers_[p] = copies_ + p * stride_;
+    Element* const copy = copies_ + p * stride_;
+    if constexpr (std::is_same_v<Storage, float> && std::is_same_v<Element, uint8_t>)
+      normalize<false>(from, map_.channels, static_cast<const float*>(activation_.scale),
+                       static_cast<const float*>(activation_.shift), copy);
+    else
+      convert<typename Multiply<Element>::Sum>(from, map_.channels, copy);
+    pointers_[p] = copy;
   }
   Term<Element> term(int size, const Element* weights) {
     for (int p = size; p < padded_group(size); ++p) pointers_[p] = pointers_[0];
@@ -88,26 +109,30 @@ class Inputs {
 
  private:
   Map map_;
+  Weights activation_;
   int stride_;
   Element* copies_;
   Storage* nothing_;
   const Element* pointers_[kGroup];
 };
 
-template <typename Storage>
+template <typename N>
 void compute(const Unit& u, const Band& band, Scratch& scratch) {
-  using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
+  using X = typename N::X;
+  using Y = typename N::Y;
+  using Element = typename N::Element;
+  using Sum = typename N::Sum;
+  using Scale = typename N::Scale;
   const int in = u.x.channels, out = u.y.channels, middle = u.middle;
   const int in_pad = padded_channels(in), middle_pad = padded_channels(middle);
   const bool projects = u.project.packed != nullptr;
-  const Product<Storage> reduce(u.reduce, middle, in_pad), conv(u.conv, middle, 3 * middle_pad);
-  const Product<Storage> expand(u.expand, out, middle_pad), project(u.project, out, in_pad);
-  const auto* const scale = static_cast<const Sum*>(u.activation.scale);
-  const auto* const shift = static_cast<const Sum*>(u.activation.shift);
+  const Product<N> reduce(u.reduce, middle, in_pad), conv(u.conv, middle, 3 * middle_pad);
+  const Product<N> expand(u.expand, out, middle_pad), project(u.project, out, in_pad);
+  const auto* const scale = static_cast<const Scale*>(u.activation.scale);
+  const auto* const shift = static_cast<const Scale*>(u.activation.shift);
   const int stride = std::max(padded_outputs<Element>(middle), padded_outputs<Element>(out));
 
-  Stream<Element> stream(scratch, {u.x, u.y, u.stride, sizeof(Storage), u.needed, u.active}, middle);
+  Stream<Element> stream(scratch, {u.x, u.y, u.stride, sizeof(X), u.needed, u.active}, middle);
   auto* const activated = scratch.take<Element>(kGroup * in_pad);
   auto* const narrow = scratch.take<Element>(kGroup * middle_pad);
   auto* const sums = scratch.take<Sum>(kGroup * stride);
@@ -117,10 +142,12 @@ void compute(const Unit& u, const Band& band, Scratch& scratch) {
   const Element* wide_pointers[kGroup];
   const Element* narrow_pointers[kGroup];
 
-  const auto activate = [&](int p, const Storage* from) { normalize(from, in, scale, shift, activated + p * in_pad); };
+  const auto activate = [&](int p, const void* from) {
+    normalize(static_cast<const X*>(from), in, scale, shift, activated + p * in_pad);
+  };
   // BN, ReLU, 1x1, BN, ReLU into the window
   const auto fill = [&](const Filled<Element>* pixels, int size) {
-    for (int p = 0; p < size; ++p) activate(p, static_cast<const Storage*>(pixels[p].from));
+    for (int p = 0; p < size; ++p) activate(p, pixels[p].from);
     row_pointers(activated, in_pad, size, wide_pointers);
     const Term<Element> term{wide_pointers, reduce.weights, in_pad};
     multiply<Element>(&term, 1, size, middle, sums, stride);
@@ -133,29 +160,32 @@ void compute(const Unit& u, const Band& band, Scratch& scratch) {
       normalize(sums + p * stride, middle, conv.scale, conv.shift, narrow + p * middle_pad);
     row_pointers(narrow, middle_pad, size, narrow_pointers);
     if (projects) {
-      for (int p = 0; p < size; ++p) activate(p, static_cast<const Storage*>(pixels[p].centre));
+      for (int p = 0; p < size; ++p) activate(p, pixels[p].centre);
       row_pointers(activated, in_pad, size, wide_pointers);
     }
     const Term<Element> terms[2] = {{narrow_pointers, expand.weights, middle_pad},
                                     {wide_pointers, project.weights, in_pad}};
     multiply<Element>(terms, projects ? 2 : 1, size, out, sums, stride);
     for (int p = 0; p < size; ++p) {
-      auto* const to = static_cast<Storage*>(u.y.data) + pixels[p].out * out;
-      if (projects)
+      auto* const to = static_cast<Y*>(u.y.data) + pixels[p].out * out;
+      const auto* const from = projects ? nullptr : static_cast<const Y*>(pixels[p].centre);
+      if constexpr (kOfLevels<N>)
+        add_scaled(from, sums + p * stride, expand.scale, out, to);
+      else if (projects)
         convert<Sum>(sums + p * stride, out, to);
       else
-        add(static_cast<const Storage*>(pixels[p].centre), sums + p * stride, out, to);
+        add(from, sums + p * stride, out, to);
     }
   };
   stream.run(band, fill, emit);
 }
 
 // Sums of a group to their pixels of the output, with the layer's normalization.
-template <typename Storage, typename Pixel, typename Sum>
-void finish(const Pixel* pixels, int size, const Sum* sums, int stride, const Product<Storage>& product, bool with_relu,
-            const Map& y) {
+template <typename N, typename Pixel>
+void finish(const Pixel* pixels, int size, const typename N::Sum* sums, int stride, const Product<N>& product,
+            bool with_relu, const Map& y) {
   for (int p = 0; p < size; ++p) {
-    auto* const to = static_cast<Storage*>(y.data) + pixels[p].out * y.channels;
+    auto* const to = static_cast<typename N::Y*>(y.data) + pixels[p].out * y.channels;
     if (with_relu)
       normalize(sums + p * stride, y.channels, product.scale, product.shift, to);
     else
@@ -163,19 +193,20 @@ void finish(const Pixel* pixels, int size, const Sum* sums, int stride, const Pr
   }
 }
 
-template <typename Storage>
+template <typename N>
 void conv3x3(const Conv& c, const Band& band, Scratch& scratch) {
-  using Element = typename Types<Storage>::Element;
+  using Element = typename N::Element;
+  using Sum = typename N::Sum;
   const int in = c.x.channels, out = c.y.channels;
-  const Product<Storage> conv(c.weights, out, 3 * padded_channels(in));
+  const Product<N> conv(c.weights, out, 3 * padded_channels(in));
   const int stride = padded_outputs<Element>(out);
-  Stream<Element> stream(scratch, {c.x, c.y, 1, sizeof(Storage), c.needed, c.active}, in);
-  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  Stream<Element> stream(scratch, {c.x, c.y, 1, sizeof(typename N::X), c.needed, c.active}, in);
+  auto* const sums = scratch.take<Sum>(kGroup * stride);
   if (scratch.counts()) return;
 
   const auto fill = [&](const Filled<Element>* pixels, int size) {
     for (int p = 0; p < size; ++p)
-      convert<typename Types<Storage>::Sum>(static_cast<const Storage*>(pixels[p].from), in, pixels[p].to);
+      convert<Sum>(static_cast<const typename N::X*>(pixels[p].from), in, pixels[p].to);
   };
   const auto emit = [&](const Emitted<Element>* pixels, int size) {
     multiply_windows(pixels, size, conv, sums, stride);
@@ -222,14 +253,14 @@ void for_each_phase(const Rows& active, const Band& band, const Map& in, const M
     }
 }
 
-template <typename Storage>
+template <typename N>
 void conv1x1(const Conv& c, const Band& band, Scratch& scratch) {
-  using Element = typename Types<Storage>::Element;
+  using Element = typename N::Element;
   const int out = c.y.channels, stride = padded_outputs<Element>(out);
-  const Product<Storage> conv(c.weights, out, padded_channels(c.x.channels));
+  const Product<N> conv(c.weights, out, padded_channels(c.x.channels));
   auto* const list = scratch.take<Pixel>(kChunkRows * c.y.width);
-  Inputs<Storage> inputs(scratch, c.x);
-  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  Inputs<typename N::X, Element> inputs(scratch, c.x, c.activation);
+  auto* const sums = scratch.take<typename N::Sum>(kGroup * stride);
   if (scratch.counts()) return;
   inputs.clear();
 
@@ -241,20 +272,24 @@ void conv1x1(const Conv& c, const Band& band, Scratch& scratch) {
   });
 }
 
-template <typename Storage>
+template <typename N>
 void compute(const Conv& c, const Band& band, Scratch& scratch) {
-  c.kernel == 3 ? conv3x3<Storage>(c, band, scratch) : conv1x1<Storage>(c, band, scratch);
+  if constexpr (!std::is_same_v<typename N::X, float> || !kOfLevels<N>)
+    if (c.kernel == 3) return conv3x3<N>(c, band, scratch);
+  conv1x1<N>(c, band, scratch);
 }
 
-template <typename Storage>
+template <typename N>
 void compute(const Upsample& u, const Band& band, Scratch& scratch) {
-  using Element = typename Types<Storage>::Element;
+  using Element = typename N::Element;
+  using Skip = std::conditional_t<kOfLevels<N>, float, typename N::X>;
   const int out = u.y.channels, stride = padded_outputs<Element>(out);
-  const Product<Storage> up(u.up, out, padded_channels(u.x.channels));
-  const Product<Storage> lateral(u.lateral, out, padded_channels(u.skip.channels));
+  const Product<N> up(u.up, out, padded_channels(u.x.channels));
+  const Product<N> lateral(u.lateral, out, padded_channels(u.skip.channels));
   auto* const list = scratch.take<Pixel>(kChunkRows * u.y.width);
-  Inputs<Storage> inputs(scratch, u.x), skips(scratch, u.skip);
-  auto* const sums = scratch.take<typename Types<Storage>::Sum>(kGroup * stride);
+  Inputs<typename N::X, Element> inputs(scratch, u.x, {});
+  Inputs<Skip, Element> skips(scratch, u.skip, u.activation);
+  auto* const sums = scratch.take<typename N::Sum>(kGroup * stride);
   if (scratch.counts()) return;
   inputs.clear();
   skips.clear();
@@ -270,20 +305,24 @@ void compute(const Upsample& u, const Band& band, Scratch& scratch) {
   });
 }
 
-template <typename Storage>
+template <typename Element>
 int64_t packed_matrix(int outputs, int depth) {
-  return static_cast<int64_t>(padded_outputs<typename Types<Storage>::Element>(outputs)) * depth;
+  return static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
 }
 
-template <typename Storage>
+// Weights are as their sums, or whole numbers of 7 bits for levels.
+template <typename N>
 void pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
-  using Element = typename Types<Storage>::Element;
-  using Sum = typename Types<Storage>::Sum;
+  using Element = typename N::Element;
+  using Weight = std::conditional_t<kOfLevels<N>, int8_t, typename N::Sum>;
   for (int64_t t = 0; t < terms; ++t)
-    pack<Element>(static_cast<const Sum*>(weights) + t * outputs * depth, outputs, depth,
-                  static_cast<Element*>(packed) + t * packed_matrix<Storage>(outputs, depth), [](Sum value) {
+    pack<Element>(static_cast<const Weight*>(weights) + t * outputs * depth, outputs, depth,
+                  static_cast<Element*>(packed) + t * packed_matrix<Element>(outputs, depth), [](Weight value) {
                     Element element;
-                    write(value, &element);
+                    if constexpr (kOfLevels<N>)
+                      element = static_cast<Element>(value);
+                    else
+                      write(value, &element);
                     return element;
                   });
 }
@@ -294,18 +333,44 @@ auto with_type(Type type, Body body) {
     case Type::kDouble: return body(double{});
     case Type::kHalf: return body(Half{});
     case Type::kBFloat16: return body(BFloat16{});
+    case Type::kLevels: return body(uint8_t{});
     default: return body(float{});
   }
+}
+
+// Calls body(numbers) for those of a layer. Where levels are multiplied, x and y may each be of them, or of floats; units
+// leave floats.
+template <typename Layer, typename Body>
+void with_numbers(const Layer& layer, Body body) {
+  const bool x_has_levels = layer.x.type == Type::kLevels, y_has_levels = layer.y.type == Type::kLevels;
+  with_type(layer.type, [&]<typename T>(T) {
+    if constexpr (!std::is_same_v<T, uint8_t>)
+      body(Numbers<T>{});
+    else if constexpr (std::is_same_v<Layer, Unit>)
+      x_has_levels ? body(Levels<uint8_t, float>{}) : body(Levels<float, float>{});
+    else if constexpr (std::is_same_v<Layer, Upsample>)
+      body(Levels<uint8_t, uint8_t>{});
+    else if (x_has_levels)
+      y_has_levels ? body(Levels<uint8_t, uint8_t>{}) : body(Levels<uint8_t, float>{});
+    else
+      y_has_levels ? body(Levels<float, uint8_t>{}) : body(Levels<float, float>{});
+  });
+}
+
+template <typename Body>
+void with_numbers(const VoxelConv& layer, Body body) {
+  with_type(layer.type, body);
 }
 
 constexpr PackKernel kPackKernel = {
     [](Type type, int terms, int outputs, int depth) {
       return with_type(type, [&]<typename T>(T) {
-        return terms * packed_matrix<T>(outputs, depth) * static_cast<int64_t>(sizeof(typename Types<T>::Element));
+        using Element = typename Numbers<T>::Element;
+        return terms * packed_matrix<Element>(outputs, depth) * static_cast<int64_t>(sizeof(Element));
       });
     },
     [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
-      with_type(type, [&]<typename T>(T) { pack_weights<T>(weights, terms, outputs, depth, packed); });
+      with_type(type, [&]<typename T>(T) { pack_weights<Numbers<T>>(weights, terms, outputs, depth, packed); });
     },
 };
 
@@ -313,12 +378,12 @@ template <typename Layer>
 constexpr LayerKernel<Layer> kLayerKernel = {
     [](const Layer& layer) {
       Scratch scratch;
-      with_type(layer.type, [&]<typename T>(T) { compute<T>(layer, {}, scratch); });
+      with_numbers(layer, [&]<typename N>(N) { compute<N>(layer, {}, scratch); });
       return scratch.used();
     },
     [](const Layer& layer, const Band& band, void* memory) {
       Scratch scratch(memory);
-      with_type(layer.type, [&]<typename T>(T) { compute<T>(layer, band, scratch); });
+      with_numbers(layer, [&]<typename N>(N) { compute<N>(layer, band, scratch); });
     },
 };
 

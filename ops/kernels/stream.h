@@ -112,7 +112,7 @@ class Stream {
  public:
   Stream(Scratch& scratch, const Streamed& maps, int channels)
       : maps_(maps),
-        padded_(channels % 2 != 0),
+        padded_(padded_channels(channels) != channels),
         window_(scratch, maps.in.width, channels, maps.stride),
         absent_(scratch.take<Element>(window_.channels())),
         nothing_(scratch.take<char>(pixel_bytes())),

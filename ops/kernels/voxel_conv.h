@@ -31,7 +31,7 @@ void add_rows(const Sum* weights, const int* offsets, int count, int last_row, S
 
 template <typename Storage>
 void compute(const VoxelConv& c, const Band& band, Scratch& scratch) {
-  using Sum = typename Multiply<typename ElementOf<Storage>::type>::Sum;
+  using Sum = std::conditional_t<std::is_same_v<Storage, double>, double, float>;
   const int out = c.y.channels, stride = c.pitch, tap = c.channels * stride;
   const auto* const weights = static_cast<const Sum*>(c.weights.packed);
   const auto* const scale = static_cast<const Sum*>(c.weights.scale);

@@ -65,7 +65,7 @@ def packed(weights: Weights, dtype: torch.dtype, device: torch.device | str) -> 
     """The weights on ``device`` as its kernels read them for maps of ``dtype``."""
     like = torch.empty(0, dtype=dtype, device=device)
     moved = (tensor.detach().to(device, torch.promote_types(dtype, torch.float32)) for tensor in weights)
-    return type(weights)(*(call(_PACK_WEIGHTS, t, like) if t.dim() == 4 else t.clone() for t in moved))
+    return type(weights)(*(call(PACK_WEIGHTS, t, like) if t.dim() == 4 else t.clone() for t in moved))
 
 
 def conv(x: SparseMap, output: Pixels, weights: ConvWeights, kernel: int, relu: bool) -> SparseMap:
@@ -99,7 +99,8 @@ def residual_units(x: SparseMap, output: Pixels, stride: int, channels: int, wei
 # --- plain forms with the arguments of the operations
 
 
-def _pixels(lists: Sequence[Tensor], size: Sequence[int]) -> Pixels:
+def pixels_of(lists: Sequence[Tensor], size: Sequence[int]) -> Pixels:
+    """The pixels whose lists an operation gets."""
     images, height, width = size
     return Pixels(lists[0], (images, height, width), tuple(lists[1:]))
 
@@ -118,7 +119,7 @@ def _plain_conv(
     x: Tensor, x_pixels: list[Tensor], size: Size, y_pixels: list[Tensor], kernel: int, relu: bool, weight: Tensor,
     norm: Tensor,
 ) -> Tensor:  # fmt: skip
-    pixels, output = _pixels(x_pixels, size), _pixels(y_pixels, size)
+    pixels, output = pixels_of(x_pixels, size), pixels_of(y_pixels, size)
     return layer_plain.conv(x, pixels, output, weight, _affine(norm, relu))
 
 
@@ -126,18 +127,19 @@ def _plain_voxel_conv(
     bits: Tensor, last: Tensor, x_pixels: list[Tensor], size: Size, y_pixels: list[Tensor], channels: int,
     weight: Tensor, norm: Tensor, like: Tensor,
 ) -> Tensor:  # fmt: skip
-    seen = Voxels(_pixels(x_pixels, size), bits, last, channels, bits.new_empty(()))
+    seen = Voxels(pixels_of(x_pixels, size), bits, last, channels, bits.new_empty(()))
     values, taps = seen.values().to(weight.dtype), weight[..., : norm.shape[1]]
     window = taps.reshape(3, 3, channels, -1).permute(3, 2, 0, 1)
-    return layer_plain.conv(values, seen.pixels, _pixels(y_pixels, size), window, _affine(norm)).to(like.dtype)
+    y = layer_plain.conv(values, seen.pixels, pixels_of(y_pixels, size), window, _affine(norm))
+    return (y.round().clamp(max=255) if like.dtype == torch.uint8 else y).to(like.dtype)
 
 
 def _plain_upsample(
     x: Tensor, x_pixels: list[Tensor], skip: Tensor, skip_pixels: list[Tensor], size: Size, y_pixels: list[Tensor],
     up: Tensor, lateral: Tensor, norm: Tensor,
 ) -> Tensor:  # fmt: skip
-    half = _pixels(x_pixels, (size[0], -(-size[1] // 2), -(-size[2] // 2)))
-    skipped, output = _pixels(skip_pixels, size), _pixels(y_pixels, size)
+    half = pixels_of(x_pixels, (size[0], -(-size[1] // 2), -(-size[2] // 2)))
+    skipped, output = pixels_of(skip_pixels, size), pixels_of(y_pixels, size)
     return layer_plain.upsample(x, half, skip, skipped, output, up, lateral, _affine(norm))
 
 
@@ -145,8 +147,8 @@ def _plain_residual_units(
     x: Tensor, x_pixels: list[Tensor], x_size: Size, y_pixels: list[Tensor], stride: int, channels: int,
     weights: list[Tensor],
 ) -> Tensor:  # fmt: skip
-    pixels = _pixels(x_pixels, x_size)
-    output = _pixels(y_pixels, (x_size[0], -(-x_size[1] // stride), -(-x_size[2] // stride)))
+    pixels = pixels_of(x_pixels, x_size)
+    output = pixels_of(y_pixels, (x_size[0], -(-x_size[1] // stride), -(-x_size[2] // stride)))
     for first in range(0, len(weights), len(UnitWeights._fields)):
         unit = UnitWeights(*weights[first : first + len(UnitWeights._fields)])
         convolutions = [unit.reduce, unit.conv, unit.expand, *([unit.project] if unit.project.numel() else [])]
@@ -157,13 +159,15 @@ def _plain_residual_units(
 
 
 def _plain_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
-    return weight.to(like.dtype, copy=True)  # an operation returns none of its arguments
+    dtype = weight.dtype if like.dtype == torch.uint8 else like.dtype  # levels have weights of int8
+    return weight.to(dtype, copy=True)  # an operation returns none of its arguments
 
 
 # --- shapes of the results
 
 
-def _rows(like: Tensor, pixels: Sequence[Tensor], channels: Any) -> Tensor:
+def rows_like(like: Tensor, pixels: Sequence[Tensor], channels: Any) -> Tensor:
+    """What stands for a row of ``channels`` for each of the pixels while tracing."""
     return like.new_empty((pixels[0].shape[0], channels))
 
 
@@ -174,7 +178,7 @@ def _fake_pack_weights(weight: Tensor, like: Tensor) -> Tensor:
 
 
 _PIXELS = "Tensor[] x_pixels, int[3] size, Tensor[] y_pixels"
-_PACK_WEIGHTS = register(
+PACK_WEIGHTS = register(
     "pack_weights(Tensor weight, Tensor like) -> Tensor",
     _plain_pack_weights,
     _fake_pack_weights,
@@ -182,26 +186,26 @@ _PACK_WEIGHTS = register(
 _CONV = register(
     f"conv(Tensor x, {_PIXELS}, int kernel, bool relu, Tensor weight, Tensor norm) -> Tensor",
     _plain_conv,
-    lambda x, _, size, y, kernel, relu, weight, norm: _rows(x, y, norm.shape[1]),
+    lambda x, _, size, y, kernel, relu, weight, norm: rows_like(x, y, norm.shape[1]),
     *recomputed(_plain_conv),
 )
 _VOXEL_CONV = register(
     f"voxel_conv(Tensor bits, Tensor last, {_PIXELS}, int channels, Tensor weight, Tensor norm, Tensor like) -> Tensor",
     _plain_voxel_conv,
-    lambda bits, last, _, size, y, channels, weight, norm, like: _rows(like, y, norm.shape[1]),
+    lambda bits, last, _, size, y, channels, weight, norm, like: rows_like(like, y, norm.shape[1]),
     *recomputed(_plain_voxel_conv),
 )
 _UPSAMPLE = register(
     "upsample(Tensor x, Tensor[] x_pixels, Tensor skip, Tensor[] skip_pixels, int[3] size, Tensor[] y_pixels, "
     "Tensor up, Tensor lateral, Tensor norm) -> Tensor",
     _plain_upsample,
-    lambda x, x_pixels, skip, skip_pixels, size, y, up, lateral, norm: _rows(x, y, norm.shape[1]),
+    lambda x, x_pixels, skip, skip_pixels, size, y, up, lateral, norm: rows_like(x, y, norm.shape[1]),
     *recomputed(_plain_upsample),
 )
 _RESIDUAL_UNITS = register(
     f"residual_units(Tensor x, {_PIXELS}, int stride, int channels, Tensor[] weights) -> Tensor",
     _plain_residual_units,
-    lambda x, _, size, y, stride, channels, weights: _rows(x, y, channels),
+    lambda x, _, size, y, stride, channels, weights: rows_like(x, y, channels),
     *recomputed(_plain_residual_units),
 )
 

@@ -46,10 +46,14 @@ def windows(rows: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, stride
 
 def conv(values: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, after: Rows) -> Tensor:
     """Convolution of size 1 or 3, and what comes after."""
-    rows = with_absent(values)
+    return after(conv_of_rows(with_absent(values), pixels, output, weight))
+
+
+def conv_of_rows(rows: Tensor, pixels: Pixels, output: Pixels, weight: Tensor) -> Tensor:
+    """Convolution of size 1 or 3 of rows [P + 1, C]."""
     if weight.shape[2] == 1:
-        return after(pointwise(beneath(rows, pixels, output), weight))
-    return after(windows(rows, pixels, output, weight))
+        return pointwise(beneath(rows, pixels, output), weight)
+    return windows(rows, pixels, output, weight)
 
 
 def upsample(
@@ -57,24 +61,37 @@ def upsample(
     after: Rows,
 ) -> Tensor:  # fmt: skip
     """Transposed convolution, weight [N, C, 2, 2], of ``x`` plus 1x1 convolution of ``skip``, and what comes after."""
+    rows, skip_rows = with_absent(x), with_absent(skip)
+    return after(upsample_of_rows(rows, x_pixels, skip_rows, skip_pixels, output, up, lateral))
+
+
+def upsample_of_rows(
+    rows: Tensor, pixels: Pixels, skip_rows: Tensor, skip_pixels: Pixels, output: Pixels, up: Tensor, lateral: Tensor
+) -> Tensor:
+    """Transposed convolution of rows [P + 1, C] plus 1x1 convolution of ``skip_rows``."""
     # Each output pixel reads one input pixel, through one of four matrices.
     image, row, column = output.positions
-    source, phase = x_pixels.numbers(image, row // 2, column // 2), row % 2 * 2 + column % 2
-    matrices = up.permute(2, 3, 0, 1).reshape(-1, up.shape[1]).to(x.dtype)
-    products = F.linear(with_absent(x), matrices).reshape(-1, len(up))
-    skipped = beneath(with_absent(skip), skip_pixels, output)
-    return after(F.embedding(source * 4 + phase, products) + pointwise(skipped, lateral))
+    source, phase = pixels.numbers(image, row // 2, column // 2), row % 2 * 2 + column % 2
+    matrices = up.permute(2, 3, 0, 1).reshape(-1, up.shape[1]).to(rows.dtype)
+    products = F.linear(rows, matrices).reshape(-1, len(up))
+    skipped = beneath(skip_rows, skip_pixels, output)
+    return F.embedding(source * 4 + phase, products) + pointwise(skipped, lateral)
 
 
 def residual_unit(
     values: Tensor, pixels: Pixels, output: Pixels, stride: int, weights: Sequence[Tensor], norms: Sequence[Rows]
 ) -> Tensor:
     """One residual unit: weights of reduce, conv, expand and, if its shape changes, project; what comes before each."""
+    y = branch_of_unit(values, pixels, output, stride, weights, norms)
+    return y if len(weights) == 4 else y + beneath(with_absent(values), pixels, output)
+
+
+def branch_of_unit(
+    values: Tensor, pixels: Pixels, output: Pixels, stride: int, weights: Sequence[Tensor], norms: Sequence[Rows]
+) -> Tensor:
+    """A residual unit without x itself: its three convolutions, plus the projection where the shape changes."""
     reduce, conv, expand, *project = weights
     activated = norms[0](with_absent(values))
     y = norms[1](pointwise(activated, reduce))
     y = pointwise(norms[2](windows(y, pixels, output, conv, stride)), expand)
-    # Shortcut: x itself, or its projection where the shape changes.
-    if project:
-        return y + pointwise(beneath(activated, pixels, output, stride), project[0])
-    return y + beneath(with_absent(values), pixels, output)
+    return y + pointwise(beneath(activated, pixels, output, stride), project[0]) if project else y

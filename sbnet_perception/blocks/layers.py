@@ -36,7 +36,7 @@ Prepared = Callable[..., SparseMap]
 """A layer in evaluation with packed weights, called as the layer on stored pixels."""
 
 
-def _output(tiles: Tiles | None, size: Size) -> Pixels:
+def output_pixels(tiles: Tiles | None, size: Size) -> Pixels:
     """The pixels that a layer computes; raises ValueError unless the tiles lie on maps of ``size`` (N, H, W)."""
     if tiles is None:
         raise ValueError("tiles is None: a layer on a SparseMap computes active tiles only")
@@ -56,7 +56,8 @@ def _taken(name: str, x: SparseMap, channels: int, dtype: torch.dtype) -> Sparse
     return x
 
 
-def _strided(size: Size, stride: int) -> Size:
+def strided(size: Size, stride: int) -> Size:
+    """(N, H, W) of the map behind a stride."""
     return size[0], -(-size[1] // stride), -(-size[2] // stride)
 
 
@@ -95,11 +96,11 @@ def _forward(layer: Any, x: Any, tiles: Tiles | None, channels: int) -> Any:
     """A layer of one input and stride 1: ``layer.dense``, or ``layer.sparse`` of all pixels or of those stored."""
     x = _checked("x", x, layer, channels)
     if isinstance(x, SparseMap):
-        return layer.sparse(x, _output(tiles, x.pixels.size))
+        return layer.sparse(x, output_pixels(tiles, x.pixels.size))
     if tiles is None:
         return layer.dense(x)
     whole = _whole(x)
-    return layer.sparse(whole, _output(tiles, whole.pixels.size)).dense()
+    return layer.sparse(whole, output_pixels(tiles, whole.pixels.size)).dense()
 
 
 def _sums(weight: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class VoxelConvUnit(ConvUnit):
             return super().forward(x, tiles)
         if x.channels != self.conv.in_channels:
             raise ValueError(f"x must have {self.conv.in_channels} channels, as the layer's weights, got {x.channels}")
-        output, dtype = _output(tiles, x.pixels.size), self.conv.weight.dtype
+        output, dtype = output_pixels(tiles, x.pixels.size), self.conv.weight.dtype
         if self.training:
             return self.sparse(SparseMap(x.values().to(dtype), x.pixels), output)
         if _autocasts(x.last.device) and dtype is not torch.float64:
@@ -161,7 +162,7 @@ class VoxelConvUnit(ConvUnit):
     def prepare(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Prepared:
         """The layer for voxels on ``device``, with results of ``dtype``, as it is now."""
         weights = packed(layer_ops.voxel_weights(*self.weights()), dtype, device)
-        return lambda x, tiles: layer_ops.voxel_conv(x, _output(tiles, x.pixels.size), weights, dtype)
+        return lambda x, tiles: layer_ops.voxel_conv(x, output_pixels(tiles, x.pixels.size), weights, dtype)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -203,7 +204,7 @@ def prepare_branches(
 
 def _prepared_conv(weights: ConvWeights, channels: int, dtype: torch.dtype, kernel: int, relu: bool) -> Prepared:
     return lambda x, tiles: layer_ops.conv(
-        _taken("x", x, channels, dtype), _output(tiles, x.pixels.size), weights, kernel, relu
+        _taken("x", x, channels, dtype), output_pixels(tiles, x.pixels.size), weights, kernel, relu
     )
 
 
@@ -233,8 +234,8 @@ class UpsampleUnit(nn.Module):
         return self._sparse(_whole(x), _whole(skip), tiles).dense()
 
     def _sparse(self, x: SparseMap, skip: SparseMap, tiles: Tiles | None) -> SparseMap:
-        output = _output(tiles, skip.pixels.size)
-        half = _strided(skip.pixels.size, 2)
+        output = output_pixels(tiles, skip.pixels.size)
+        half = strided(skip.pixels.size, 2)
         if x.pixels.size != half:
             raise ValueError(f"x must have half the size of skip, (N, H, W) = {half}, got {x.pixels.size}")
         if not self.training:
@@ -253,7 +254,7 @@ class UpsampleUnit(nn.Module):
         weights, channels = packed(self.weights(), dtype, device), (self.up.in_channels, self.lateral.in_channels)
         return lambda x, skip, tiles: layer_ops.upsample(
             _taken("x", x, channels[0], dtype), _taken("skip", skip, channels[1], dtype),
-            _output(tiles, skip.pixels.size), weights,
+            output_pixels(tiles, skip.pixels.size), weights,
         )  # fmt: skip
 
 
@@ -348,7 +349,7 @@ def _residual_units(units: list[ResidualUnit], x: Map, tiles: Tiles | None) -> M
     first = units[0]
     x = _checked("x", x, first, first.reduce.in_channels)
     if isinstance(x, SparseMap):
-        return _stored_units(units, x, _output(tiles, _strided(x.pixels.size, first.stride)))
+        return _stored_units(units, x, output_pixels(tiles, strided(x.pixels.size, first.stride)))
     for unit in units:
         x = unit.dense(x) if tiles is None else _whole_unit(unit, x, tiles)
     return x
@@ -372,7 +373,7 @@ def _check_stored_on(x: SparseMap, output: Pixels, keeps_shape: bool) -> None:
 def _whole_unit(unit: ResidualUnit, x: Tensor, tiles: Tiles) -> Tensor:
     """One unit on a whole map [N, C, H, W]; inactive tiles are x, or 0 where the shape changes."""
     whole = _whole(x)
-    output = _output(tiles, _strided(whole.pixels.size, unit.stride))
+    output = output_pixels(tiles, strided(whole.pixels.size, unit.stride))
     if unit.training:
         y = unit.plain(whole, output, _beneath(output, whole.pixels.size, unit.stride))
     else:
@@ -392,7 +393,7 @@ def _prepare_units(units: list[ResidualUnit], dtype: torch.dtype, device: torch.
     weights = [tensor for unit in units for tensor in packed(unit.weights(), dtype, device)]
 
     def run(x: SparseMap, tiles: Tiles) -> SparseMap:
-        output = _output(tiles, _strided(x.pixels.size, stride))
+        output = output_pixels(tiles, strided(x.pixels.size, stride))
         _check_stored_on(x, output, keeps_shape)
         return layer_ops.residual_units(_taken("x", x, inputs, dtype), output, stride, channels, weights)
 
