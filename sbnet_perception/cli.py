@@ -20,6 +20,7 @@ COMMANDS = {
     "soak": ("sbnet_perception.desk.soak", "the node under load with faults mixed in: leaks, losses, delays"),
     "simulate": ("sbnet_perception.bags.simulate", "write a simulated drive as a rosbag"),
     "train": ("sbnet_perception.learning.train", "train the detector on simulated scenes"),
+    "quantize": ("sbnet_perception.learning.quantize", "add to weights what dtype int8 needs: scales of 8-bit maps"),
     "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),
     "compare": ("sbnet_perception.learning.realism", "compare real clouds with simulated ones in figures"),
     "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),

@@ -95,7 +95,8 @@ def _add_detector_arguments(
     region = f"where to detect, metres (default {' '.join(map(str, DetectorConfig.region))})"
     command.add_argument("--region", nargs=4, type=float, metavar=extent, default=DetectorConfig.region, help=region)
     if dtype:
-        command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
+        dtypes = "float32, bfloat16, both, or int8 beside dense float32 (default both)"
+        command.add_argument("--dtype", default="both", help=dtypes)
     command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
     command.add_argument("--weights", default="", help="weights file (default: the grid's own)")
 

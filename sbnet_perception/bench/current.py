@@ -29,7 +29,7 @@ from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.markers import markers_message
 from sbnet_perception.messages.occupancy_grid import computation_mask_message
 
-DTYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "both": ("float32", "bfloat16")}
+DTYPES = {"float32": ("float32",), "bfloat16": ("bfloat16",), "int8": ("int8",), "both": ("float32", "bfloat16")}
 ROAD, OCCUPANCY, ROAD_AND_OCCUPANCY = (EXPRESSIONS[name] for name in ("road", "occupancy", "road_and_occupancy"))
 
 
@@ -78,8 +78,14 @@ def open_pipeline(config: DetectorConfig) -> tuple[Pipeline, str]:
 
 
 def dense_network(pipeline: Pipeline) -> Detector:
-    """The pipeline's network as a module, in the pipeline's dtype."""
-    return in_dtype(load_network(pipeline.config), pipeline.network.dtype)
+    """The pipeline's network as a module, in its `dense_dtype`."""
+    return in_dtype(load_network(pipeline.config), dense_dtype(pipeline))
+
+
+def dense_dtype(pipeline: Pipeline) -> torch.dtype:
+    """The pipeline's dtype; float32 stands beside int8, in which PyTorch has no such network."""
+    dtype = pipeline.network.dtype
+    return torch.float32 if dtype == torch.int8 else dtype
 
 
 def grid_of(config: DetectorConfig) -> str:

@@ -129,7 +129,7 @@ class DenseSide:
         # torch.compile keeps a few variants per function; those of another dtype would crowd out this one's.
         torch.compiler.reset()
         self.pipeline = pipeline
-        self.input = DenseInput(pipeline.grid, pipeline.network.dtype)
+        self.input = DenseInput(pipeline.grid, current.dense_dtype(pipeline))
         bev, network = self.input(points), current.dense_network(pipeline)
         with torch.inference_mode():
             staged = dense.detectors(network, bev)

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DetectorConfig()
     parser.add_argument("--weights", default="", help="weights file (default: the shipped ones of the grid)")
     add_detector_arguments(parser)
-    dtypes = f"float32, bfloat16, float16 or auto (default {defaults.dtype})"
+    dtypes = f"float32, bfloat16, float16, int8 or auto (default {defaults.dtype})"
     parser.add_argument("--dtype", default=defaults.dtype, help=dtypes)
     real = "instead of simulated drives, measure on labelled real frames FOLDER/*.npz, without a map (docs/frames.md)"
     parser.add_argument("--real", type=Path, metavar="FOLDER", help=real)

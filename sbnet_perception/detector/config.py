@@ -44,8 +44,9 @@ class DetectorConfig:
         default="auto",
         metadata={
             "help": "Numbers that the network computes with: float32, or bfloat16 or float16, faster where the device "
-            "has them; auto is float32 on a CPU, bfloat16 on a GPU that has it.",
-            "choices": ("auto", "float32", "bfloat16", "float16"),
+            "has them; int8, fastest on a CPU, with weights of sbnet quantize; auto is float32 on a CPU, bfloat16 on a "
+            "GPU that has it.",
+            "choices": ("auto", "float32", "bfloat16", "float16", "int8"),
         },
     )
     device: str = field(

@@ -36,16 +36,21 @@ NO_KERNELS = Problem(
 )
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str, dtype: str = "auto") -> torch.device:
     """The device of a configuration: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU that is of use.
+
+    With the dtype int8 ``auto`` is the CPU: there are no such kernels for a GPU.
 
     Warns where ``auto`` does without a GPU that is there, and where a GPU has no kernels of ours.
 
     Raises:
-        DeviceError: there is no such device, or neither PyTorch nor the compiled kernels can use it.
+        DeviceError: there is no such device, or neither PyTorch nor the compiled kernels can use it with this dtype.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise DeviceError(f"device is {name!r}; use cpu, cuda, cuda:N (the N-th GPU from 0 on) or auto")
+    if dtype == "int8":
+        name = "cpu" if name == "auto" else name
+        dtype_of(dtype, torch.device(name))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return CPU
@@ -108,7 +113,13 @@ def multiplies_bfloat16(device: torch.device = CPU) -> bool:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of a configuration on a device; ``auto`` is float32 on a CPU, and on a GPU the fastest that it has."""
+    """The dtype of a configuration on a device; ``auto`` is float32 on a CPU, and on a GPU the fastest that it has.
+
+    Raises:
+        DeviceError: int8 on a GPU.
+    """
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError(f"dtype is 'int8', which only a CPU computes, and device is {str(device)!r}; change one of them")
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype

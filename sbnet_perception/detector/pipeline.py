@@ -13,12 +13,13 @@ from torch import Tensor
 
 from sbnet_perception.detector.boxes import Detections, on_host
 from sbnet_perception.detector.config import LIVE, DetectorConfig
-from sbnet_perception.detector.device import CPU, DeviceError, device_of, dtype_of, first_line
+from sbnet_perception.detector.device import CPU, DeviceError, device_of, first_line
 from sbnet_perception.detector.frame import Computed, Inputs, compute
 from sbnet_perception.detector.gpu import Graphs
 from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.proof import fault_of
+from sbnet_perception.detector.quantized_weights import prepared
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.road import RoadView
 
@@ -69,7 +70,7 @@ class Pipeline:
         """
         self._config = config
         self.grid = config.raster
-        device = device_of(config.device)
+        device = device_of(config.device, config.dtype)
         if config.threads:
             torch.set_num_threads(config.threads)
         network = load_network(config)
@@ -143,7 +144,7 @@ class Pipeline:
         fault = ""
         try:
             self.device = device
-            self.network = network.prepare(dtype_of(self.config.dtype, device), device)
+            self.network = prepared(network, self.config, device)
             self.mask_network = prepared_mask_network(self.config, device)
             self._graphs = self._new_graphs()
             if device.type not in TRUSTED:

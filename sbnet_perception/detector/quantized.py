@@ -27,6 +27,11 @@ from sbnet_perception.detector.network import Detector, PreparedDetector
 STAGES = ("conv2", "conv3", "conv4", "conv5")
 SKIPS = {"top": "conv5", "up4": "conv4", "up3": "conv3"}
 """Layer -> the stage whose result it takes. It may be negative: its levels are signed."""
+SKIP = ".skip"
+HIGHEST = 255
+"""Of the levels."""
+LEAST = 1e-3
+"""Of the largest amounts of the channels of a map, the smallest that counts, as a share of the greatest."""
 Steps = dict[str, Tensor]
 """Map -> float32 [C], what a level of each of its channels is worth."""
 
@@ -54,9 +59,17 @@ def _maps(network: Detector) -> Iterator[tuple[str, int]]:
         yield f"header.{i}", layer.conv.out_channels
 
 
+def step_of(name: str, largest: Tensor) -> Tensor:
+    """The steps of a map whose channels are at most ``largest`` [C] in amount."""
+    # A channel that was never seen, or hardly, may not get steps so small that its weights become 0.
+    most = largest.max().clamp(min=1e-6)
+    between = (most * largest.clamp(min=LEAST * float(most))).sqrt()
+    return between / (SIGNED - 1 if name.endswith(SKIP) else HIGHEST)
+
+
 def prepare_quantized(network: Detector, steps: Steps) -> PreparedDetector:
     """The network for inference in 8 bits on the CPU, its weights as they are now."""
-    behind = {name: Levels(step, SIGNED if name.endswith(".skip") else 0) for name, step in steps.items()}
+    behind = {name: Levels(step, SIGNED if name.endswith(SKIP) else 0) for name, step in steps.items()}
 
     def stage(name: str, x: Levels | None = None) -> Prepared:
         layer: Stage = getattr(network, name)

@@ -12,7 +12,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
@@ -22,6 +22,8 @@ from sbnet_perception.resources import resource
 from sbnet_perception.text import one_line, quoted
 
 KEY = "sbnet_perception"
+STEPS = "int8."
+"""What the names of tensors begin with that are not the network's: see `quantized_weights`."""
 _LONGEST_METADATA = 1 << 20
 # As safetensors names them.
 _FLOATING, _WHOLE = ("F64", "F32", "F16", "BF16"), ("I64", "I32", "I16", "I8", "U8")
@@ -71,6 +73,11 @@ def save_weights(
         "notes": notes,
     }
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_file(path, state, about)
+
+
+def write_file(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and what they are for (JSON types); ``path`` is replaced where it exists."""
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={KEY: json.dumps(about)})
     partial.replace(path)
@@ -148,13 +155,14 @@ def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
         raise WeightsError(f"weights: {path} describes a network that this version does not know ({reason})") from None
     with safetensors.safe_open(path, "pt") as file:
         # Nothing is allocated before the file is seen to hold what it describes.
-        _compare(path, classes, config, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
+        names = [name for name in file.keys() if not name.startswith(STEPS)]  # noqa: SIM118
+        _compare(path, classes, config, {name: file.get_slice(name) for name in names})
     # safe_open.get_tensor of safetensors 0.7.0 keeps two Python objects of each tensor for ever.
     found = safetensors.torch.load(path.read_bytes())
     network = Detector(classes, config)
     if not all(torch.isfinite(tensor).all() for tensor in found.values() if tensor.is_floating_point()):
         raise WeightsError(f"weights: {path} holds NaN or Inf; get or train it again")
-    network.load_state_dict(found)
+    network.load_state_dict({name: found[name] for name in names})
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
