@@ -100,7 +100,10 @@ Tensor quantized_units(const Tensor& x, Lists x_pixels, Size x_size, Lists y_pix
                        Lists weights) {
   constexpr const char* op = "quantized_units";
   check_levels_or_floats(op, "x", x);
-  check(!weights.empty(), op, ": weights must be ", kUnitWeights + 1, " tensors per unit");
+  check(!weights.empty() && weights.size() % (kUnitWeights + 1) == 0, op, ": weights must be ", kUnitWeights + 1,
+        " tensors per unit");
+  check(x.scalar_type() == ScalarType::Float || has_projection(weights.data()), op,
+        ": x must be float32 for a unit without projection, got ", describe(x));
   return units_of(op, Type::kLevels, x, x_pixels, x_size, y_pixels, stride, channels, weights, kUnitWeights + 1,
                   weights.back());
 }

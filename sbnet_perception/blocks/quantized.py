@@ -71,7 +71,7 @@ def prepare_voxel_conv(layer: VoxelConvUnit, y: Levels) -> Prepared:
 
 
 def prepare_conv(layer: ConvUnit, x: Levels, y: Levels | None) -> Prepared:
-    """The layer for levels; of kernel 1, for signed ones, it makes them of floats itself. Without ``y`` it returns floats."""
+    """The layer for levels; signed ones (kernel 1) it makes of floats itself. Without ``y`` it returns floats."""
     weight, norm = (tensor.detach() for tensor in layer.weights())
     (whole,), step = _quantized(_times(weight, x))
     scale, shift = norm[0] * step, norm[1] - norm[0] * step * _of_zero(whole, x)

@@ -2,8 +2,8 @@
 
 A level is a whole number of 0 to 255 (uint8), worth a step that only the scale and shift of a layer know. Weights are
 whole numbers of -64 to 64 (int8), so that on every processor a pair of products fits 16 bits. Sums are exact, and what
-is made of them is rounded as float32 after each multiplication and addition: a kernel returns its plain form bit by bit,
-on every instruction set. There are kernels for the CPU; gradients there are none.
+is made of them is rounded as float32 after each multiplication and addition: a kernel returns its plain form bit by
+bit, on every instruction set. There are kernels for the CPU; gradients there are none.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def packed(weights: QuantizedWeights) -> QuantizedWeights:
 
 
 def conv(x: SparseMap, output: Pixels, weights: QuantizedConvWeights, kernel: int, dtype: torch.dtype) -> SparseMap:
-    """Convolution, scale and shift, ReLU: of levels with ``kernel`` 1 or 3, of floats with 1; values of ``dtype``, uint8
-    or float32."""
+    """Convolution, scale and shift, ReLU: of levels with ``kernel`` 1 or 3, of floats with 1; values of ``dtype``,
+    uint8 or float32."""
     pixels, like = x.pixels, x.values.new_empty(0, dtype=dtype)
     activation, *others = weights
     values = x.values.contiguous(), activation

@@ -119,7 +119,7 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
         DeviceError: int8 on a GPU.
     """
     if name == "int8" and device.type != "cpu":
-        raise DeviceError(f"dtype is 'int8', which only a CPU computes, and device is {str(device)!r}; change one of them")
+        raise DeviceError(f"dtype is 'int8', but device is {str(device)!r}; set device to cpu, or another dtype")
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype

@@ -85,8 +85,8 @@ def prepare_quantized(network: Detector, steps: Steps) -> PreparedDetector:
         torch.int8,
         torch.device("cpu"),
         conv1=[
-            prepare_voxel_conv(network.conv1[0], behind["conv1.0"]),  # type: ignore[arg-type]
-            prepare_conv(network.conv1[1], behind["conv1.0"], behind["conv1.1"]),  # type: ignore[arg-type]
+            prepare_voxel_conv(network.conv1[0], behind["conv1.0"]),
+            prepare_conv(network.conv1[1], behind["conv1.0"], behind["conv1.1"]),
         ],
         conv2=stage("conv2", behind["conv1.1"]),
         conv3=stage("conv3"),
@@ -96,7 +96,7 @@ def prepare_quantized(network: Detector, steps: Steps) -> PreparedDetector:
         up4=upsample("up4", "top"),
         up3=upsample("up3", "up4"),
         header=[
-            prepare_conv(layer, behind[x], behind.get(f"header.{i}"))  # type: ignore[arg-type]
+            prepare_conv(layer, behind[x], behind.get(f"header.{i}"))
             for i, (layer, x) in enumerate(zip(network.header, header, strict=True))
         ],
         branches=prepare_branches([network.logits, network.size, network.orientation], torch.float32),

@@ -32,7 +32,9 @@ def prepared(network: Detector, config: DetectorConfig, device: torch.device) ->
         DeviceError: the dtype is int8, and the device is no CPU.
     """
     dtype = dtype_of(config.dtype, device)
-    return prepare_quantized(network, load_steps(config, network)) if dtype == torch.int8 else network.prepare(dtype, device)
+    if dtype == torch.int8:
+        return prepare_quantized(network, load_steps(config, network))
+    return network.prepare(dtype, device)
 
 
 def save_steps(source: Path, path: Path, steps: Steps, notes: dict[str, Any]) -> None:
