@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cstring>
+
 #include "layer_arguments.h"
 
 namespace sbnet {
@@ -44,6 +46,7 @@ Tensor pack(const char* op, const char* name, const Tensor& argument, Type type)
   const PackKernel& kernel = kernels().weights;
   const int64_t bytes = kernel.bytes(type, window.terms(), outputs, window.depth());
   Tensor packed = allocate(op, name, {bytes}, [&] { return torch::stable::new_empty(weight, {bytes}, ScalarType::Byte); });
+  std::memset(packed.mutable_data_ptr(), 0, bytes);  // the same weights give the same bytes, also where rows are left out
   const auto pack_as = [&]<typename Sum>(Sum) {
     const auto matrices = arranged(static_cast<const Sum*>(weight.const_data_ptr()), window);
     kernel.pack(type, matrices.data(), window.terms(), outputs, window.depth(), packed.mutable_data_ptr());

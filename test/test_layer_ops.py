@@ -85,8 +85,9 @@ def test_every_instruction_set_of_this_machine_computes_the_same(isa):
     environment = {**os.environ, "SBNET_ISA": isa}
     if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
         pytest.skip(f"this machine does not run {isa}")
-    files = __file__, str(Path(__file__).with_name("test_layer_numbers.py"))
-    chosen = "(computes or bit or numbers) and not shim and not cuda"
+    beside = ("test_layer_numbers.py", "test_zero_rows.py")
+    files = __file__, *(str(Path(__file__).with_name(name)) for name in beside)
+    chosen = "(computes or bit or number) and not shim and not cuda"
     command = [sys.executable, "-m", "pytest", "-q", *files, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -32,7 +32,7 @@ struct Product {
 
   // Weights of one of several terms of the same depth.
   const Element* term(int number) const {
-    return weights + static_cast<int64_t>(number) * padded_outputs<Element>(outputs) * depth;
+    return weights + number * Panels<Element>::size(outputs, depth);
   }
 };
 
@@ -271,21 +271,16 @@ void compute(const Upsample& u, const Band& band, Scratch& scratch) {
 }
 
 template <typename Storage>
-int64_t packed_matrix(int outputs, int depth) {
-  return static_cast<int64_t>(padded_outputs<typename Types<Storage>::Element>(outputs)) * depth;
-}
-
-template <typename Storage>
 void pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
   using Element = typename Types<Storage>::Element;
   using Sum = typename Types<Storage>::Sum;
   for (int64_t t = 0; t < terms; ++t)
-    pack<Element>(static_cast<const Sum*>(weights) + t * outputs * depth, outputs, depth,
-                  static_cast<Element*>(packed) + t * packed_matrix<Storage>(outputs, depth), [](Sum value) {
-                    Element element;
-                    write(value, &element);
-                    return element;
-                  });
+    pack(static_cast<const Sum*>(weights) + t * outputs * depth, outputs, depth,
+         static_cast<Element*>(packed) + t * Panels<Element>::size(outputs, depth), [](Sum value) {
+           Element element;
+           write(value, &element);
+           return element;
+         });
 }
 
 template <typename Body>
@@ -301,7 +296,8 @@ auto with_type(Type type, Body body) {
 constexpr PackKernel kPackKernel = {
     [](Type type, int terms, int outputs, int depth) {
       return with_type(type, [&]<typename T>(T) {
-        return terms * packed_matrix<T>(outputs, depth) * static_cast<int64_t>(sizeof(typename Types<T>::Element));
+        using Element = typename Types<T>::Element;
+        return terms * Panels<Element>::size(outputs, depth) * static_cast<int64_t>(sizeof(Element));
       });
     },
     [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
