@@ -1,4 +1,4 @@
-"""Rows of weights that are 0 are not multiplied, and no number says so. test_layer_ops runs this per instruction set."""
+"""Rows of weights that are 0 are not multiplied, and no number says so. test_layer_ops runs it per instruction set."""
 
 from __future__ import annotations
 
