@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cstring>
+
 #include "layer_arguments.h"
 
 namespace sbnet {
@@ -48,6 +50,7 @@ Tensor pack(const char* op, const char* name, const Tensor& argument, Type type)
   const PackKernel& kernel = kernels().weights;
   const int64_t bytes = kernel.bytes(type, window.terms(), outputs, window.depth());
   Tensor packed = allocate(op, name, {bytes}, [&] { return torch::stable::new_empty(weight, {bytes}, ScalarType::Byte); });
+  std::memset(packed.mutable_data_ptr(), 0, bytes);  // the same weights give the same bytes, also where rows are left out
   const auto pack_as = [&]<typename Weight>(Weight) {
     const auto* const numbers = static_cast<const Weight*>(weight.const_data_ptr());
     if constexpr (std::is_same_v<Weight, int8_t>)

@@ -85,9 +85,9 @@ def test_every_instruction_set_of_this_machine_computes_the_same(isa):
     environment = {**os.environ, "SBNET_ISA": isa}
     if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
         pytest.skip(f"this machine does not run {isa}")
-    names = ("layer_ops", "layer_numbers", "quantized_layers")
-    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
-    chosen = "(computes or bit or numbers) and not shim and not cuda"
+    beside = ("test_layer_numbers.py", "test_zero_rows.py", "test_quantized_layers.py")
+    files = __file__, *(str(Path(__file__).with_name(name)) for name in beside)
+    chosen = "(computes or bit or number) and not shim and not cuda"
     command = [sys.executable, "-m", "pytest", "-q", *files, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]

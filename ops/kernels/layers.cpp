@@ -48,7 +48,7 @@ struct Product {
 
   // Weights of one of several terms of the same depth.
   const Element* term(int number) const {
-    return weights + static_cast<int64_t>(number) * padded_outputs<Element>(outputs) * depth;
+    return weights + number * Panels<Element>::size(outputs, depth);
   }
 };
 
@@ -305,26 +305,21 @@ void compute(const Upsample& u, const Band& band, Scratch& scratch) {
   });
 }
 
-template <typename Element>
-int64_t packed_matrix(int outputs, int depth) {
-  return static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
-}
-
 // Weights are as their sums, or whole numbers of 7 bits for levels.
 template <typename N>
 void pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
   using Element = typename N::Element;
   using Weight = std::conditional_t<kOfLevels<N>, int8_t, typename N::Sum>;
   for (int64_t t = 0; t < terms; ++t)
-    pack<Element>(static_cast<const Weight*>(weights) + t * outputs * depth, outputs, depth,
-                  static_cast<Element*>(packed) + t * packed_matrix<Element>(outputs, depth), [](Weight value) {
-                    Element element;
-                    if constexpr (kOfLevels<N>)
-                      element = static_cast<Element>(value);
-                    else
-                      write(value, &element);
-                    return element;
-                  });
+    pack(static_cast<const Weight*>(weights) + t * outputs * depth, outputs, depth,
+         static_cast<Element*>(packed) + t * Panels<Element>::size(outputs, depth), [](Weight value) {
+           Element element;
+           if constexpr (kOfLevels<N>)
+             element = static_cast<Element>(value);
+           else
+             write(value, &element);
+           return element;
+         });
 }
 
 template <typename Body>
@@ -366,7 +361,7 @@ constexpr PackKernel kPackKernel = {
     [](Type type, int terms, int outputs, int depth) {
       return with_type(type, [&]<typename T>(T) {
         using Element = typename Numbers<T>::Element;
-        return terms * packed_matrix<Element>(outputs, depth) * static_cast<int64_t>(sizeof(Element));
+        return terms * Panels<Element>::size(outputs, depth) * static_cast<int64_t>(sizeof(Element));
       });
     },
     [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {

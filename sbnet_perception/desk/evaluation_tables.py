@@ -30,6 +30,7 @@ def simulated_table(results: Sequence[SimulatedResult], config: DetectorConfig, 
     asked = ", ".join(f"{entry.name}s with at least {entry.least_points} points" for entry in config.objects)
     table = Table(title=f"{results[0].frames} frames of {kind} simulated drives: {asked}")
     thresholds = dict(zip(config.classes, config.thresholds, strict=True))
+    table.caption = None if config.dtype == "auto" else f"computed in {config.dtype}"
     by_class = len(config.classes) > 1
     threshold = "threshold" if by_class else f"{config.thresholds[0]}"
     figures = ("AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "precision", "best F1 at")

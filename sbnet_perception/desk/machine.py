@@ -132,7 +132,7 @@ def gpus() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from sbnet_perception.detector.config import DetectorConfig
-    from sbnet_perception.detector.weights import load_network, weights_path
+    from sbnet_perception.detector.weights import load_network, read_metadata, weights_path
 
     config = DetectorConfig()
     try:
@@ -140,7 +140,9 @@ def _weights() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
         return
-    yield Finding("OK", "weights", str(weights_path(config)))
+    path = weights_path(config)
+    scales = "with scales for dtype int8" if "int8" in read_metadata(path) else "for dtype int8: sbnet quantize"
+    yield Finding("OK", "weights", f"{path} ({scales})")
 
 
 def _ros() -> Iterator[Finding]:

@@ -41,6 +41,7 @@ from sbnet_perception.learning.batches import Batches
 from sbnet_perception.learning.datasets import frame_files
 from sbnet_perception.learning.evaluate import VALIDATION, frames_of_drives
 from sbnet_perception.learning.mask_threshold import chosen_threshold
+from sbnet_perception.learning.pruning import Pruning
 from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.sweeps import read_sweep
 from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task, on_device
@@ -66,6 +67,8 @@ class Trainer:
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
+        self.steps = config.steps
+        self.pruning = Pruning(self.network, config.zeros, config.zeros_inputs) if config.zeros else None
 
     @property
     def averaged(self) -> nn.Module:
@@ -83,8 +86,12 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update_parameters(self.network)
         self.step += 1
+        if self.pruning:
+            self.pruning.advance(self.network, self.step / self.steps)
+        self.average.update_parameters(self.network)
+        if self.pruning:
+            self.pruning.apply(self.averaged)
         return {name: float(value) for name, value in parts.items()}
 
     def save(self, path: Path) -> None:
@@ -96,6 +103,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "kept": self.pruning.kept if self.pruning else {},
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -121,6 +129,8 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        if self.pruning:
+            self.pruning.kept = {name: kept.to(self.device) for name, kept in state["kept"].items()}
 
 
 def begin(config: TrainConfig) -> tuple[Task, nn.Module]:

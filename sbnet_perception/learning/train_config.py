@@ -39,6 +39,10 @@ class TrainConfig:
     mask_weights: str = field(
         default="", metadata={"help": "mask network of an expression that names predicted"}
     )
+    zeros: float = field(default=0.0, metadata={"help": "share of weights that become 0, docs/sparse_weights.md"})
+    zeros_inputs: int = field(
+        default=2, metadata={"help": "inputs whose weights are 0 together: 1 for float32, 2 for bfloat16 too, or 4"}
+    )
     mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
 
     def __post_init__(self) -> None:
@@ -47,6 +51,12 @@ class TrainConfig:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.real_share <= 1:
             raise UserError(f"--real-share is {self.real_share}; it must lie in [0, 1]")
+        if not 0 <= self.zeros < 1:
+            raise UserError(f"--zeros is {self.zeros}; it must be at least 0 and less than 1")
+        if self.zeros_inputs not in (1, 2, 4):
+            raise UserError(f"--zeros-inputs is {self.zeros_inputs}; it must be 1, 2 or 4")
+        if self.zeros and self.mask_network:
+            raise UserError("--zeros is for the detector; leave it or --mask-network out")
         try:
             grid = self.detector.raster
         except ValueError as error:

@@ -27,6 +27,7 @@ class Diagnostics:
         active: clouds are expected.
         state: name of the lifecycle state.
         weights: what the detector runs with.
+        dtype: what the network computes with.
         hardware: what computes, and where.
         input_timeout_s: seconds without a cloud, or without one processed, that are an error.
         latency_warn_ms: milliseconds from a cloud's arrival to its detections that are no complaint yet.
@@ -37,6 +38,7 @@ class Diagnostics:
         self.active = False
         self.state = "unconfigured"
         self.weights = ""
+        self.dtype = ""
         self.hardware = platform.node()
         self.input_timeout_s = 1.0
         self.latency_warn_ms = 200.0
@@ -59,7 +61,7 @@ class Diagnostics:
         self._before = counts
         level = DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
         text = "; ".join([*errors, *warnings]) or ("detecting" if self.active else self.state)
-        values = {"state": self.state, "weights": self.weights, **count_values(counts)}
+        values = {"state": self.state, "weights": self.weights, "dtype": self.dtype, **count_values(counts)}
         if self._status.last_reject:
             values["last rejected"] = self._status.last_reject
         if self._status.last_mask_reject:

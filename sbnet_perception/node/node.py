@@ -137,8 +137,8 @@ class SbnetNode(LifecycleNode):
             self.get_logger().fatal(f"cannot configure: {error}")
             return FAILURE
         made_of = f"grid {detector.grid}, mask {detector.mask.expression}, weights {path.name}"
-        seconds = time.monotonic() - started
-        self.get_logger().info(f"configured in {seconds:.1f} s on {self._pipeline.device}: {made_of}")
+        seconds, where = time.monotonic() - started, f"{self._pipeline.device} in {self._diagnostics.dtype}"
+        self.get_logger().info(f"configured in {seconds:.1f} s on {where}: {made_of}")
         if not detector.mask.names:
             self.get_logger().warning("mask.expression names no mask: computing densely")
         return super().on_configure(state)
@@ -192,6 +192,7 @@ class SbnetNode(LifecycleNode):
         self._status.clear()
         self._throttle = Throttle()
         self._diagnostics.weights = weights.name
+        self._diagnostics.dtype = str(self._pipeline.network.dtype).removeprefix("torch.")
         self._diagnostics.hardware = f"{hardware_of(self._pipeline.device)} of {platform.node()}"
         self._limit(config)
         self._diagnostics.state = "inactive"

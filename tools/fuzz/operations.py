@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import quantized_operations
 import torch
 from draw import DTYPES, Draw
 from torch import Tensor
@@ -211,6 +212,7 @@ ARGUMENTS: dict[str, Callable[[Draw], Arguments]] = {
     "sample_raster": sample_raster, "height_above_ground": height_above_ground, "occupancy": occupancy,
     "voxelize": voxelize_cloud, "detect": detect, "pack_weights": pack_weights, "conv": conv, "upsample": upsample,
     "voxel_conv": voxel_conv, "residual_units": residual_units,
+    **quantized_operations.ARGUMENTS,
 }  # fmt: skip
 
 
