@@ -132,15 +132,15 @@ def gpus() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from sbnet_perception.detector.config import DetectorConfig
-    from sbnet_perception.detector.weights import load_network, weights_path
+    from sbnet_perception.detector.weights import load_network, share_of_zeros, weights_path
 
     config = DetectorConfig()
     try:
-        load_network(config)
+        zeros = share_of_zeros(load_network(config))
     except UserError as error:
         yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
         return
-    yield Finding("OK", "weights", str(weights_path(config)))
+    yield Finding("OK", "weights", f"{weights_path(config)}{f', {zeros:.0%} zeros' if zeros >= 0.005 else ''}")
 
 
 def _ros() -> Iterator[Finding]:
