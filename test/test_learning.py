@@ -24,6 +24,7 @@ from sbnet_perception.learning.evaluate import evaluate_simulated
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss, hellinger_distance, quality_focal_loss
 from sbnet_perception.learning.metrics import average_precision, match
+from sbnet_perception.learning.pruning import Pruning
 from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.targets import make_targets
@@ -210,6 +211,10 @@ def scenes(tmp_path_factory):
     scenes_module.SHARD = shard
 
 
+def blocks_not_zero(network, inputs):
+    return Pruning(network, 0.0, inputs).kept
+
+
 def test_scenes_are_simulated_once_and_read_back(scenes):
     again = Scenes(scenes.folder.parent, GRID, 6, seed=77)
     for index in range(6):
@@ -248,7 +253,7 @@ def test_another_region_or_other_sources_are_other_scenes_and_other_cells_are_no
 
 def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(scenes, tmp_path, monkeypatch):
     torch.set_num_threads(2)
-    config = TrainConfig(scenes=6, steps=4, batch=1, crop=80)
+    config = TrainConfig(scenes=6, steps=4, batch=1, crop=80, zeros=0.7)  # zeros are chosen in the first two steps
     whole = train(config, scenes.folder.parent, tmp_path / "whole", checkpoint_every=100)
     # The same training, with Ctrl-C in the middle of its third step.
     steps = itertools.count()
@@ -270,6 +275,8 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
     assert next(steps) == 4, "no step may be done twice"
     for name, tensor in whole.averaged.state_dict().items():
         assert torch.equal(tensor, resumed.averaged.state_dict()[name]), name
+    for name, kept in blocks_not_zero(whole.averaged, inputs=2).items():
+        assert int((~kept).sum()) == round(0.7 * kept.numel()), name
     with pytest.raises(UserError, match="same options"):
         train(replace(config, seed=9), scenes.folder.parent, tmp_path / "cut")
 
@@ -284,6 +291,9 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         {"region": (0.0, 1.0, 0.0, 0.1)},
         {"classes": ("x",)},
         {"real_share": 7.0},
+        {"zeros": 1.0},
+        {"zeros_inputs": 3},
+        {"zeros": 0.5, "mask_network": True},
     ],
 )
 def test_a_training_that_cannot_be_is_refused(options):

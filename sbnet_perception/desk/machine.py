@@ -132,17 +132,18 @@ def gpus() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from sbnet_perception.detector.config import DetectorConfig
-    from sbnet_perception.detector.weights import load_network, read_metadata, weights_path
+    from sbnet_perception.detector.weights import load_network, read_metadata, share_of_zeros, weights_path
 
     config = DetectorConfig()
     try:
-        load_network(config)
+        zeros = share_of_zeros(load_network(config))
     except UserError as error:
         yield Finding("FAIL", "weights", str(error), "get the file from the repository, or train: sbnet train")
         return
     path = weights_path(config)
+    sparse = f"{zeros:.0%} zeros, " if zeros >= 0.005 else ""
     scales = "with scales for dtype int8" if "int8" in read_metadata(path) else "for dtype int8: sbnet quantize"
-    yield Finding("OK", "weights", f"{path} ({scales})")
+    yield Finding("OK", "weights", f"{path} ({sparse}{scales})")
 
 
 def _ros() -> Iterator[Finding]:

@@ -70,6 +70,7 @@ def save_weights(
         "cell_size": cell_size,
         "classes": [dataclasses.asdict(entry) for entry in classes],
         "network": dataclasses.asdict(network.config),
+        "zeros": share_of_zeros(network),
         "notes": notes,
     }
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -83,8 +84,17 @@ def write_file(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> N
     partial.replace(path)
 
 
+def share_of_zeros(network: nn.Module) -> float:
+    """Share of the weights of all convolutions that are 0 (``sbnet train --zeros``), to four digits."""
+    weights = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return round(zeros / sum(weight.numel() for weight in weights), 4)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """What a weights file says of itself: cell_size (metres), classes (their entries), network, notes.
+
+    Newer files also have zeros, the share of weights that are 0.
 
     Raises:
         WeightsError: not a weights file of this package.

@@ -68,7 +68,7 @@ class Trainer:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: one_cycle(step / config.steps))
         self.steps = config.steps
-        self.pruning = Pruning(self.network, config.zeros, config.zeros_inputs) if config.zeros else None
+        self.pruning = pruning_of(config, self.network)
 
     @property
     def averaged(self) -> nn.Module:
@@ -131,6 +131,14 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.pruning:
             self.pruning.kept = {name: kept.to(self.device) for name, kept in state["kept"].items()}
+
+
+def pruning_of(config: TrainConfig, network: nn.Module) -> Pruning | None:
+    """What keeps weights at 0: those that ``zeros`` asks for, and blocks that are 0 in the weights of ``start``."""
+    if config.mask_network:
+        return None
+    pruning = Pruning(network, config.zeros, config.zeros_inputs if config.zeros else 1)
+    return pruning if config.zeros or not all(kept.all() for kept in pruning.kept.values()) else None
 
 
 def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
