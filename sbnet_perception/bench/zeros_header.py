@@ -80,7 +80,8 @@ class HeaderCopies:
         for bits, found in self._copies.items():
             cut = torch.cat(found)[above].min() if above.any() else torch.tensor(torch.inf)
             kept = [copy >= cut for copy in found]
-            shares = [_shares(pixels, mask, len(self._network.header)) for pixels, mask in zip(self._pixels, kept)]
+            depth = len(self._network.header)
+            shares = [_shares(pixels, mask, depth) for pixels, mask in zip(self._pixels, kept, strict=True)]
             rows.append(
                 {
                     "table": "header",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sbnet_perception.bench.zeros_copies import low_bit_inputs, low_bit_weights
-from sbnet_perception.blocks import ConvUnit, Pixels, ResidualUnit, SparseMap, Stage, Tiles, UpsampleUnit, Voxels
+from sbnet_perception.blocks import ConvUnit, Prepared, ResidualUnit, SparseMap, Stage, Tiles, UpsampleUnit, Voxels
 from sbnet_perception.blocks import layer_plain as plain
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
 from sbnet_perception.detector.network import Detector, PreparedDetector
@@ -80,7 +80,9 @@ class Rectified:
     absent: bool = False
 
     @staticmethod
-    def of(layer: Layer, weights: Sequence[Tensor], norm: SparseBatchNorm2d, watch: Watch, absent: bool = False) -> Rectified:
+    def of(
+        layer: Layer, weights: Sequence[Tensor], norm: SparseBatchNorm2d, watch: Watch, absent: bool = False
+    ) -> Rectified:
         """With copies of its weights."""
         copies = {bits: [low_bit_weights(weight, bits) for weight in weights] for bits in watch.copies}
         return Rectified(layer, weights, norm.scale_and_shift(), watch, copies, absent)
@@ -104,9 +106,9 @@ class Rectified:
 def watched(network: Detector, watch: Watch) -> PreparedDetector:
     """The network for evaluation in float32, under a watch."""
 
-    def stage(name: str, layer: Stage) -> Callable[[SparseMap, Tiles], SparseMap]:
+    def stage(name: str, layer: Stage) -> Prepared:
         units = [_unit(name, number, unit, watch) for number, unit in enumerate(layer.units, 1)]  # type: ignore[arg-type]
-        return partial(_one_after_the_other, units)
+        return partial(_in_turn, units)
 
     return PreparedDetector(
         network.config,
@@ -118,11 +120,11 @@ def watched(network: Detector, watch: Watch) -> PreparedDetector:
         top=_conv("top", "top", network.top, watch),
         up4=_upsample("up-4", network.up4, watch),
         up3=_upsample("up-3", network.up3, watch),
-        branches=network.branches,
+        branches=network.branches,  # type: ignore[arg-type]  # of a SparseMap it is one
     )
 
 
-def _conv(name: str, part: str, layer: ConvUnit, watch: Watch) -> Callable[[SparseMap | Voxels, Tiles], SparseMap]:
+def _conv(name: str, part: str, layer: ConvUnit, watch: Watch) -> Prepared:
     conv, side = layer.conv, layer.conv.kernel_size[0]
     shape = Shape(side, side * conv.in_channels, conv.out_channels)
     named = Layer(f"{name} {side}x{side}", f"{part} {side}x{side}", shape)
@@ -139,7 +141,7 @@ def _conv(name: str, part: str, layer: ConvUnit, watch: Watch) -> Callable[[Spar
     return run
 
 
-def _upsample(name: str, layer: UpsampleUnit, watch: Watch) -> Callable[[SparseMap, SparseMap, Tiles], SparseMap]:
+def _upsample(name: str, layer: UpsampleUnit, watch: Watch) -> Prepared:
     up, lateral = layer.up.weight.transpose(0, 1), layer.lateral.weight
     # Each output reads one pixel of either map.
     shape = Shape(1, up.shape[1] + lateral.shape[1], len(up))
@@ -154,7 +156,7 @@ def _upsample(name: str, layer: UpsampleUnit, watch: Watch) -> Callable[[SparseM
     return run
 
 
-def _unit(stage: str, number: int, unit: ResidualUnit, watch: Watch) -> Callable[[SparseMap, Tiles], SparseMap]:
+def _unit(stage: str, number: int, unit: ResidualUnit, watch: Watch) -> Prepared:
     middle, first = len(unit.reduce.weight), unit.norm1.scale_and_shift()
 
     def named(side: int, inputs: int) -> Layer:
@@ -179,7 +181,7 @@ def _unit(stage: str, number: int, unit: ResidualUnit, watch: Watch) -> Callable
     return run
 
 
-def _one_after_the_other(units: Sequence[Callable[[SparseMap, Tiles], SparseMap]], x: SparseMap, tiles: Tiles) -> SparseMap:
+def _in_turn(units: Sequence[Prepared], x: SparseMap, tiles: Tiles) -> SparseMap:
     for unit in units:
         x = unit(x, tiles)
     return x

@@ -56,7 +56,8 @@ def compiled() -> ctypes.CDLL:
         except FileNotFoundError:
             raise UserError(f"bench zeros needs the compiler {compiler[0]!r}: sudo apt install g++") from None
         except subprocess.CalledProcessError as error:
-            raise UserError(f"{source.name} does not compile with {compiler[0]}: {error.stderr.splitlines()[0]}") from None
+            first = error.stderr.partition("\n")[0]
+            raise UserError(f"{source.name} does not compile with {compiler[0]}: {first}") from None
         return ctypes.CDLL(str(library))
 
 

@@ -16,8 +16,8 @@ from sbnet_perception.bench.zeros_network import Layer, Watch
 BITS = (8, 4, 3, 2)
 GROUPS = {"element": 1, "group8": 8, "group16": 16}
 """Channels that lie side by side: vectors of AVX2 and of AVX-512 in float32."""
-KEPT = 1008
-"""Pixels of each layer whose zeros are kept as they lie, for the product to be timed with."""
+KEPT, EACH = 1008, 168
+"""Pixels of each layer whose zeros are kept as they lie, for the product to be timed with; neighbours of each frame."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Counts:
         pixels: that were computed.
         total, zero: how many elements, groups and pixels there were, and how many of them were zero.
         missed, found: by bits: outputs that are not zero and taken for zero, zeros taken for zero.
-        mask: bool [P, N], where the first pixels of some frames are not zero.
+        mask: bool [P, N], where pixels in the middle of some frames are not zero.
     """
 
     pixels: int = 0
@@ -36,7 +36,7 @@ class Counts:
     zero: dict[str, int] = field(default_factory=dict)
     missed: dict[int, int] = field(default_factory=dict)
     found: dict[int, int] = field(default_factory=dict)
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
     def add(self, exact: Tensor, copies: Mapping[int, Tensor]) -> None:
         """Outputs of one frame [P, N] after the ReLU, and of the copies before it."""
@@ -50,8 +50,9 @@ class Counts:
             taken = copy <= 0
             _add(self.missed, bits, int((taken & alive).sum()))
             _add(self.found, bits, int((taken & ~alive).sum()))
-        mask = alive.numpy() if self.mask is None else np.concatenate([self.mask, alive.numpy()])
-        self.mask = mask[:KEPT]
+        if len(self.mask) < KEPT:
+            middle = alive[max(len(alive) - EACH, 0) // 2 :][:EACH].numpy()
+            self.mask = np.concatenate([self.mask.reshape(-1, alive.shape[1]), middle])[:KEPT]
 
     def share(self, of: str) -> float:
         """Zeros among elements, groups or pixels."""

@@ -1,0 +1,260 @@
+"""The page of `sbnet bench zeros`: docs/bench/zeros.md, all figures of which are those of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sbnet_perception.bench.measure import Row
+from sbnet_perception.bench.zeros_product import BITS as COPY_BITS
+from sbnet_perception.bench.zeros_shares import BITS, GROUPS
+
+HEADINGS = {"element": "elements", "group8": "1 x 8", "group16": "1 x 16", "pixel": "pixels"}
+
+
+def number(row: Row, key: str) -> float:
+    """A figure of a row; nan where there is none."""
+    value = row.get(key)
+    return float("nan") if value is None else float(value)
+
+
+def of_table(rows: Iterable[Row], name: str) -> list[Row]:
+    return [row for row in rows if row["table"] == name]
+
+
+def of_part(rows: Iterable[Row], part: str) -> list[Row]:
+    return [row for row in rows if row["part"] == part]
+
+
+def parts_of(rows: Iterable[Row]) -> list[str]:
+    """In the order of the network."""
+    return list(dict.fromkeys(str(row["part"]) for row in rows))
+
+
+def mean(rows: Sequence[Row], key: str) -> float:
+    """Over layers: of zeros by their outputs, of what is missed by those that are not zero, of what is found by zeros."""
+    outputs = np.array([number(row, "pixels") * number(row, "outputs") for row in rows])
+    zeros = np.array([number(row, "zero_element") for row in rows])
+    weights = outputs * (1.0 - zeros if key.startswith("missed") else zeros if key.startswith("found") else 1.0)
+    return float(np.average([number(row, key) for row in rows], weights=weights))
+
+
+def total(rows: Sequence[Row], key: str) -> float:
+    """Microseconds of a frame in the layers that were timed."""
+    return sum(number(row, "pixels") * number(row, key) for row in rows if "dense_us" in row)
+
+
+def pays_from(sweep: Sequence[Row], with_copy: bool) -> float:
+    """The share of zeros from which leaving them out is no slower than dense, between those measured; nan if none is."""
+    shares = np.array([number(row, "zeros") for row in sweep])
+    time = np.array([number(row, "some_us") + with_copy * (number(row, "copy_us") if with_copy else 0) for row in sweep])
+    over = time / np.median([number(row, "dense_us") for row in sweep]) - 1.0
+    first = int(np.argmax(over <= 0)) if (over <= 0).any() else -1
+    if first < 1:
+        return 0.0 if first == 0 else float("nan")
+    before, after = over[first - 1], over[first]
+    return float(shares[first - 1] + (shares[first] - shares[first - 1]) * before / (before - after))
+
+
+def page(rows: Sequence[Row], machine: Row, plot: Path | None) -> str:
+    """Markdown."""
+    layers, sweep = of_table(rows, "layer"), of_table(rows, "sweep")
+    (network,) = of_table(rows, "network")
+    picture = [f"![Zeros by layer, and the speed over their share]({plot.name})", ""] if plot else []
+    busy = max(number(row, "other_programs") for row in rows if "other_programs" in row)
+    lines = [
+        "# Zeros after ReLU, and what leaving them out would spare",
+        "",
+        f"By `sbnet bench zeros`: {rows[0]['weights']}, {rows[0]['grid']} grid, {rows[0]['frames']} frames of the "
+        "simulated validation drives, mask road AND occupancy, active pixels only. The question is SeerNet's (Cao et "
+        "al., CVPR 2019): a copy of a layer in a few bits says which of its outputs a ReLU will set to zero, and only "
+        f"the others are computed. {machine['cpu']}, {machine['flags']}; other programs used up to {busy:.0%} of the "
+        "cores, so times are CPU times of one thread, medians of alternating runs. Layer by layer: `--json`.",
+        "",
+        *_meaning(layers, sweep, network, of_table(rows, "accuracy")),
+        "",
+        *picture,
+        *_zeros_table(layers),
+        *_copies_table(layers),
+        *_accuracy_table(of_table(rows, "accuracy")),
+        *_speed_table(layers, sweep, network),
+        *_header_table(of_table(rows, "header"), of_part(layers, "header 3x3")),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _meaning(layers: Sequence[Row], sweep: Sequence[Row], network: Row, accuracy: Sequence[Row]) -> list[str]:
+    """One paragraph for users."""
+    zeros, missed = mean(layers, "zero_element"), mean(layers, f"missed_{COPY_BITS}")
+    free, copy, both = (number(network, key) for key in ("free", "copy", "with_copy"))
+    points = [pays_from(of_part(sweep, part), with_copy=False) for part in parts_of(sweep)]
+    paid = [pays_from(of_part(sweep, part), with_copy=True) for part in parts_of(sweep)]
+    text = (
+        f"**What it means.** {zeros:.0%} of the outputs are zero, but singly: of the groups of 8 neighbouring channels, "
+        f"which one vector instruction computes, {mean(layers, 'zero_group8'):.1%} are, and of whole pixels "
+        f"{mean(layers, 'zero_pixel'):.2%}. A copy of {COPY_BITS} bits finds {mean(layers, f'found_{COPY_BITS}'):.0%} of "
+        f"the zeros and misses {missed:.1%} of the rest. Leaving single outputs out takes "
+        f"another kind of product, which shares less: given the true zeros for nothing it takes {free:.2f} of the dense "
+        f"products' time, and pays from {_range(points)} zeros on, by layer. "
+    )
+    if np.isnan(both):
+        return [text + "This machine has no product of small whole numbers: what the copy costs was not measured."]
+    verdict = "slower than dense" if both >= 1.0 else f"{1.0 - both:.0%} faster than dense"
+    text += (
+        f"The copy itself costs {copy:.2f}, so both together {both:.2f}: {verdict}, before inputs are rounded and lists "
+        f"are made. It would pay from {_range(paid)} zeros on. The copy of 8 bits needs no second product: "
+    )
+    drop = [number(_found(accuracy, name), "ap70") for name in ("float32", f"{COPY_BITS} bits")]
+    text += (
+        "its own results are good enough to be used (`dtype: int8`). "
+        if both >= 0.9
+        else "its own results may be good enough to be used (`dtype: int8`). "
+    )
+    text += (
+        f"Accuracy is no obstacle (AP at IoU 0.7: {drop[0]:.3f} with all outputs, {drop[1]:.3f} without those that the "
+        f"copy of {COPY_BITS} bits takes for zero). Nothing of this is in the detector: on CPUs sparsity pays where it "
+        "is known beforehand and comes in blocks, as that of the mask (tiles) and of pruned weights (1 x 16) does."
+    )
+    return [text]
+
+
+def _range(shares: Sequence[float]) -> str:
+    known = [share for share in shares if not np.isnan(share)]
+    if not known:
+        return "no share of"
+    return f"{min(known):.0%} to {max(known):.0%}" + (" (in some layers never)" if len(known) < len(shares) else "")
+
+
+def _found(accuracy: Sequence[Row], name: str) -> Row:
+    return next(row for row in accuracy if row["zeros"] == name)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _zeros_table(layers: Sequence[Row]) -> list[str]:
+    """By part of the network."""
+    keys = (*GROUPS, "pixel")
+
+    def line(name: str, chosen: Sequence[Row]) -> list[str]:
+        shares = [f"{100 * mean(chosen, f'zero_{key}'):.{1 if key == 'element' else 2}f}" for key in keys]
+        return [name, str(len(chosen)), *shares]
+
+    lines = [line(part, of_part(layers, part)) for part in parts_of(layers)]
+    return [
+        "## What is zero",
+        "",
+        "Percent of single outputs, of groups of neighbouring channels, and of whole pixels. A unit's last convolution "
+        "is not among the layers: it adds to the shortcut.",
+        "",
+        *_table(["", "layers", *(HEADINGS[key] for key in keys)], [*lines, line("**all**", layers)]),
+    ]
+
+
+def _copies_table(layers: Sequence[Row]) -> list[str]:
+    def line(name: str, chosen: Sequence[Row]) -> list[str]:
+        return [name, *(f"{100 * mean(chosen, f'{key}_{bits}'):.1f}" for key in ("missed", "found") for bits in BITS)]
+
+    lines = [line(part, of_part(layers, part)) for part in parts_of(layers)]
+    headings = [f"{key} {bits} bits" for key in ("missed:", "found:") for bits in BITS]
+    return [
+        "## What low-bit copies know",
+        "",
+        "Percent of the outputs that are not zero and that the copy takes for zero (missed), and of the zeros that it "
+        "finds. Weights and inputs are rounded, with a scale for each output of the weights and one for the inputs.",
+        "",
+        *_table(["", *headings], [*lines, line("**all**", layers)]),
+    ]
+
+
+def _accuracy_table(accuracy: Sequence[Row]) -> list[str]:
+    names = {"shipped kernels": "no (the shipped kernels)", "float32": "no (the same in plain PyTorch)"}
+    lines = [
+        [
+            names.get(str(row["zeros"]), f"those of the copy of {row['zeros']}"),
+            f"{row['asked']}, {row['class']}",
+            f"{number(row, 'ap50'):.3f}",
+            f"{number(row, 'ap70'):.3f}",
+        ]
+        for row in accuracy
+    ]
+    return [
+        "Average precision when what the copies take for zero is set to 0 in every layer at once:",
+        "",
+        *_table(["set to 0", "objects", "AP, IoU 0.5", "AP, IoU 0.7"], lines),
+    ]
+
+
+def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> list[str]:
+    def line(part: str) -> list[str]:
+        chosen, swept = [row for row in of_part(layers, part) if "dense_us" in row], of_part(sweep, part)
+        dense, some, copy = (total(chosen, key) for key in ("dense_us", "some_us", "copy_us"))
+        points = [pays_from(swept, with_copy) for with_copy in (False, True)]
+        last = chosen[-1]
+        size = f"{number(last, 'terms') * number(last, 'depth'):.0f} x {number(last, 'outputs'):.0f}"
+        ratios = (dense / some, copy / dense, dense / (some + copy))
+        shares = [mean(chosen, "timed_zeros"), *points]
+        return [part, size, _percent(shares[0]), *(_ratio(value) for value in ratios), *map(_percent, shares[1:])]
+
+    free, copy, both = (number(network, key) for key in ("free", "copy", "with_copy"))
+    timed = [row for row in layers if "dense_us" in row]
+    whole = ["**all**", "", _percent(mean(timed, "timed_zeros")), *map(_ratio, (1 / free, copy, 1 / both)), "", ""]
+    chosen = [1 / number(network, key) for key in ("free_chosen", "with_copy_chosen")]
+    return [
+        "## What leaving them out would spare",
+        "",
+        "The product of single outputs (`bench/zeros_product.cpp`, a measurement only) against the shipped dense one, "
+        "float32, with the true zeros of these frames, the lists of what to compute given for free: an upper bound. "
+        f"Copy: a product of {COPY_BITS}-bit numbers in 16-bit sums, rounding of the inputs left out. Pays from: "
+        "zeros at random places. The first layer of conv-1 adds up weights of occupied voxels and is not among them.",
+        "",
+        *_table(
+            ["", "inputs x outputs", "zeros, %", "times as fast, zeros for free", "the copy's time, dense = 1",
+             "times as fast with the copy", "pays from, %, for free", "pays from, %, with the copy"],
+            [*(line(part) for part in parts_of(sweep)), whole],
+        ),  # fmt: skip
+        f"Left out only in layers where that is faster: {_ratio(chosen[0])} times as fast for free, {_ratio(chosen[1])} "
+        f"with the copy. These layers have {number(network, 'of_all'):.0%} of the multiplications of the network without "
+        "its first layer; the others, gathering, normalization and sums stay as they are.",
+        "",
+    ]
+
+
+def _header_table(header: Sequence[Row], layers: Sequence[Row]) -> list[str]:
+    copy = total(layers, "copy_us") / total(layers, "dense_us")
+    lines = []
+    for row in header:
+        left = number(row, "computed")
+        cost = copy if int(number(row, "bits")) <= COPY_BITS else float("nan")
+        sides = [_ratio(1.0 - left), _ratio(cost), _ratio(1.0 - left - cost)]
+        lines.append([f"{row['bits']}", f"{100 * number(row, 'kept'):.1f}", f"{100 * left:.1f}", *sides])
+    part = number(header[0], "header_part")
+    return [
+        "## A low-bit copy of the header as a mask",
+        "",
+        f"{number(header[0], 'above'):.1%} of the header's pixels are above the score threshold. A copy of its "
+        "convolutions could run first and say where the header itself has to. Its own threshold is the highest that "
+        "keeps every one of these pixels, chosen on the same frames: nothing would choose better. Each convolution of "
+        "the header must also compute what the next one reads around kept pixels. The copy's cost is that of its "
+        f"products in {COPY_BITS}-bit numbers, fewer bits are no faster; the header's dense products are 1.",
+        "",
+        *_table(
+            ["bits", "pixels kept, %", "header's work left, %", "spared", "the copy costs", "gain"], lines
+        ),
+        f"The header takes {part:.0%} of the network's time in these frames, so a gain of 0.1 would be "
+        f"{0.1 * part:.1%} of the network. As a source of masks (`mask.expression`) a copy of the header comes too late: "
+        "it needs everything before it computed.",
+        "",
+    ]
+
+
+def _percent(share: float) -> str:
+    return "never" if np.isnan(share) else f"{100 * share:.0f}"
+
+
+def _ratio(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}"
