@@ -7,6 +7,7 @@ to zero, and only the others are computed. Everything is measured on the simulat
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     console, library = Console(), compiled()
     network = load_network(config).eval().requires_grad_(False)
-    frames = _frames(arguments.frames, config, console)
+    frames = chosen_frames(arguments.frames, config, console)
     layers, rows = measure_accuracy(network, config, frames)
     with progress_bar(console) as progress:
         parts = _parts(layers)
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _frames(count: int, config: DetectorConfig, console: Console) -> list[LabelledFrame]:
+def chosen_frames(count: int, config: DetectorConfig, console: Console) -> list[LabelledFrame]:
     """Some frames of the validation drives, evenly over all of them."""
     total = int(SECONDS * RATE_HZ) * len(VALIDATION)
     wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
@@ -194,15 +195,16 @@ def whole_network(network: Detector, rows: Sequence[Row]) -> Row:
     pixels, dense, some, copies = (np.array([number(row, key) for row in timed]) for key in keys)
     total = pixels @ dense
     own = sum(number(row, "pixels") * _work(row) for row in timed)
-    return {
-        "table": "network",
-        "free": float(pixels @ some / total),
-        "free_chosen": float(pixels @ np.minimum(some, dense) / total),
-        "copy": float(pixels @ copies / total),
-        "with_copy": float(pixels @ (some + copies) / total),
-        "with_copy_chosen": float(pixels @ np.minimum(some + copies, dense) / total),
-        "of_all": own / (own + _others(network, timed)),
+    times = {
+        "free": some,
+        "free_chosen": np.minimum(some, dense),
+        "copy": copies,
+        "with_copy": some + copies,
+        "with_copy_chosen": np.minimum(some + copies, dense),
     }
+    shares = {name: float(pixels @ each / total) for name, each in times.items()}
+    found: Row = {name: None if math.isnan(share) else share for name, share in shares.items()}
+    return {"table": "network", **found, "of_all": own / (own + _others(network, timed))}
 
 
 def _work(row: Row) -> float:

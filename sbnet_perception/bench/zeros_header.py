@@ -81,7 +81,7 @@ class HeaderCopies:
             cut = torch.cat(found)[above].min() if above.any() else torch.tensor(torch.inf)
             kept = [copy >= cut for copy in found]
             depth = len(self._network.header)
-            shares = [_shares(pixels, mask, depth) for pixels, mask in zip(self._pixels, kept, strict=True)]
+            shares = [computed_shares(pixels, mask, depth) for pixels, mask in zip(self._pixels, kept, strict=True)]
             rows.append(
                 {
                     "table": "header",
@@ -94,7 +94,7 @@ class HeaderCopies:
         return rows
 
 
-def _shares(pixels: Pixels, kept: Tensor, convolutions: int) -> list[float]:
+def computed_shares(pixels: Pixels, kept: Tensor, convolutions: int) -> list[float]:
     """Share of the pixels that the last convolution computes, then the one before it, and so on."""
     shares, window = [], pixels.beneath(pixels, 1)
     for _ in range(convolutions):

@@ -34,7 +34,7 @@ def parts_of(rows: Iterable[Row]) -> list[str]:
 
 
 def mean(rows: Sequence[Row], key: str) -> float:
-    """Over layers: of zeros by their outputs, of what is missed by those that are not zero, of what is found by zeros."""
+    """Over layers: by their outputs; what is missed by those that are not zero, what is found by the zeros."""
     outputs = np.array([number(row, "pixels") * number(row, "outputs") for row in rows])
     zeros = np.array([number(row, "zero_element") for row in rows])
     weights = outputs * (1.0 - zeros if key.startswith("missed") else zeros if key.startswith("found") else 1.0)
@@ -47,15 +47,15 @@ def total(rows: Sequence[Row], key: str) -> float:
 
 
 def pays_from(sweep: Sequence[Row], with_copy: bool) -> float:
-    """The share of zeros from which leaving them out is no slower than dense, between those measured; nan if none is."""
-    shares = np.array([number(row, "zeros") for row in sweep])
-    time = np.array([number(row, "some_us") + with_copy * (number(row, "copy_us") if with_copy else 0) for row in sweep])
-    over = time / np.median([number(row, "dense_us") for row in sweep]) - 1.0
-    first = int(np.argmax(over <= 0)) if (over <= 0).any() else -1
-    if first < 1:
-        return 0.0 if first == 0 else float("nan")
-    before, after = over[first - 1], over[first]
-    return float(shares[first - 1] + (shares[first] - shares[first - 1]) * before / (before - after))
+    """The share of zeros from which leaving them out takes no longer than the dense product; nan where none does."""
+    shares, some, dense = (np.array([number(row, key) for row in sweep]) for key in ("zeros", "some_us", "dense_us"))
+    copy = np.array([number(row, "copy_us") for row in sweep]) if with_copy else 0.0
+    over = (some + copy) / np.median(dense) - 1.0
+    if not (over <= 0).any():
+        return float("nan")
+    first = int(np.argmax(over <= 0))
+    pair = [first, max(first - 1, 0)]
+    return float(np.interp(0.0, over[pair], shares[pair]))
 
 
 def page(rows: Sequence[Row], machine: Row, plot: Path | None) -> str:
@@ -87,37 +87,34 @@ def page(rows: Sequence[Row], machine: Row, plot: Path | None) -> str:
 
 def _meaning(layers: Sequence[Row], sweep: Sequence[Row], network: Row, accuracy: Sequence[Row]) -> list[str]:
     """One paragraph for users."""
-    zeros, missed = mean(layers, "zero_element"), mean(layers, f"missed_{COPY_BITS}")
     free, copy, both = (number(network, key) for key in ("free", "copy", "with_copy"))
-    points = [pays_from(of_part(sweep, part), with_copy=False) for part in parts_of(sweep)]
-    paid = [pays_from(of_part(sweep, part), with_copy=True) for part in parts_of(sweep)]
-    text = (
-        f"**What it means.** {zeros:.0%} of the outputs are zero, but singly: of the groups of 8 neighbouring channels, "
-        f"which one vector instruction computes, {mean(layers, 'zero_group8'):.1%} are, and of whole pixels "
-        f"{mean(layers, 'zero_pixel'):.2%}. A copy of {COPY_BITS} bits finds {mean(layers, f'found_{COPY_BITS}'):.0%} of "
-        f"the zeros and misses {missed:.1%} of the rest. Leaving single outputs out takes "
-        f"another kind of product, which shares less: given the true zeros for nothing it takes {free:.2f} of the dense "
-        f"products' time, and pays from {_range(points)} zeros on, by layer. "
-    )
+    parts = [of_part(sweep, part) for part in parts_of(sweep)]
+    for_free, paid = (_range([pays_from(part, with_copy) for part in parts]) for with_copy in (False, True))
+    exact, without = (number(_found(accuracy, name), "ap70") for name in ("float32", f"{COPY_BITS} bits"))
+    sentences = [
+        f"**What it means.** {mean(layers, 'zero_element'):.0%} of the outputs are zero, but singly: of the groups of "
+        f"8 neighbouring channels, which one vector holds, {mean(layers, 'zero_group8'):.1%} are, and of whole pixels "
+        f"{mean(layers, 'zero_pixel'):.2%}.",
+        f"A copy of {COPY_BITS} bits finds {mean(layers, f'found_{COPY_BITS}'):.0%} of the zeros and takes "
+        f"{mean(layers, f'missed_{COPY_BITS}'):.1%} of the other outputs for zero; with all of these set to 0, AP at "
+        f"IoU 0.7 is {without:.3f}, and {exact:.3f} with none.",
+        "Single outputs need another kind of product, which reads an input from memory for every multiplication, where "
+        "the dense one has it in a register for several outputs. Given the true zeros for nothing it takes "
+        f"{free:.2f} of the dense products' time, and pays from {for_free} zeros on, by layer.",
+    ]
     if np.isnan(both):
-        return [text + "This machine has no product of small whole numbers: what the copy costs was not measured."]
-    verdict = "slower than dense" if both >= 1.0 else f"{1.0 - both:.0%} faster than dense"
-    text += (
-        f"The copy itself costs {copy:.2f}, so both together {both:.2f}: {verdict}, before inputs are rounded and lists "
-        f"are made. It would pay from {_range(paid)} zeros on. The copy of 8 bits needs no second product: "
+        sentences.append("This machine has no product of small whole numbers: what the copy costs was not measured.")
+    else:
+        verdict = "slower than dense" if both >= 1.0 else "faster than dense"
+        sentences.append(
+            f"The copy takes {copy:.2f}, so both together {both:.2f}: {verdict}, before inputs are rounded and lists "
+            f"are made. It would pay from {paid} zeros on."
+        )
+    sentences.append(
+        "Nothing of this is in the detector: on CPUs sparsity pays where it comes in blocks and is known beforehand, "
+        "as that of the mask is."
     )
-    drop = [number(_found(accuracy, name), "ap70") for name in ("float32", f"{COPY_BITS} bits")]
-    text += (
-        "its own results are good enough to be used (`dtype: int8`). "
-        if both >= 0.9
-        else "its own results may be good enough to be used (`dtype: int8`). "
-    )
-    text += (
-        f"Accuracy is no obstacle (AP at IoU 0.7: {drop[0]:.3f} with all outputs, {drop[1]:.3f} without those that the "
-        f"copy of {COPY_BITS} bits takes for zero). Nothing of this is in the detector: on CPUs sparsity pays where it "
-        "is known beforehand and comes in blocks, as that of the mask (tiles) and of pruned weights (1 x 16) does."
-    )
-    return [text]
+    return [" ".join(sentences)]
 
 
 def _range(shares: Sequence[float]) -> str:
@@ -198,12 +195,15 @@ def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> l
         size = f"{number(last, 'terms') * number(last, 'depth'):.0f} x {number(last, 'outputs'):.0f}"
         ratios = (dense / some, copy / dense, dense / (some + copy))
         shares = [mean(chosen, "timed_zeros"), *points]
-        return [part, size, _percent(shares[0]), *(_ratio(value) for value in ratios), *map(_percent, shares[1:])]
+        shown = [_percent(shares[0]), *map(_ratio, ratios), _percent(shares[1]), _percent(shares[2])]
+        return [part, size, *(shown if copy == copy else [*shown[:-1], ""])]
 
     free, copy, both = (number(network, key) for key in ("free", "copy", "with_copy"))
     timed = [row for row in layers if "dense_us" in row]
     whole = ["**all**", "", _percent(mean(timed, "timed_zeros")), *map(_ratio, (1 / free, copy, 1 / both)), "", ""]
     chosen = [1 / number(network, key) for key in ("free_chosen", "with_copy_chosen")]
+    headings = ["", "inputs x outputs", "zeros, %", "times as fast, zeros for free", "the copy's time, dense = 1"]
+    headings += ["times as fast with the copy", "pays from, %, for free", "pays from, %, with the copy"]
     return [
         "## What leaving them out would spare",
         "",
@@ -212,14 +212,10 @@ def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> l
         f"Copy: a product of {COPY_BITS}-bit numbers in 16-bit sums, rounding of the inputs left out. Pays from: "
         "zeros at random places. The first layer of conv-1 adds up weights of occupied voxels and is not among them.",
         "",
-        *_table(
-            ["", "inputs x outputs", "zeros, %", "times as fast, zeros for free", "the copy's time, dense = 1",
-             "times as fast with the copy", "pays from, %, for free", "pays from, %, with the copy"],
-            [*(line(part) for part in parts_of(sweep)), whole],
-        ),  # fmt: skip
-        f"Left out only in layers where that is faster: {_ratio(chosen[0])} times as fast for free, {_ratio(chosen[1])} "
-        f"with the copy. These layers have {number(network, 'of_all'):.0%} of the multiplications of the network without "
-        "its first layer; the others, gathering, normalization and sums stay as they are.",
+        *_table(headings, [*(line(part) for part in parts_of(sweep)), whole]),
+        f"Left out only in layers where that is faster: {_ratio(chosen[0])} times as fast for free, "
+        f"{_ratio(chosen[1])} with the copy. These layers have {number(network, 'of_all'):.0%} of the network's "
+        "multiplications, its first layer apart; the others, gathering, normalization and sums stay as they are.",
         "",
     ]
 
@@ -238,16 +234,13 @@ def _header_table(header: Sequence[Row], layers: Sequence[Row]) -> list[str]:
         "",
         f"{number(header[0], 'above'):.1%} of the header's pixels are above the score threshold. A copy of its "
         "convolutions could run first and say where the header itself has to. Its own threshold is the highest that "
-        "keeps every one of these pixels, chosen on the same frames: nothing would choose better. Each convolution of "
-        "the header must also compute what the next one reads around kept pixels. The copy's cost is that of its "
-        f"products in {COPY_BITS}-bit numbers, fewer bits are no faster; the header's dense products are 1.",
+        "keeps every one of these pixels, chosen on the same frames: no other could do better. Each convolution must "
+        "also compute what the next one reads around the kept pixels. The copy's cost is that of its products in "
+        f"{COPY_BITS}-bit numbers (fewer bits are no faster); the header's dense products are 1.",
         "",
-        *_table(
-            ["bits", "pixels kept, %", "header's work left, %", "spared", "the copy costs", "gain"], lines
-        ),
-        f"The header takes {part:.0%} of the network's time in these frames, so a gain of 0.1 would be "
-        f"{0.1 * part:.1%} of the network. As a source of masks (`mask.expression`) a copy of the header comes too late: "
-        "it needs everything before it computed.",
+        *_table(["bits", "pixels kept, %", "header's work left, %", "spared", "the copy costs", "gain"], lines),
+        f"The header takes {part:.0%} of the network's time in these frames, so a gain of 0.1 is {0.1 * part:.1%} of "
+        "the network. For everything before the header the copy comes too late: it is no source of `mask.expression`.",
         "",
     ]
 

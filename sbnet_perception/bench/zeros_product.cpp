@@ -175,9 +175,9 @@ void zeros_some(const float* const* one_rows, const float* const* other_rows, co
   }
 }
 
-// The low-bit copy: all outputs in small whole numbers. False where the machine has no such product.
+// The low-bit copy: all outputs in small whole numbers. 0 where the machine has no such product.
 #if defined(__AVX2__)
-bool zeros_has_low() { return true; }
+int zeros_has_low() { return 1; }
 int zeros_low_padded(int outputs) { return isa::padded_outputs<isa::Low>(outputs); }
 void zeros_low_pack(const int16_t* weights, int terms, int outputs, int depth, uint8_t* packed) {
   isa::pack_all<isa::Low>(weights, terms, outputs, depth, reinterpret_cast<isa::Low*>(packed), [](int16_t value) {
@@ -190,6 +190,6 @@ void zeros_low(const uint8_t* const* rows, const uint8_t* packed, int pixels, in
                               reinterpret_cast<const isa::Low*>(packed), pixels, terms, depth, outputs, sums, stride);
 }
 #else
-bool zeros_has_low() { return false; }
+int zeros_has_low() { return 0; }
 #endif
 }
