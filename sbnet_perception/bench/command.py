@@ -21,7 +21,7 @@ KINDS = {
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
-ROUNDS = {"gpu": 50, "network": 3, "units": 30, "zeros": 15}
+ROUNDS = {"gpu": 50, "network": 3, "units": 30, "zeros": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def pays_from(sweep: Sequence[Row], with_copy: bool) -> float:
     """The share of zeros from which leaving them out takes no longer than the dense product; nan where none does."""
     shares, some, dense = (np.array([number(row, key) for row in sweep]) for key in ("zeros", "some_us", "dense_us"))
     copy = np.array([number(row, "copy_us") for row in sweep]) if with_copy else 0.0
-    over = (some + copy) / np.median(dense) - 1.0
+    over = (some + copy) / dense - 1.0
     if not (over <= 0).any():
         return float("nan")
     first = int(np.argmax(over <= 0))
@@ -70,7 +72,7 @@ def page(rows: Sequence[Row], machine: Row, plot: Path | None) -> str:
         f"By `sbnet bench zeros`: {rows[0]['weights']}, {rows[0]['grid']} grid, {rows[0]['frames']} frames of the "
         "simulated validation drives, mask road AND occupancy, active pixels only. The question is SeerNet's (Cao et "
         "al., CVPR 2019): a copy of a layer in a few bits says which of its outputs a ReLU will set to zero, and only "
-        f"the others are computed. {machine['cpu']}, {machine['flags']}; other programs used up to {busy:.0%} of the "
+        f"the others are computed. {machine['cpu']}, {machine['flags']}; other programs used up to {_of(busy)} of the "
         "cores, so times are CPU times of one thread, medians of alternating runs. Layer by layer: `--json`.",
         "",
         *_meaning(layers, sweep, network, of_table(rows, "accuracy")),
@@ -82,7 +84,12 @@ def page(rows: Sequence[Row], machine: Row, plot: Path | None) -> str:
         *_speed_table(layers, sweep, network),
         *_header_table(of_table(rows, "header"), of_part(layers, "header 3x3")),
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(map(_wrapped, lines)).rstrip() + "\n"
+
+
+def _wrapped(line: str) -> str:
+    """Text in lines of 120 characters; headings, tables and pictures stay."""
+    return line if line.startswith(("#", "|", "!")) else textwrap.fill(line, 120, break_on_hyphens=False)
 
 
 def _meaning(layers: Sequence[Row], sweep: Sequence[Row], network: Row, accuracy: Sequence[Row]) -> list[str]:
@@ -92,12 +99,12 @@ def _meaning(layers: Sequence[Row], sweep: Sequence[Row], network: Row, accuracy
     for_free, paid = (_range([pays_from(part, with_copy) for part in parts]) for with_copy in (False, True))
     exact, without = (number(_found(accuracy, name), "ap70") for name in ("float32", f"{COPY_BITS} bits"))
     sentences = [
-        f"**What it means.** {mean(layers, 'zero_element'):.0%} of the outputs are zero, but singly: of the groups of "
-        f"8 neighbouring channels, which one vector holds, {mean(layers, 'zero_group8'):.1%} are, and of whole pixels "
-        f"{mean(layers, 'zero_pixel'):.2%}.",
-        f"A copy of {COPY_BITS} bits finds {mean(layers, f'found_{COPY_BITS}'):.0%} of the zeros and takes "
-        f"{mean(layers, f'missed_{COPY_BITS}'):.1%} of the other outputs for zero; with all of these set to 0, AP at "
-        f"IoU 0.7 is {without:.3f}, and {exact:.3f} with none.",
+        f"**What it means.** {_of(mean(layers, 'zero_element'))} of the outputs are zero, but singly: of the groups of "
+        f"8 neighbouring channels, which one vector holds, {_of(mean(layers, 'zero_group8'), 1)} are, and of whole "
+        f"pixels {_of(mean(layers, 'zero_pixel'), 2)}.",
+        f"A copy of {COPY_BITS} bits finds {_of(mean(layers, f'found_{COPY_BITS}'))} of the zeros and takes "
+        f"{_of(mean(layers, f'missed_{COPY_BITS}'), 1)} of the other outputs for zero; with all of these set to 0, AP "
+        f"at IoU 0.7 is {without:.3f}, and {exact:.3f} with none.",
         "Single outputs need another kind of product, which reads an input from memory for every multiplication, where "
         "the dense one has it in a register for several outputs. Given the true zeros for nothing it takes "
         f"{free:.2f} of the dense products' time, and pays from {for_free} zeros on, by layer.",
@@ -121,7 +128,7 @@ def _range(shares: Sequence[float]) -> str:
     known = [share for share in shares if not np.isnan(share)]
     if not known:
         return "no share of"
-    return f"{min(known):.0%} to {max(known):.0%}" + (" (in some layers never)" if len(known) < len(shares) else "")
+    return f"{_of(min(known))} to {_of(max(known))}" + (" (in some layers never)" if len(known) < len(shares) else "")
 
 
 def _found(accuracy: Sequence[Row], name: str) -> Row:
@@ -170,19 +177,16 @@ def _copies_table(layers: Sequence[Row]) -> list[str]:
 
 def _accuracy_table(accuracy: Sequence[Row]) -> list[str]:
     names = {"shipped kernels": "no (the shipped kernels)", "float32": "no (the same in plain PyTorch)"}
-    lines = [
-        [
-            names.get(str(row["zeros"]), f"those of the copy of {row['zeros']}"),
-            f"{row['asked']}, {row['class']}",
-            f"{number(row, 'ap50'):.3f}",
-            f"{number(row, 'ap70'):.3f}",
-        ]
-        for row in accuracy
-    ]
+    asked, classes = (list(dict.fromkeys(str(row[key]) for row in accuracy)) for key in ("asked", "class"))
+    lines = []
+    for zeros, entry in itertools.product(dict.fromkeys(str(row["zeros"]) for row in accuracy), classes):
+        found = [row for row in accuracy if (row["zeros"], row["class"]) == (zeros, entry)]
+        name = names.get(zeros, f"those of the copy of {zeros}")
+        lines.append([name, entry, *(f"{number(row, 'ap50'):.3f} / {number(row, 'ap70'):.3f}" for row in found)])
     return [
         "Average precision when what the copies take for zero is set to 0 in every layer at once:",
         "",
-        *_table(["set to 0", "objects", "AP, IoU 0.5", "AP, IoU 0.7"], lines),
+        *_table(["set to 0", "class", *(f"AP, IoU 0.5 / 0.7, {protocol}" for protocol in asked)], lines),
     ]
 
 
@@ -214,7 +218,7 @@ def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> l
         "",
         *_table(headings, [*(line(part) for part in parts_of(sweep)), whole]),
         f"Left out only in layers where that is faster: {_ratio(chosen[0])} times as fast for free, "
-        f"{_ratio(chosen[1])} with the copy. These layers have {number(network, 'of_all'):.0%} of the network's "
+        f"{_ratio(chosen[1])} with the copy. These layers have {_of(number(network, 'of_all'))} of the network's "
         "multiplications, its first layer apart; the others, gathering, normalization and sums stay as they are.",
         "",
     ]
@@ -222,27 +226,34 @@ def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> l
 
 def _header_table(header: Sequence[Row], layers: Sequence[Row]) -> list[str]:
     copy = total(layers, "copy_us") / total(layers, "dense_us")
-    lines = []
+    lines, gains = [], []
     for row in header:
         left = number(row, "computed")
         cost = copy if int(number(row, "bits")) <= COPY_BITS else float("nan")
-        sides = [_ratio(1.0 - left), _ratio(cost), _ratio(1.0 - left - cost)]
+        gains.append(1.0 - left - cost)
+        sides = [_ratio(1.0 - left), _ratio(cost), _ratio(gains[-1])]
         lines.append([f"{row['bits']}", f"{100 * number(row, 'kept'):.1f}", f"{100 * left:.1f}", *sides])
-    part = number(header[0], "header_part")
+    part, best = number(header[0], "header_part"), max((gain for gain in gains if gain == gain), default=float("nan"))
     return [
         "## A low-bit copy of the header as a mask",
         "",
-        f"{number(header[0], 'above'):.1%} of the header's pixels are above the score threshold. A copy of its "
+        f"{_of(number(header[0], 'above'), 1)} of the header's pixels are above the score threshold. A copy of its "
         "convolutions could run first and say where the header itself has to. Its own threshold is the highest that "
         "keeps every one of these pixels, chosen on the same frames: no other could do better. Each convolution must "
         "also compute what the next one reads around the kept pixels. The copy's cost is that of its products in "
         f"{COPY_BITS}-bit numbers (fewer bits are no faster); the header's dense products are 1.",
         "",
         *_table(["bits", "pixels kept, %", "header's work left, %", "spared", "the copy costs", "gain"], lines),
-        f"The header takes {part:.0%} of the network's time in these frames, so a gain of 0.1 is {0.1 * part:.1%} of "
-        "the network. For everything before the header the copy comes too late: it is no source of `mask.expression`.",
+        f"The header takes {_of(part)} of the network's time in these frames"
+        + ("" if np.isnan(best) else f", so the best gain is {_of(best * part, 1)} of it")
+        + ". Rounding the inputs, finding the pixels, and a threshold that is safe for other frames are not in it. For "
+        "everything before the header the copy comes too late: it is no source of `mask.expression`.",
         "",
     ]
+
+
+def _of(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def _percent(share: float) -> str:

@@ -57,7 +57,7 @@ def _curves(panel: Axes, sweep: Sequence[Row], zeros: float) -> None:
     panel.axhline(1.0, color="#333333", lw=1.0)
     panel.text(1, 1.02, "dense product", fontsize=9)
     panel.axvline(100 * zeros, color="#333333", lw=1.0, ls=":")
-    panel.text(100 * zeros + 1, 0.05, f"zeros of this network: {zeros:.0%}", fontsize=9)
+    panel.text(100 * zeros + 1, 0.05, f"zeros of this network: {100 * zeros:.0f} %", fontsize=9)
     panel.set_xlabel("zeros at random places, %")
     panel.set_ylabel("time of the product, dense = 1 (thin: each part)")
     panel.set_xlim(0, 100)
