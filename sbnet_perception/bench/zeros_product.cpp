@@ -112,10 +112,16 @@ struct Multiply<Low> {
 namespace {
 #endif
 
+// Numbers that a packed matrix has room for, with whatever packing keeps beside the weights.
+template <typename Element>
+int64_t room(int outputs, int depth) {
+  return (static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth * 5 / 4 + 4096) / 64 * 64;
+}
+
 template <typename Element>
 void multiply_all(const Element* const* rows, const Element* packed, int pixels, int terms, int depth, int outputs,
                   typename Multiply<Element>::Sum* sums, int stride) {
-  const int64_t matrix = static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
+  const int64_t matrix = room<Element>(outputs, depth);
   const Element* inputs[3][kGroup];
   Term<Element> list[3];
   for (int first = 0; first < pixels; first += kGroup) {
@@ -130,9 +136,9 @@ void multiply_all(const Element* const* rows, const Element* packed, int pixels,
 
 template <typename Element, typename From, typename Convert>
 void pack_all(const From* weights, int terms, int outputs, int depth, Element* packed, Convert convert) {
-  const int64_t matrix = static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth;
   for (int t = 0; t < terms; ++t)
-    pack<Element>(weights + static_cast<int64_t>(t) * outputs * depth, outputs, depth, packed + t * matrix, convert);
+    pack<Element>(weights + static_cast<int64_t>(t) * outputs * depth, outputs, depth,
+                  packed + t * room<Element>(outputs, depth), convert);
 }
 
 }  // namespace
@@ -144,8 +150,9 @@ extern "C" {
 
 // Floats in a vector; rows are read in whole vectors.
 int zeros_lanes() { return isa::kFloats; }
-// Outputs that the rows of sums must have room for; of dense's packed weights and of the low ones.
+// Outputs that the rows of sums must have room for, and numbers that a packed matrix must.
 int zeros_padded(int outputs) { return isa::padded_outputs<float>(outputs); }
+int zeros_room(int outputs, int depth) { return static_cast<int>(isa::room<float>(outputs, depth)); }
 
 // weights [terms][outputs][depth] -> packed
 void zeros_pack(const float* weights, int terms, int outputs, int depth, float* packed) {
@@ -179,6 +186,7 @@ void zeros_some(const float* const* one_rows, const float* const* other_rows, co
 #if defined(__AVX2__)
 int zeros_has_low() { return 1; }
 int zeros_low_padded(int outputs) { return isa::padded_outputs<isa::Low>(outputs); }
+int zeros_low_room(int outputs, int depth) { return static_cast<int>(isa::room<isa::Low>(outputs, depth)); }
 void zeros_low_pack(const int16_t* weights, int terms, int outputs, int depth, uint8_t* packed) {
   isa::pack_all<isa::Low>(weights, terms, outputs, depth, reinterpret_cast<isa::Low*>(packed), [](int16_t value) {
     return isa::Low{static_cast<uint8_t>(value)};

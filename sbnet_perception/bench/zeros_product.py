@@ -77,7 +77,7 @@ class Product:
         each = np.arange(terms) * outputs + np.arange(outputs)[:, None]
         self._weights = _pointers(weights, each * self._depth)
         self._stride = library.zeros_padded(outputs)
-        self._packed = np.zeros(terms * self._stride * self._depth, np.float32)
+        self._packed = np.zeros(terms * library.zeros_room(outputs, self._depth), np.float32)
         library.zeros_pack(*_places(weights), terms, outputs, self._depth, *_places(self._packed))
         self._all, self._some = (np.zeros((pixels + lanes, self._stride), np.float32) for _ in range(2))
         self._low = self._low_product(x.shape, offsets, rng) if library.zeros_has_low() else None
@@ -89,7 +89,7 @@ class Product:
         weights = np.zeros((shape.terms, shape.outputs, self._depth), np.int16)
         weights[:, :, : shape.depth] = rng.integers(-most, most + 1, (shape.terms, shape.outputs, shape.depth))
         stride = library.zeros_low_padded(shape.outputs)
-        packed = np.zeros(shape.terms * stride * self._depth, np.uint8)
+        packed = np.zeros(shape.terms * library.zeros_low_room(shape.outputs, self._depth), np.uint8)
         sizes = shape.terms, self._depth, shape.outputs
         library.zeros_low_pack(*_places(weights), shape.terms, shape.outputs, self._depth, *_places(packed))
         rows, sums = _pointers(x, offsets), np.zeros((self._pixels + 64, stride), np.int16)
