@@ -17,10 +17,11 @@ KINDS = {
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
     "roofline": "what a frame would move and compute on a GPU, on paper: a model, nothing is measured",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
+    "zeros": "what is zero after the ReLUs, low-bit copies that predict it, and what leaving it out would spare",
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
-ROUNDS = {"gpu": 50, "network": 3, "units": 30}
+ROUNDS = {"gpu": 50, "network": 3, "units": 30, "zeros": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_gpu_arguments(command)
         elif kind == "roofline":
             _add_roofline_arguments(command)
+        elif kind == "zeros":
+            _add_zeros_arguments(command)
         else:
             _add_unit_arguments(command)
         if kind in ROUNDS:
@@ -85,6 +88,15 @@ def _add_roofline_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
     command.add_argument("--chip", action="append", metavar="NAME", help=CHIP)
     command.add_argument("--mask", default="", metavar="EXPR", help="mask expression (default: the node's)")
+
+
+def _add_zeros_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--weights", default="", help="weights file (default: the grid's own)")
+    command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+    frames = "frames of the simulated validation drives, evenly over them (default 60: all)"
+    command.add_argument("--frames", type=int, default=60, help=frames)
+    command.add_argument("--plot", type=Path, metavar="FILE", help="also draw zeros and times to FILE")
+    command.add_argument("--page", type=Path, metavar="FILE", help="also write what is shown to FILE, as Markdown")
 
 
 def _add_detector_arguments(
