@@ -114,7 +114,7 @@ def test_the_road_mask_of_an_argoverse_log_lies_where_its_drivable_area_is(tmp_p
         mask = RoadView(road, SE2(CITY[0], CITY[1], yaw)).mask(around).numpy()
         y = np.sin(yaw) * around.x_centres + np.cos(yaw) * around.y_centres[:, None]
         assert mask[(y > -3) & (y < 9)].all()
-        assert not mask[(y < -3.5) | (y > 9.5)].any()
+        assert not mask[(y < -3.7) | (y > 9.7)].any()
 
 
 def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:
