@@ -1,4 +1,4 @@
-# make demo | test | lint | sanitize | fuzz | soak | bench | docs | setup | clean | help
+# make demo | test | lint | sanitize | cuda | fuzz | soak | bench | docs | setup | clean | help
 # Every target sets up what it needs in .venv (ROS 2 included, from pinned wheels) and skips what is done already.
 # On a machine that has ROS 2, build with colcon instead: docs/vehicle.md.
 
@@ -29,7 +29,7 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test reliability lint sanitize fuzz soak bench docs setup clean help check
+.PHONY: demo test reliability lint sanitize cuda fuzz soak bench docs setup clean help check
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make bench   layers, network and pipeline beside the best dense ones, and the node: docs/bench (an hour and a half"
 	@echo "             on a quiet machine); INPUT=... runs the pipeline on a bag, a log or frames instead of simulated drives"
 	@echo "make sanitize  the tests of the ops and layers, stopped by wrong memory accesses and undefined behaviour"
+	@echo "make cuda    the kernels of a GPU, without one: compiled for all architectures, on the CPU under the sanitizers"
 	@echo "make fuzz    COUNT=1000000 random and hostile inputs to decoders and operations, under the sanitizers"
 	@echo "make soak    the node under load for MINUTES=60, with faults mixed in: memory, files, threads, latency, answers"
 	@echo "make docs    what the Python modules offer, as web pages: build/api/index.html"
@@ -74,6 +75,11 @@ sanitize: setup $(STAMPS)/test-requirements
 	 SBNET_SANITIZE=1 SBNET_OPS=$(CURDIR)/build/sanitize/$(OPS) $(BIN)/python -m pytest --capture=sys \
 	 -W "error:operations run in plain PyTorch:RuntimeWarning" \
 	 -k "not (does_not_fit_in_memory and reduce_mask)" $(SANITIZED)
+
+# What takes too long for `make test`, which compiles the kernels for one architecture and runs them unwatched
+cuda: export SBNET_ALL_OF_CUDA = 1
+cuda: setup $(STAMPS)/test-requirements
+	@$(BIN)/python -m pytest -n 2 --dist loadfile test/test_build_cuda.py test/test_cuda_races.py
 
 # Random and hostile inputs, all of which follow from SEED: COUNT of them, on every instruction set, under the sanitizers
 COUNT ?= 1000000

@@ -91,7 +91,7 @@ inline Layout layout_of(const Tensor& image) {
   return {image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
 }
 
-constexpr int64_t kMostBytes = int64_t{1} << 34;  // of a result
+constexpr int64_t kMostBytes = int64_t{1} << 32;  // of a result
 
 // Runs `allocate` unless the product of `sizes`, in bytes, exceeds the bound; what does not fit names the argument.
 template <typename Allocate>

@@ -2,9 +2,10 @@
 minutes, memory that no machine has, or leave the numbers that kernels count in. ops/extents.h has the same bounds.
 
 A mask, a raster, the maps of a batch and the blocks of a batch have at most `MOST_CELLS` cells (2^28, a batch of 238 of
-the paper's grid), where a row counts as no fewer than `LEAST_ROW`. An image and a result have at most
-`MOST_BYTES` (16 GiB). Blocks that overlap, and runs that a mask is grown by, visit at most `MOST_STEPS` (2^34) cells.
-Positions lie within `FARTHEST` metres of the origin, sides are from `FINEST` to `COARSEST` metres.
+the paper's grid), where a row counts as no fewer than `LEAST_ROW`. An image and a result have at most `MOST_BYTES`
+(4 GiB: 29 maps of 32 channels on the paper's grid in float32). Blocks that overlap, and runs that a mask is grown by,
+visit at most `MOST_STEPS` (2^34) cells. Positions lie within `FARTHEST` metres of the origin, sides are from `FINEST`
+to `COARSEST` metres.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 MOST_CELLS = 1 << 28
 LEAST_ROW = 64
-MOST_BYTES = 1 << 34
+MOST_BYTES = 1 << 32
 MOST_STEPS = 1 << 34
 FARTHEST = 1e8
 FINEST, COARSEST = 1e-6, 1e6

@@ -106,13 +106,15 @@ def test_the_road_mask_of_an_argoverse_log_lies_where_its_drivable_area_is(tmp_p
     assert grid.header.frame_id == "map"
     assert grid.info.resolution == pytest.approx(0.2)
     assert grid.info.width < 1200
-    road = road_from_occupancy_grid(grid, outside=False)
+    road = road_from_occupancy_grid(grid, outside=True)
 
-    # In the egovehicle frame the road covers y from -3 to 9 m, everywhere within 100 m.
-    mask = RoadView(road, SE2(CITY[0], CITY[1], 0.0)).mask(Grid.named("compact")).numpy()
-    y = Grid.named("compact").y_centres
-    assert mask[(y > -3) & (y < 9)].all()
-    assert not mask[(y < -3.5) | (y > 9.5)].any()
+    # In the egovehicle frame the road covers y from -3 to 9 m, and all else within 100 m is known as none.
+    around = Grid(-70.4, 70.4, -40.0, 40.0, resolution=0.2)
+    for yaw in (0.0, 0.5, 1.6):
+        mask = RoadView(road, SE2(CITY[0], CITY[1], yaw)).mask(around).numpy()
+        y = np.sin(yaw) * around.x_centres + np.cos(yaw) * around.y_centres[:, None]
+        assert mask[(y > -3) & (y < 9)].all()
+        assert not mask[(y < -3.7) | (y > 9.7)].any()
 
 
 def test_kitti_frames_become_a_bag_at_ten_hertz(tmp_path: Path) -> None:

@@ -1,44 +1,22 @@
-"""The header that runs CUDA kernels on the CPU: it catches what it promises to, in small kernels and in ours.
+"""The header that runs CUDA kernels on the CPU catches what it promises to; kernels are as exact as those of the CPU.
 
-That the kernels compute what they should is tested where their operations are, on the device ``shim``; here, that they
-compute no less exactly than those of the CPU.
+That the kernels compute what they should is tested where their operations are, on the device ``shim``. Under the
+sanitizers they run in test_cuda_races.py.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
-from devices import KERNELS, ROOT, SHIM, compile_all, operations_on
+from devices import KERNELS, OBJECTS, OPTIONS, SHIM, compile_all, operations_on
+from sanitized_kernels import FOLDER, MODES, run
 
 from sbnet_perception.blocks import reduce_mask, sparse_scatter
 from sbnet_perception.detector.boxes import Found
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
-MODES = {
-    "asan": ["-fsanitize=address", "-O1", "-g"],
-    "tsan": ["-fsanitize=thread", "-O1", "-g"],
-    "portable": ["-DCUDA_ON_CPU_PORTABLE", "-O1"],  # as on other processors
-}
-FOLDER = ROOT / "build" / "cuda_on_cpu"
-
-
-def run(program: Path, *arguments: str) -> str:
-    """What a program says."""
-    environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 120}
-    done = subprocess.run([program, *arguments], env=environment, **options)
-    said = done.stdout + done.stderr
-    if "unexpected memory mapping" in said:
-        pytest.skip("this kernel places memory where ThreadSanitizer of this g++ does not expect it")
-    return said
-
-
 @pytest.mark.parametrize(
     ("mistake", "mode", "said"),
     [
@@ -57,73 +35,10 @@ def test_what_cuda_forbids_is_caught_whatever_the_schedule(mistake, mode, said):
     assert all(said in run(program, mistake, schedule) for schedule in ("1", "2", "3"))
 
 
-def test_no_kernel_races_or_touches_what_is_not_its_own_and_results_do_not_depend_on_the_schedule():
-    def results(mode: str) -> set[str]:
-        program = compile_all(FOLDER / mode, [*KERNELS, SHIM / "kernels.cpp"], MODES[mode], [], "kernels")
-        return {run(program, schedule) for schedule in (("1", "2", "3") if mode == "asan" else ("1",))}
-
-    with ThreadPoolExecutor(2) as pool:
-        found = set().union(*pool.map(results, ("asan", "tsan")))
-    assert len(found) == 1 and len(found.pop().split()) == 2 * 7
-
-
-MUTANTS = {
-    "sums_read_too_early": (
-        *("reduce_mask.cu", "__syncthreads();\n    // and that", "// and that"),
-        *("tsan", "data race"),
-    ),
-    "sums_overwritten": (
-        *("reduce_mask.cu", "__syncthreads();  // the next", "// the next"),
-        *("tsan", "data race"),
-    ),
-    "too_little_shared_memory": (
-        *("reduce_mask.cu", "warp_sum = arena.take<int>(kThreads / kWarp)", "warp_sum = arena.take<int>(4)"),
-        *("asan", "use-after-poison"),
-    ),
-    "right_border": ("gather.cu", "column < placed.width", "column <= placed.width", "asan", "heap-buffer-overflow"),
-    "votes_read_too_early": ("detect.cu", "__syncwarp();  // votes are", "// votes are", "tsan", "data race"),
-    "overlaps_without_atomics": (
-        *("detect.cu", "atomicOr(round.overlaps + pair.candidate,", "(round.overlaps[pair.candidate] |="),
-        *("tsan", "data race"),
-    ),
-    "numbers_read_too_early": (
-        *("scan.cu", "  __syncthreads();\n  Sums", "  Sums"),
-        *("tsan", "data race"),
-    ),
-    "products_before_their_rows_are_found": (
-        *("products.cu", "count, rows);\n      __syncwarp();", "count, rows);"),
-        *("tsan", "data race"),
-    ),
-    "wide_channels_read_too_early": (
-        *("unit.cu", "__syncthreads();  // and so are", "// and so are"),
-        *("tsan", "data race"),
-    ),
-    "unit_without_an_end": ("unit.cu", "pixel >= 0 && pixel < count", "pixel >= 0", "asan", "heap-buffer-overflow"),
-    "bits_read_too_early": ("dilate.cu", "__syncthreads();  // other", "// other", "tsan", "data race"),
-    "linked_without_atomics": (
-        *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),
-        *("tsan", "data race"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mistake_put_into_a_kernel_is_caught(name):
-    source, right, wrong, mode, said = MUTANTS[name]
-    text = (ROOT / "ops" / "cuda" / source).read_text()
-    assert text.count(right) == 1
-    text = text.replace(right, wrong)
-    if name == "linked_without_atomics":
-        text = text.replace("+ x, static_cast<Link>(pixel + 1));", "+ x); next[pixel] = head; head = pixel + 1;")
-    mutant = FOLDER / "mutants" / f"{name}.cu"
-    mutant.parent.mkdir(parents=True, exist_ok=True)
-    if not mutant.exists() or mutant.read_text() != text:
-        fresh = mutant.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text)
-        fresh.replace(mutant)
-    others = [path for path in KERNELS if path.name != source]
-    program = compile_all(FOLDER / mode, [mutant, *others, SHIM / "kernels.cpp"], MODES[mode], [], name)
-    assert said in run(program, "1")
+def test_results_of_all_kernels_do_not_depend_on_the_schedule():
+    program = compile_all(OBJECTS, [*KERNELS, SHIM / "kernels.cpp"], OPTIONS, [], "kernels")
+    (result,) = {run(program, schedule) for schedule in ("1", "2", "3")}
+    assert len(result.split()) == 2 * 7
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -17,11 +17,13 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.feather
 import shapely
+import torch
 from rich.progress import track
 from scipy.spatial.transform import Rotation, Slerp
 
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter
+from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets import DATA_SETS
 from sbnet_perception.masks.road import RoadMap
@@ -136,7 +138,10 @@ def _with_stamps(poses: Poses, stamps: npt.NDArray[np.int64]) -> Poses:
 
 
 def _read_road(log: Path, poses: Poses) -> RoadMap | None:
-    """The drivable area within `ROAD_MARGIN` of the driven path, or None where the log has no map."""
+    """The drivable area within `ROAD_MARGIN` of the driven path, or None where the log has no map.
+
+    The raster covers all of this window: what lies beyond the drivable area is no road, not unknown.
+    """
     archives = sorted((log / "map").glob("log_map_archive_*.json"))
     if not archives:
         return None
@@ -153,11 +158,22 @@ def _read_road(log: Path, poses: Poses) -> RoadMap | None:
     parts = [part for part in shapely.get_parts(near) if part.geom_type == "Polygon"]
     if not parts:
         raise UserError(f"{archives[0]}: no drivable area within {ROAD_MARGIN:g} m of the driven path")
-    return RoadMap.from_polygons(
+    road = RoadMap.from_polygons(
         [shapely.get_coordinates(part.exterior) for part in parts],
         ROAD_RESOLUTION,
         holes=[shapely.get_coordinates(hole) for part in parts for hole in part.interiors],
     )
+    return _covering(road, low - ROAD_MARGIN, high + ROAD_MARGIN)
+
+
+def _covering(road: RoadMap, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> RoadMap:
+    """The map with cells that are no road around it, from x, y ``low`` to ``high`` at least (metres, map frame)."""
+    origin, (h, w) = np.array([road.origin.x, road.origin.y]), road.cells.shape
+    before = np.ceil((origin - low) / road.resolution).clip(min=0).astype(int)
+    after = np.ceil((high - origin) / road.resolution - (w, h)).clip(min=0).astype(int)
+    cells = torch.nn.functional.pad(road.cells, (before[0], after[0], before[1], after[1]))
+    x, y = (origin - before * road.resolution).tolist()
+    return RoadMap(cells, road.resolution, SE2(x, y, 0.0))
 
 
 def _rows(poses: Poses) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:

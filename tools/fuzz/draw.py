@@ -69,7 +69,7 @@ class Draw:
         """The same values as they are, or transposed in memory; seldom an expanded tensor of vast extent."""
         if self.chance(HOSTILE / 4) and x.dim():
             vast = list(x.shape)
-            vast[self.random.randrange(len(vast))] = self.one_of((2**34, 2**35, 2**40))  # beyond what may be asked for
+            vast[self.random.randrange(len(vast))] = self.one_of((2**29, 2**31 - 1, 2**31, 2**33, 2**40))
             return x.new_zeros([1] * len(vast)).expand(vast)
         if x.dim() > 1 and self.chance(0.3):
             return x.transpose(0, -1).contiguous().transpose(0, -1)
