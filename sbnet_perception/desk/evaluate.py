@@ -19,14 +19,13 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.desk.curves import plot_curves
 from sbnet_perception.desk.evaluation_tables import (
-    KittiFigures,
     deviations_table,
     errors_table,
-    kitti_table,
     parts_table,
     simulated_table,
     traits_table,
 )
+from sbnet_perception.desk.official import official_figures
 from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.desk.worst import draw_worst
 from sbnet_perception.detector.classes import ObjectClass
@@ -46,7 +45,6 @@ from sbnet_perception.learning.evaluate import (
     pipeline_under,
 )
 from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
-from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, average_precisions, numbers_asked
 from sbnet_perception.learning.mistakes import (
     FALSE_KINDS,
     MISS_KINDS,
@@ -158,7 +156,8 @@ def _measure_data(
             of_class.append(judge(found, frame, pipeline.grid, number))
     console.print(f"{', '.join(f'{n} of {source}' for source, n in data.sources.items())}, mask {mask}")
     results = {}
-    for entry, threshold, of_class in zip(config.objects, config.thresholds, judged, strict=True):
+    of_classes = zip(config.objects, config.thresholds, judged, strict=True)
+    for number, (entry, threshold, of_class) in enumerate(of_classes):
         tally = Tally(of_class, threshold)
         measured, lines = parts(of_class, tally), curves(of_class, tally)
         labelled = [kitti_frame(one.detections, one.frame) for one in of_class]
@@ -167,7 +166,7 @@ def _measure_data(
             "threshold": threshold,
             "parts": [asdict(part) for part in measured],
             "curves": [asdict(line) for line in lines],
-            **_kitti([frame for frame in labelled if frame is not None], entry, console),
+            **official_figures(of_class, labelled, entry, number, pipeline.grid, console),
             **_mistakes(
                 of_class, labelled, threshold, pipeline.grid, _for_class(arguments.worst, entry, config), console
             ),
@@ -180,20 +179,6 @@ def _measure_data(
 def _for_class(path: Path | None, entry: ObjectClass, config: DetectorConfig) -> Path | None:
     """The path itself where there is one class, else with the class's name."""
     return path if path is None or len(config.classes) == 1 else path.with_stem(f"{path.stem}_{entry.name}")
-
-
-def _kitti(frames: list[KittiFrame], entry: ObjectClass, console: Console) -> dict[str, Any]:
-    """KITTI's own metric, where frames have KITTI's own labels and the class has its cars."""
-    if not frames or "Car" not in entry.labels.get("kitti", ()):
-        return {}
-    figures = KittiFigures(
-        frames=len(frames),
-        cars=numbers_asked(frames),
-        official=average_precisions(frames),
-        all_vehicles=average_precisions(frames, ALL_VEHICLES),
-    )
-    console.print(kitti_table(figures))
-    return {"kitti": figures}
 
 
 def _mistakes(
