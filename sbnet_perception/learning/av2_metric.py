@@ -89,7 +89,7 @@ def figures(frames: Sequence[Counted]) -> Av2Figures:
 
 
 def _assigned(frame: Counted) -> tuple[Floats, Floats]:
-    """Of each detection the distance [M] to the object that it is the best one for, else infinite; its errors [M, 3]."""
+    """Of each detection the distance [M] to the object that it is the best one for, or infinite; its errors [M, 3]."""
     distances, errors = np.full(len(frame.scores), np.inf), np.zeros((len(frame.scores), 3))
     if not len(frame.objects) or not len(frame.boxes):
         return distances, errors
