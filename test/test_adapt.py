@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from sbnet_perception.bags import clouds
-from sbnet_perception.bags.clouds import read_clouds
-from sbnet_perception.bags.simulate import write_drive
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.cli import main
 from sbnet_perception.desk import adapt as command
+from sbnet_perception.desk import clouds
+from sbnet_perception.desk.clouds import read_clouds
+from sbnet_perception.desk.simulate import write_drive
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import read_metadata, save_weights

@@ -15,6 +15,7 @@ from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning import sweeps
 from sbnet_perception.learning.augment import augment, crop, mirrored, moved
+from sbnet_perception.learning.datasets.npz import read_frame
 from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.simulator.geometry import count_inside, inside, overlaps
@@ -121,7 +122,7 @@ def sweep(tmp_path_factory) -> sweeps.Sweep:
         "origin_height": 1.8,
     }
     np.savez(folder / "nuscenes_street.npz", **arrays)
-    return sweeps.read_sweep(folder / "nuscenes_street.npz", (VEHICLE,))
+    return sweeps.sweep_of(read_frame(folder / "nuscenes_street.npz"))
 
 
 def test_vehicles_are_put_on_free_ground_and_their_points_are_where_the_beams_meet_them(sweep):
@@ -176,7 +177,7 @@ def test_points_of_the_class_of_a_vehicle_are_no_background(tmp_path):
     classes = np.where(inside(frame.points, frame.boxes), 7, 0).astype(np.uint8)
     xyz, intensity = np.round(frame.points[:, :3] * 100).astype(np.int16), np.zeros(len(classes), np.uint8)
     np.savez(tmp_path / "ika_1.npz", xyz_cm=xyz, intensity=intensity, classes=classes, origin_height=1.8)
-    read = sweeps.read_sweep(tmp_path / "ika_1.npz", (VEHICLE,))
+    read = sweeps.sweep_of(read_frame(tmp_path / "ika_1.npz"))
     assert len(read.frame.points) == (classes == 0).sum() and len(read.frame.boxes) == 0
 
 
@@ -184,7 +185,7 @@ def test_what_nobody_labelled_is_no_background(tmp_path):
     frame = street()
     arrays = {"points": frame.points[:, :3], "intensity": frame.points[:, 3], "boxes": frame.boxes}
     np.savez(tmp_path / "mine_1.npz", labels=np.array(["car"]), label_fov="0.6", **arrays)
-    read = sweeps.read_sweep(tmp_path / "mine_1.npz", (VEHICLE,))
+    read = sweeps.sweep_of(read_frame(tmp_path / "mine_1.npz"))
     assert 0 < len(read.frame.points) < len(frame.points) / 4
     assert np.abs(np.arctan2(read.frame.points[:, 1], read.frame.points[:, 0])).max() <= 0.6
 
@@ -192,4 +193,4 @@ def test_what_nobody_labelled_is_no_background(tmp_path):
 def test_a_file_that_is_no_sweep_is_named(tmp_path):
     np.savez(tmp_path / "mine_1.npz", classes=np.zeros(3, np.uint8))
     with pytest.raises(UserError, match=r"mine_1\.npz: it has no array points"):
-        sweeps.read_sweep(tmp_path / "mine_1.npz", (VEHICLE,))
+        sweeps.sweep_of(read_frame(tmp_path / "mine_1.npz"))

@@ -21,10 +21,10 @@ from mcap_ros2.decoder import DecoderFactory
 
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.reader import BagReader, deserialize
-from sbnet_perception.bags.simulate import write_drive as simulate_drive
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bags.writer import BagWriter, whole_bag
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.desk.simulate import write_drive as simulate_drive
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap

@@ -9,13 +9,13 @@ import pytest
 import torch
 from bench_helpers import tiny_weights
 
-from sbnet_perception.bags.simulate import write_drive
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bench import current, inputs, pipeline, steady
 from sbnet_perception.bench.inputs import Input, Scene, perturbed, read_inputs
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
+from sbnet_perception.desk.simulate import write_drive
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap
@@ -113,9 +113,9 @@ def test_stored_frames_are_an_input_each(tmp_path):
 def test_an_input_that_cannot_be_read_names_the_remedy(tmp_path):
     (tmp_path / "empty").mkdir()
     for text in (tmp_path / "missing", tmp_path / "empty"):
-        with pytest.raises(UserError, match=r"INPUT: .*give a bag, .* Argoverse 2 log, labelled frames \(\*.npz\)"):
+        with pytest.raises(UserError, match=r"INPUT: .*give a bag, labelled frames \(\*.npz\)"):
             read_inputs(str(text))
-    (tmp_path / "log" / "sensors").mkdir(parents=True)
+    (tmp_path / "log" / "sensors" / "lidar").mkdir(parents=True)
     with pytest.raises(UserError, match="download at least one"):
         read_inputs(str(tmp_path / "log"))
 

@@ -11,9 +11,9 @@ from sbnet_perception.cli import COMMANDS, main
     ("line", "says"),
     [
         ("evaluate --grid huge", "--grid is 'huge'; use one of compact, paper"),
-        ("evaluate --real nowhere", "no frames (*.npz) in nowhere"),
-        ("evaluate --worst here", "--worst is for real frames: name their folder with --real"),
-        ("evaluate --real . --curves picture.txt", "--curves is picture.txt; its name must end in one of .png"),
+        ("evaluate --data nowhere", "there is no nowhere; name a data set as [NAME:]FOLDER[:SPLIT]"),
+        ("evaluate --worst here", "--worst is for a data set: name it with --data"),
+        ("evaluate --data . --curves picture.txt", "--curves is picture.txt; its name must end in one of .png"),
         ("evaluate --weights nowhere.safetensors", "no file nowhere.safetensors"),
         ("bench network --rounds 0", "--rounds is 0"),
         ("bench network --threads -1", "--threads is -1"),

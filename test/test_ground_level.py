@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sbnet_perception.bev.ground_level import LEAST_SUPPORT, GroundLevel, ground_level
-from sbnet_perception.learning.datasets import DATA_SETS
+from sbnet_perception.learning.datasets.npz import DELIVERIES
 from sbnet_perception.learning.simulator import sample_scene, scene
 
 RNG = np.random.default_rng(5)
@@ -50,7 +50,7 @@ def test_in_nearly_all_real_frames_the_ground_is_found_within_15_cm(real_data: P
     errors = []
     for file in sorted((real_data / "frames").glob("*.npz")):
         with np.load(file) as data:
-            errors.append(level(data["points"]).z + DATA_SETS[file.stem.split("_")[0]].height)
+            errors.append(level(data["points"]).z + DELIVERIES[file.stem.split("_")[0]].height)
     for file in sorted((real_data / "real").glob("*.npz")):
         with np.load(file) as data:
             errors.append(level(data["xyz_cm"] / 100.0).z)

@@ -14,7 +14,8 @@ from shapely.geometry import box as rectangle
 
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import RealFrame, real_frames
+from sbnet_perception.learning.datasets.frame import RealFrame
+from sbnet_perception.learning.datasets.registry import open_data
 from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
 from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, OFFICIAL, average_precisions, numbers_asked
 
@@ -181,7 +182,7 @@ def test_a_damaged_label_or_calibration_file_is_named(tmp_path):
 
 def test_the_labels_of_real_frames_are_found_in_full_by_themselves(real_data: Path):
     made = []
-    for frame in real_frames(real_data / "real"):
+    for frame in (item.read() for item in open_data(f"npz:{real_data}/real").items):
         labels = Detections(frame.boxes, np.ones(len(frame.boxes), np.float32), frame.classes)
         one = kitti_frame(labels, frame)
         assert (one is None) == (frame.source != "kitti" or frame.name == "kitti_000114")

@@ -290,7 +290,7 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         {"grid": "huge"},
         {"region": (0.0, 1.0, 0.0, 0.1)},
         {"classes": ("x",)},
-        {"real_share": 7.0},
+        {"data_share": 7.0},
         {"zeros": 1.0},
         {"zeros_inputs": 3},
         {"zeros": 0.5, "mask_network": True},

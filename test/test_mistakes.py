@@ -8,7 +8,7 @@ import pytest
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.learning.background import KINDS, shape_under
-from sbnet_perception.learning.datasets import RealFrame
+from sbnet_perception.learning.datasets.frame import RealFrame
 from sbnet_perception.learning.kitti_labels import KittiFrame
 from sbnet_perception.learning.mistakes import DONT_CARE, deviations, false_positives, misses, traits
 from sbnet_perception.learning.real import judge

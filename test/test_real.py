@@ -13,7 +13,8 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.cli import main
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import RealFrame, frame_files, read_frame, real_frames
+from sbnet_perception.learning.datasets.frame import RealFrame
+from sbnet_perception.learning.datasets.npz import items, read_frame
 from sbnet_perception.learning.real import Tally, judge, parts
 
 GRID = Grid.named("compact")
@@ -66,10 +67,10 @@ def test_frames_lie_in_the_folder_itself_or_in_real_or_frames_below_it(tmp_path)
     for place in ("", "real", "frames"):
         write(tmp_path / place, "mine_1")
     for place in ("", "real", "frames"):
-        assert frame_files(tmp_path) == [tmp_path / place / "mine_1.npz"]
+        assert [item.file for item in items(tmp_path)] == [tmp_path / place / "mine_1.npz"]
         (tmp_path / place / "mine_1.npz").unlink()
     with pytest.raises(UserError, match="no frames"):
-        list(real_frames(tmp_path))
+        items(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_file_that_does_not_fit_the_format_is_named_with_what_is_wrong(tmp_pat
 
 
 def test_real_frames_come_into_the_grid_frame(real_data: Path):
-    frames = {frame.name: frame for frame in real_frames(real_data / "frames")}
+    frames = {item.name: item.read() for item in items(real_data / "frames")}
     assert len(frames) == 4
     for frame in frames.values():
         near = frame.points[np.hypot(frame.points[:, 0], frame.points[:, 1]) < 15]
@@ -162,14 +163,14 @@ def evaluated(real_data: Path, tmp_path_factory):
     (folder / "kitti_labels").symlink_to(real_data / "real" / "kitti_labels")
     written = [("--json", "out.json"), ("--worst", "worst"), ("--curves", "curves.png")]
     options = [part for option, name in written for part in (option, str(folder / name))]
-    assert main(["evaluate", "--real", str(folder), *options]) == 0
+    assert main(["evaluate", "--data", str(folder), *options]) == 0
     return folder
 
 
 def test_the_shipped_weights_reach_their_figures_on_real_frames(evaluated: Path):
     figures = json.loads((evaluated / "out.json").read_text())
     assert "simulated" not in figures
-    vehicle = figures["real"]["vehicle"]
+    vehicle = figures["data"]["vehicle"]
     by_name = {part["name"]: part["figures"] for part in vehicle["parts"]}
     assert {name: by_name[name]["objects"] for name in ("sustech", "pandaset", "kitti")} == {
         "sustech": 9,

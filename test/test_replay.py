@@ -20,16 +20,17 @@ from rich.console import Console
 from ros_process import tiny_weights
 
 from sbnet_perception import cli
-from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import recorder
 from sbnet_perception.desk.complaints import MOST, Complaints
+from sbnet_perception.desk.convert import convert
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.replay import parameters
 from sbnet_perception.desk.report import ReplayReport
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.registry import open_data
 
 FRAMES = 6
 OUTPUTS = ("/detections", "/markers", "/computation_mask")
@@ -246,7 +247,7 @@ def test_an_unreadable_bag_is_one_sentence_and_exit_code_2(tmp_path: Path, capsy
 def test_a_real_sweep_is_converted_and_replayed_with_its_map(real_data: Path, weights: Path, tmp_path: Path) -> None:
     log = next(path.parent.parent.parent for path in (real_data / "av2").rglob("sensors/lidar/*.feather"))
     with BagWriter(tmp_path / "av2.mcap") as writer:
-        av2.convert(log, writer)
+        convert(open_data(str(log)), writer)
     out = tmp_path / "out.mcap"
     report, _ = replay(tmp_path / "av2.mcap", weights, out)
     assert (report.frames_in, report.frames_processed, report.grid_frame) == (1, 1, "base_link")

@@ -10,7 +10,7 @@ import pytest
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
-from sbnet_perception.learning.datasets import read_frame
+from sbnet_perception.learning.datasets.npz import read_frame
 from sbnet_perception.learning.real import judge
 
 

@@ -111,3 +111,37 @@ def occupancy_grid(road: RoadMap, frame_id: str, stamp_ns: int, z: float = 0.0) 
     )
     data = np.where(road.cells.numpy(), ROAD, 0).astype(np.int8).reshape(-1)
     return types["nav_msgs/msg/OccupancyGrid"](header=header, info=info, data=data)
+
+
+def labels_message(
+    boxes: npt.NDArray[np.floating[Any]],
+    names: Sequence[str],
+    frame_id: str,
+    stamp_ns: int,
+    ids: Sequence[object] | None = None,
+) -> Any:
+    """The rosbags message vision_msgs/Detection3DArray of labelled boxes, each with a score of 1.
+
+    Args:
+        boxes: [M, 7] cx, cy, cz, length, width, height, yaw.
+        names: their classes.
+        frame_id: frame of the boxes.
+        stamp_ns: time of the cloud in nanoseconds.
+        ids: of their tracks; none are known where it is missing.
+    """
+    types = typestore().types
+    point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
+    header, zero = stamped_header(frame_id, stamp_ns), np.zeros(36)
+    detections = []
+    for box, name, track_id in zip(boxes, names, ids if ids is not None else [""] * len(names), strict=True):
+        cx, cy, cz, length, width, height, yaw = (float(v) for v in box)
+        pose = types["geometry_msgs/msg/Pose"](position=point(cx, cy, cz), orientation=quaternion(yaw))
+        hypothesis = types["vision_msgs/msg/ObjectHypothesisWithPose"](
+            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=name, score=1.0),
+            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
+        )
+        bbox = types["vision_msgs/msg/BoundingBox3D"](center=pose, size=vector(length, width, height))
+        detections.append(
+            types["vision_msgs/msg/Detection3D"](header=header, results=[hypothesis], bbox=bbox, id=str(track_id))
+        )
+    return types["vision_msgs/msg/Detection3DArray"](header=header, detections=detections)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,16 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbnet_perception.bags import av2
 from sbnet_perception.bags.messages import point_cloud2
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE
 from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.bags.types import typestore
-from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import find_frames, read_frame
+from sbnet_perception.learning.datasets.frame import RealFrame
+from sbnet_perception.learning.datasets.registry import FORM, READERS, open_data
 from sbnet_perception.learning.frames import FULL_REFLECTANCE
 from sbnet_perception.learning.simulator import Drive
 from sbnet_perception.masks.road import RoadMap, RoadView
@@ -34,9 +32,9 @@ DRIVES = (9_100_001, 9_100_002)
 """Seeds of the simulated drives."""
 SECONDS, RATE_HZ = 8.0, 0.5
 MOST_CLOUDS = 40
-"""Clouds taken from a bag, evenly over its length; more frames are variants of them."""
+"""Clouds taken from a bag or data set, evenly over its length; more frames are variants of them."""
 GROUND_FRAME = "base_link"
-KINDS = "a bag, the folder of an Argoverse 2 log, labelled frames (*.npz) or a folder of them, or 'simulated'"
+KINDS = f"a bag, labelled frames (*.npz) or a folder of them, another data set ({FORM}), or 'simulated'"
 
 MOVE, TURN = 0.5, 0.03
 """The vehicle stands up to this many metres, in x and in y, and radians beside where the cloud was taken."""
@@ -102,7 +100,7 @@ def perturbed(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def read_inputs(text: str) -> list[Input]:
-    """The inputs that the command line names: one for each of several files with frames, else one.
+    """The inputs that the command line names: one for each frame of npz files, else one.
 
     Raises:
         UserError: there is nothing of that name, or nothing in it; the message says what can be given.
@@ -110,17 +108,17 @@ def read_inputs(text: str) -> list[Input]:
     if text == SIMULATED:
         return [Input(SIMULATED, tuple(_simulated()))]
     path = Path(text)
-    if not path.exists():
+    if not path.exists() and ":" not in text:
         raise UserError(f"INPUT: there is no {text}; give {KINDS}")
-    if path.suffix == ".npz":
-        return [_stored(path)]
-    if path.is_dir() and (path / "sensors").is_dir():
-        return [Input(path.name[:8], tuple(_log(path)))]
-    if path.is_dir() and (files := find_frames(path)):
-        return [_stored(file) for file in files]
-    if path.is_dir() and not any(path.glob("*.mcap")) and not any(path.glob("*.db3")):
-        raise UserError(f"INPUT: {text} holds nothing that can be read; give {KINDS}")
-    return [Input(path.stem, tuple(_bag(path)))]
+    if path.exists() and READERS["bag"].recognizes(path):
+        return [Input(path.stem, tuple(_bag(path)))]
+    try:
+        data = open_data(text)
+    except UserError as error:
+        raise UserError(f"INPUT: {error}; give {KINDS}") from None
+    if data.reader is READERS["npz"]:
+        return [Input(item.name, (_stored(item.read()),)) for item in data.items]
+    return [Input(data.folder.name[:8], tuple(_mapped(item.read()) for item in data.evenly(MOST_CLOUDS).items))]
 
 
 def _simulated() -> Iterator[Scene]:
@@ -133,26 +131,22 @@ def _simulated() -> Iterator[Scene]:
             yield Scene(points, road, frame.map_from_base, frame.boxes)
 
 
-def _stored(file: Path) -> Input:
-    """A labelled frame; its intensity and height are those of the grid frame."""
-    margin = 50
-    frame, road = read_frame(file), None
-    if frame.road is not None:
-        # It ends where the grid ends; a vehicle that stands a little elsewhere looks beyond.
-        stored = frame.road.road
-        cells = np.pad(stored.cells.numpy(), margin, mode="edge")
-        shift = -margin * stored.resolution
-        road = RoadMap(torch.from_numpy(cells), stored.resolution, stored.origin @ SE2(shift, shift))
-    return Input(frame.name, (Scene(frame.points, road, SE2(), frame.boxes),))
+def _mapped(frame: RealFrame) -> Scene:
+    """A frame with the road of its map, if it has one."""
+    if frame.road is None:
+        return Scene(frame.points, boxes=frame.boxes)
+    return Scene(frame.points, frame.road.road, frame.road.map_from_grid, frame.boxes)
 
 
-def _log(log: Path) -> list[Scene]:
-    """An Argoverse 2 log, by way of the bag that `sbnet convert` makes of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        bag = Path(folder) / "log.mcap"
-        with whole_bag(bag, overwrite=True) as writer:
-            av2.convert(log, writer)
-        return list(_bag(bag))
+def _stored(frame: RealFrame) -> Scene:
+    """A frame of a file, whose road ends where the grid ends: a vehicle that stands a little elsewhere looks beyond."""
+    if frame.road is None:
+        return _mapped(frame)
+    margin, stored = 50, frame.road.road
+    cells = np.pad(stored.cells.numpy(), margin, mode="edge")
+    shift = -margin * stored.resolution
+    road = RoadMap(torch.from_numpy(cells), stored.resolution, stored.origin @ SE2(shift, shift))
+    return Scene(frame.points, road, SE2(), frame.boxes)
 
 
 def _bag(path: Path) -> Iterator[Scene]:

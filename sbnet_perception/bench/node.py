@@ -17,12 +17,12 @@ from rich.table import Table
 
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2, tf_message, transform
 from sbnet_perception.bags.reader import BagMessage
-from sbnet_perception.bags.simulate import START_NS
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.bench.measure import Row, machine, write_rows
 from sbnet_perception.bench.overhead import answers
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.desk.outputs import check_writable
+from sbnet_perception.desk.simulate import START_NS
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sbnet_perception import __version__
-from sbnet_perception.bags.clouds import read_clouds
 from sbnet_perception.desk.adapt_report import draw_comparison, sensor_table
 from sbnet_perception.desk.arguments import add_detector_arguments
+from sbnet_perception.desk.clouds import read_clouds
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.weights import load_network, save_weights, weights_path

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from sbnet_perception.bags.recorded import Recording
-from sbnet_perception.bags.simulate import write_drive
 from sbnet_perception.bags.writer import whole_bag
 from sbnet_perception.desk.pictures import draw_pictures
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.report import show_table
 from sbnet_perception.desk.score import score
+from sbnet_perception.desk.simulate import write_drive
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.simulator import Drive
 

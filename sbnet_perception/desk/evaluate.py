@@ -19,20 +19,20 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.desk.curves import plot_curves
 from sbnet_perception.desk.evaluation_tables import (
-    KittiFigures,
     deviations_table,
     errors_table,
-    kitti_table,
     parts_table,
     simulated_table,
     traits_table,
 )
+from sbnet_perception.desk.official import official_figures
 from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.desk.worst import draw_worst
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import frame_files, read_frame
+from sbnet_perception.learning.datasets.frame import BOXES
+from sbnet_perception.learning.datasets.registry import FORM, HELP, Data, open_data
 from sbnet_perception.learning.evaluate import (
     HELD_OUT,
     MASKS,
@@ -45,7 +45,6 @@ from sbnet_perception.learning.evaluate import (
     pipeline_under,
 )
 from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
-from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, average_precisions, numbers_asked
 from sbnet_perception.learning.mistakes import (
     FALSE_KINDS,
     MISS_KINDS,
@@ -60,7 +59,8 @@ from sbnet_perception.learning.real import Judged, Tally, curves, judge, parts
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
 REAL_MASK = "occupancy"
-"""Real frames are measured without a map: most have none."""
+"""Most data sets have no map."""
+MOST_FRAMES = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,21 +69,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_detector_arguments(parser)
     dtypes = f"float32, bfloat16, float16, int8 or auto (default {defaults.dtype})"
     parser.add_argument("--dtype", default=defaults.dtype, help=dtypes)
-    real = "instead of simulated drives, measure on labelled real frames FOLDER/*.npz, without a map (docs/frames.md)"
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help=real)
-    parser.add_argument("--simulated", action="store_true", help="with --real, measure on the held-out drives too")
+    parser.add_argument("--data", metavar=FORM, help=f"instead of simulated drives, measure on {HELP}")
+    frames = f"with --data, at most N of its frames, evenly taken; each takes some MB (default {MOST_FRAMES})"
+    parser.add_argument("--frames", type=int, metavar="N", help=frames)
+    parser.add_argument("--simulated", action="store_true", help="with --data, measure on the held-out drives too")
     parser.add_argument(
         "--validation",
         action="store_true",
         help="measure on the simulated drives that chose the score threshold, not the held-out",
     )
-    worst = "with --real, draw the worst false positives and misses into FOLDER"
+    worst = "with --data, draw the worst false positives and misses into FOLDER"
     parser.add_argument("--worst", type=Path, metavar="FOLDER", help=worst)
     masks = f"masks to measure under: expressions, or {', '.join(EXPRESSIONS)} (default {' '.join(MASKS)})"
-    parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks}; real frames under the first, {REAL_MASK}")
+    parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks}; a data set under the first, {REAL_MASK}")
     network = "weights of the mask network, where a mask names predicted"
     parser.add_argument("--mask-weights", default="", metavar="FILE", help=network)
-    curve = "with --real, draw precision over recall to FILE (.png, .svg, .pdf)"
+    curve = "with --data, draw precision over recall to FILE (.png, .svg, .pdf)"
     parser.add_argument("--curves", type=Path, metavar="FILE", help=curve)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
 
@@ -102,18 +103,22 @@ def run(arguments: argparse.Namespace) -> int:
             MaskConfig(EXPRESSIONS.get(mask, mask))
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    for option in ("simulated", "worst", "curves"):
-        if getattr(arguments, option) and not arguments.real:
-            raise UserError(f"--{option} is for real frames: name their folder with --real")
+    for option in ("simulated", "worst", "curves", "frames"):
+        if getattr(arguments, option) not in (None, False) and not arguments.data:
+            raise UserError(f"--{option} is for a data set: name it with --data")
+    if arguments.frames is not None and arguments.frames < 1:
+        raise UserError(f"--frames is {arguments.frames}; it must be at least 1")
     check_writable("--json", arguments.json)
     check_plot("--curves", arguments.curves)
     check_writable("--worst", arguments.worst)
     console = Console()
     figures: dict[str, Any] = {}
-    files = frame_files(arguments.real) if arguments.real else []
-    if files:
-        figures["real"] = _measure_real(files, config, arguments, console)
-    if arguments.simulated or arguments.validation or not files:
+    if arguments.data:
+        data = open_data(arguments.data)
+        data = data.evenly(arguments.frames or MOST_FRAMES)
+        console.print(str(data), highlight=False)
+        figures["data"] = _measure_data(data, config, arguments, console)
+    if arguments.simulated or arguments.validation or not arguments.data:
         masks = arguments.mask or MASKS
         simulated = _measure_simulated(arguments.validation, config, masks, console)
         figures["simulated"] = [asdict(result) for result in simulated]
@@ -135,22 +140,24 @@ def _measure_simulated(
     return simulated
 
 
-def _measure_real(
-    files: list[Path], config: DetectorConfig, arguments: argparse.Namespace, console: Console
+def _measure_data(
+    data: Data, config: DetectorConfig, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Figures by class."""
     mask = arguments.mask[0] if arguments.mask else REAL_MASK
     pipeline = pipeline_under(config, mask)
     judged: list[list[Judged]] = [[] for _ in config.classes]
-    for file in track(files, "real frames", console=Console(stderr=True)):
-        frame = read_frame(file, config.objects)
-        found = pipeline(frame.points).detections
+    for item in track(data.items, data.reader.name, console=Console(stderr=True)):
+        frame = item.read(config.objects)
+        if frame.labelled != BOXES:
+            raise UserError(f"{frame.name} has no labelled boxes to measure on; name a part or split that has them")
+        found = pipeline(frame.points, frame.road).detections
         for number, of_class in enumerate(judged):
             of_class.append(judge(found, frame, pipeline.grid, number))
-    sources = Counter(one.frame.source for one in judged[0])
-    console.print(f"{len(files)} real frames: {', '.join(f'{n} {source}' for source, n in sorted(sources.items()))}")
+    console.print(f"{', '.join(f'{n} of {source}' for source, n in data.sources.items())}, mask {mask}")
     results = {}
-    for entry, threshold, of_class in zip(config.objects, config.thresholds, judged, strict=True):
+    of_classes = zip(config.objects, config.thresholds, judged, strict=True)
+    for number, (entry, threshold, of_class) in enumerate(of_classes):
         tally = Tally(of_class, threshold)
         measured, lines = parts(of_class, tally), curves(of_class, tally)
         labelled = [kitti_frame(one.detections, one.frame) for one in of_class]
@@ -159,7 +166,7 @@ def _measure_real(
             "threshold": threshold,
             "parts": [asdict(part) for part in measured],
             "curves": [asdict(line) for line in lines],
-            **_kitti([frame for frame in labelled if frame is not None], entry, console),
+            **official_figures(of_class, labelled, entry, number, pipeline.grid, console),
             **_mistakes(
                 of_class, labelled, threshold, pipeline.grid, _for_class(arguments.worst, entry, config), console
             ),
@@ -172,20 +179,6 @@ def _measure_real(
 def _for_class(path: Path | None, entry: ObjectClass, config: DetectorConfig) -> Path | None:
     """The path itself where there is one class, else with the class's name."""
     return path if path is None or len(config.classes) == 1 else path.with_stem(f"{path.stem}_{entry.name}")
-
-
-def _kitti(frames: list[KittiFrame], entry: ObjectClass, console: Console) -> dict[str, Any]:
-    """KITTI's own metric, where frames have KITTI's own labels and the class has its cars."""
-    if not frames or "Car" not in entry.labels.get("kitti", ()):
-        return {}
-    figures = KittiFigures(
-        frames=len(frames),
-        cars=numbers_asked(frames),
-        official=average_precisions(frames),
-        all_vehicles=average_precisions(frames, ALL_VEHICLES),
-    )
-    console.print(kitti_table(figures))
-    return {"kitti": figures}
 
 
 def _mistakes(

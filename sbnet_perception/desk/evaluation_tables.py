@@ -51,7 +51,7 @@ def parts_table(measured: Sequence[Part], name: str, threshold: float) -> Table:
     table = Table(
         "", "frames", "number", "AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "false positives a frame",
         f"at recall {RECALL:g} ({SEEN_POINTS}+ points)", "heading wrong by > 90°",
-        title=f"real frames, no map: {name}s with at least {LEAST_POINTS} points; BEV IoU 0.5 unless it says so",
+        title=f"{name}s with at least {LEAST_POINTS} points; BEV IoU 0.5 unless it says so",
     )  # fmt: skip
     kind = measured[0].kind
     for part in measured:

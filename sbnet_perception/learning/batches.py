@@ -34,7 +34,7 @@ class Batches(Dataset[Sample]):
         return self._task.sample(frame, grid)
 
     def _frame(self, number: int, rng: np.random.Generator) -> LabelledFrame:
-        if self._sweeps and rng.random() < self._config.real_share:
+        if self._sweeps and rng.random() < self._config.data_share:
             chosen = self._sweeps[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right"))]
             return with_simulated_vehicles(chosen, self._config.detector.objects, rng)
         # Each epoch is another permutation of the scenes.

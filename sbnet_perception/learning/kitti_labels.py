@@ -1,10 +1,4 @@
-"""KITTI's own label and calibration files, and detections as its benchmark sees them.
-
-Boxes are in the *upright camera frame*: the rectified camera frame with its axes renamed, x forward (the camera's z),
-y left (its -x), z up (its -y); yaw is -rotation_y - pi / 2. Image boxes are left, top, right, bottom in pixels.
-
-Source: the readme of KITTI's object development kit.
-"""
+"""Detections as KITTI's benchmark sees them, beside its own labels (datasets/kitti_files.py)."""
 
 from __future__ import annotations
 
@@ -15,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbnet_perception.detector.boxes import Detections, corners_bev
-from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import RealFrame
+from sbnet_perception.learning.datasets.frame import RealFrame
+from sbnet_perception.learning.datasets.kitti_files import (
+    DONT_CARE,
+    HEIGHT,
+    IMAGE_BOX,
+    OCCLUDED,
+    TRUNCATED,
+    WIDTH,
+    Floats,
+    read_calibration,
+    read_labels,
+    upright_boxes,
+)
 
-DONT_CARE = "DontCare"
-"""Type of image regions whose objects nobody labelled."""
-WIDTH, HEIGHT = 1242, 375
-"""Of the images, in pixels; some are a few pixels smaller."""
 _NEAREST = 0.1
-# Columns of a label file.
-_TRUNCATED, _OCCLUDED, _IMAGE_BOX, _SIZE, _PLACE, _ROTATION = 0, 1, slice(3, 7), slice(7, 10), slice(10, 13), 13
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,10 @@ class KittiFrame:
 
 
 def label_files(frame: RealFrame) -> tuple[Path, Path] | None:
-    """KITTI's label and calibration file of a frame ``kitti_NUMBER.npz`` if they are in ``kitti_labels`` beside it."""
-    number = frame.file.stem.removeprefix("kitti_")
-    folder = frame.file.parent / "kitti_labels"
+    """KITTI's label and calibration file of a frame, if there are such: of ``training/velodyne/NUMBER.bin`` in
+    ``training``, of ``kitti_NUMBER.npz`` in ``kitti_labels`` beside it."""
+    number, folder = frame.file.stem.removeprefix("kitti_"), frame.file.parent
+    folder = folder.parent if frame.file.suffix == ".bin" else folder / "kitti_labels"
     files = folder / "label_2" / f"{number}.txt", folder / "calib" / f"{number}.txt"
     return files if frame.source == "kitti" and all(file.is_file() for file in files) else None
 
@@ -79,23 +78,20 @@ def kitti_frame(detections: Detections, frame: RealFrame) -> KittiFrame | None:
     if files is None:
         return None
     labels, calibration = files
-    types, values = _labels(labels)
-    camera_from_velodyne, projection = _calibration(calibration)
+    types, values = read_labels(labels)
+    camera_from_velodyne, projection = read_calibration(calibration)
     boxes = _upright(detections.boxes, frame.origin_height, camera_from_velodyne)
     image_boxes = project(boxes, projection)
     inside = (image_boxes[:, 2] > image_boxes[:, 0]) & (image_boxes[:, 3] > image_boxes[:, 1])
     objects, ignored = types != DONT_CARE, types == DONT_CARE
     of = values[objects]
-    height, width, length = of[:, _SIZE].T
-    x, y, z = of[:, _PLACE].T
-    truth = np.stack([z, -x, -y + height / 2, length, width, height, -of[:, _ROTATION] - np.pi / 2], 1)
     return KittiFrame(
         types=types[objects],
-        truncated=of[:, _TRUNCATED],
-        occluded=of[:, _OCCLUDED].astype(np.int64),
-        image_boxes=of[:, _IMAGE_BOX],
-        boxes=truth,
-        dont_care=values[ignored][:, _IMAGE_BOX],
+        truncated=of[:, TRUNCATED],
+        occluded=of[:, OCCLUDED].astype(np.int64),
+        image_boxes=of[:, IMAGE_BOX],
+        boxes=upright_boxes(of),
+        dont_care=values[ignored][:, IMAGE_BOX],
         found=np.flatnonzero(inside),
         scores=detections.scores[inside].astype(np.float64),
         found_boxes=boxes[inside],
@@ -135,24 +131,3 @@ def _upright(boxes: NDArray, origin_height: float, camera_from_velodyne: Floats)
     x, y, z = (bottom @ camera_from_velodyne[:, :3].T + camera_from_velodyne[:, 3]).T
     result[:, :3] = np.stack([z, -x, -y + result[:, 5] / 2], 1)
     return result
-
-
-def _labels(file: Path) -> tuple[NDArray[np.str_], Floats]:
-    """Types [N] and the fourteen numbers [N, 14] behind each."""
-    rows = [line.split() for line in file.read_text().splitlines() if line.strip()]
-    try:
-        values = np.array([[float(word) for word in row[1:15]] for row in rows], np.float64).reshape(-1, 14)
-    except ValueError as error:
-        raise UserError(f"{file} is no KITTI label file: {error}; copy it anew") from None
-    return np.array([row[0] for row in rows], np.str_), values
-
-
-def _calibration(file: Path) -> tuple[Floats, Floats]:
-    """[3, 4] from the velodyne to the rectified camera, and [3, 4] from there to pixels of the left colour image."""
-    lines = (line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-    try:
-        numbers = {name: np.array(text.split(), np.float64) for name, text in lines}
-        rectify, to_camera = numbers["R0_rect"].reshape(3, 3), numbers["Tr_velo_to_cam"].reshape(3, 4)
-        return rectify @ to_camera, numbers["P2"].reshape(3, 4)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{file} is no KITTI calibration file: {error}; copy it anew") from None

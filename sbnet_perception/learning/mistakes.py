@@ -12,7 +12,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.learning import background
 from sbnet_perception.learning.kitti_labels import KittiFrame, covered_by_dont_care
 from sbnet_perception.learning.metrics import bev_iou
-from sbnet_perception.learning.real import DISTANCES, POINTS, TOUCHES, Judged, heading_errors, in_labelled_view
+from sbnet_perception.learning.real import DISTANCES, POINTS, TOUCHES, Judged, heading_errors
 from sbnet_perception.learning.simulator.geometry import corners, overlaps
 
 IOU = 0.5
@@ -205,7 +205,7 @@ def _in_row(index: int, boxes: NDArray) -> bool:
 def _cut(judged: Judged, grid: Grid) -> Bools:
     """Which objects [K] reach beyond the grid or beyond what the camera saw."""
     outline = corners(judged.boxes.astype(np.float64)).reshape(-1, 2)
-    beyond = ~grid.cells(outline)[2] | ~in_labelled_view(outline, judged.frame)
+    beyond = ~grid.cells(outline)[2] | ~judged.frame.is_labelled_at(outline[:, :2])
     return np.asarray(beyond.reshape(-1, 4).any(1))
 
 

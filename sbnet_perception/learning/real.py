@@ -2,7 +2,7 @@
 
 Asked for are objects with their centre in the grid and at least `LEAST_POINTS` points. A detection that found none of
 these is false, but for two kinds that nobody can judge: one that overlaps an object not asked for by `TOUCHES`, and one
-whose centre lies outside the view that was labelled.
+whose centre lies outside the view or the area that was labelled.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
-from sbnet_perception.learning.datasets import RealFrame
-from sbnet_perception.learning.frames import LabelledFrame, in_grid
+from sbnet_perception.learning.datasets.frame import RealFrame
+from sbnet_perception.learning.frames import in_grid
 from sbnet_perception.learning.metrics import SEEN_POINTS, area_under_curve, bev_iou
 from sbnet_perception.learning.simulator.geometry import count_inside
 
@@ -72,17 +72,12 @@ def judge(detections: Detections, frame: RealFrame, grid: Grid, number: int = 0)
     boxes, counts = frame.boxes[same], frame.point_counts[same]
     counted = in_grid(boxes, grid) & (counts >= LEAST_POINTS)
     overlaps = bev_iou(detections.boxes, boxes)
-    in_view = in_labelled_view(detections.boxes, frame)
+    in_view = frame.is_labelled_at(detections.boxes[:, :2])
     excused = ~in_view | (np.where(counted, 0.0, overlaps).max(1, initial=0.0) >= TOUCHES)
     hits = {iou: _assign(np.where(counted, overlaps, 0.0), detections.scores, iou) for iou in IOUS}
     held = {iou: (hits[iou] >= 0) | ~excused for iou in IOUS}
     points = count_inside(frame.points, detections.boxes)
     return Judged(frame, detections, points, boxes, counts, frame.labels[same], counted, overlaps, hits, held)
-
-
-def in_labelled_view(boxes: NDArray, frame: LabelledFrame) -> Bools:
-    """Which boxes [M, 7] have their centre where objects were labelled."""
-    return np.abs(np.arctan2(boxes[:, 1], boxes[:, 0])) <= frame.half_view
 
 
 def _assign(overlaps: Floats, scores: NDArray, iou: float) -> Ints:

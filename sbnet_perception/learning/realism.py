@@ -17,7 +17,7 @@ from rich.table import Table
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import real_frames
+from sbnet_perception.learning.datasets.registry import FORM, HELP, open_data
 from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.simulator.sensors import SENSORS, SensorModel, randomised_sensor
@@ -32,6 +32,8 @@ FIRST_SEED = 7_000_001
 FACTOR, STEP, ERRORS = 1.5, 0.2, 3.0
 """Marked are ratios beyond the factor, or differences in metres beyond the step, that are also larger than this many
 standard errors. Frames of one drive are alike: their error is larger than their number tells."""
+MOST_FRAMES = 500
+"""Taken of a data set, evenly: more tell no more."""
 LARGEST = 8
 """How many of a source's differences are named below its table."""
 
@@ -114,7 +116,7 @@ def compare(source: str, frames: Sequence[LabelledFrame], sensor: str, scenes: i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="labelled real frames, *.npz (docs/frames.md)")
+    parser.add_argument("data", metavar=FORM, help=HELP)
     known = ", ".join(f"{source} {sensor}" for source, sensor in SENSOR_OF.items())
     parser.add_argument(
         "--sensor",
@@ -131,7 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
     grid = Grid.named("compact")
     console = Console()
     comparisons = []
-    for source, frames in _by_source(real_frames(arguments.folder)):
+    data = open_data(arguments.data).evenly(MOST_FRAMES)
+    console.print(str(data))
+    for source, frames in _by_source(item.read() for item in data.items):
         sensor = arguments.sensor or SENSOR_OF.get(source, RANDOM)
         comparisons.append(compare(source, frames, sensor, arguments.scenes, grid))
         console.print(_table(comparisons[-1]))

@@ -8,9 +8,8 @@ of their points, and are cut out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from sbnet_perception.bev.ground import height_above_ground
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, ObjectClass, numbered
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import RealFrame, cloud, read_arrays, read_frame
+from sbnet_perception.learning.datasets.frame import NOTHING, RealFrame
 from sbnet_perception.learning.frames import FULL_REFLECTANCE, LabelledFrame
 from sbnet_perception.learning.simulator.geometry import count_inside, inside, overlaps
 from sbnet_perception.learning.simulator.lidar import cast_nearest, scan
@@ -60,35 +59,22 @@ class Sweep:
     ground: Floats
 
 
-VEHICLE_CLASSES = (7, 8, 9)
-"""Car, truck and bus among the classes of points (docs/frames.md)."""
-
-
-def read_sweep(file: Path, objects: Sequence[ObjectClass]) -> Sweep:
-    """A labelled frame, or points with a class each (docs/frames.md).
+def sweep_of(frame: RealFrame) -> Sweep:
+    """The part of a frame in which every vehicle is labelled.
 
     Raises:
-        UserError: it cannot be read, or holds neither.
+        UserError: nothing in it is labelled.
     """
-    arrays = read_arrays(file)
-    frame = _classified(file, arrays) if "classes" in arrays else read_frame(file, objects)
+    if frame.labelled == NOTHING:
+        raise UserError(f"{frame.name} has no labels: whatever vehicles it shows would be taught as background")
     # What nobody labelled may be a vehicle.
-    azimuth = np.abs(np.arctan2(frame.points[:, 1], frame.points[:, 0]))
-    points = frame.points[azimuth <= frame.half_view]
+    known = frame.is_labelled_at(frame.points[:, :2])
+    points = frame.points[known if frame.doubtful is None else known & ~frame.doubtful]
     heights = height_above_ground(torch.from_numpy(points)).numpy()
-    height = frame.origin_height if isinstance(frame, RealFrame) else float(arrays.get("origin_height", 0.0))
-    eye = np.array((0, 0, height if height > 1 else EYE), np.float32)
-    return Sweep(replace(frame, points=points, road=None), eye, points[:, 2] - heights)
-
-
-def _classified(file: Path, arrays: Mapping[str, NDArray]) -> LabelledFrame:
-    """The points that are certainly of no vehicle."""
-    try:
-        points = cloud(arrays)[~np.isin(arrays["classes"], VEHICLE_CLASSES)]
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{file}: {error}; docs/frames.md tells what a file of classified points holds") from None
-    nothing = np.zeros(0, np.int64)
-    return LabelledFrame(file.stem, points, None, np.zeros((0, 7), np.float32), nothing, nothing)
+    height = frame.origin_height if frame.origin_height > 1 else EYE
+    eye = np.array(frame.eye or (0, 0, height), np.float32)
+    plain = LabelledFrame(frame.name, points, None, frame.boxes, frame.point_counts, frame.classes, frame.half_view)
+    return Sweep(plain, eye, points[:, 2] - heights)
 
 
 def with_simulated_vehicles(sweep: Sweep, objects: Sequence[ObjectClass], rng: np.random.Generator) -> LabelledFrame:

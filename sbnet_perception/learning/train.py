@@ -7,10 +7,10 @@ import hashlib
 import json
 import math
 import signal
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,12 @@ from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.weights import load_network, save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.batches import Batches
-from sbnet_perception.learning.datasets import frame_files
+from sbnet_perception.learning.datasets.registry import Data, open_data
 from sbnet_perception.learning.evaluate import VALIDATION, frames_of_drives
 from sbnet_perception.learning.mask_threshold import chosen_threshold
 from sbnet_perception.learning.pruning import Pruning
 from sbnet_perception.learning.scenes import Scenes
-from sbnet_perception.learning.sweeps import read_sweep
+from sbnet_perception.learning.sweeps import sweep_of
 from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task, on_device
 from sbnet_perception.learning.train_config import TrainConfig
 
@@ -199,9 +199,10 @@ def train(
     detector = config.detector
     sensor = Path(config.sensor) if config.sensor else None
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
-    real = frame_files(Path(config.real)) if config.real else []
-    sweeps = [read_sweep(file, detector.objects) for file in real]
-    sizes = repr([(file.name, file.stat().st_size) for file in real]).encode()
+    data = data_of(config)
+    items = data.items if data else ()
+    sweeps = [sweep_of(item.read(detector.objects)) for item in track(items, "real sweeps")]
+    sizes = repr([(item.name, len(sweep.frame.points)) for item, sweep in zip(items, sweeps, strict=True)]).encode()
     trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}", device)
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -263,17 +264,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    paths = {name: getattr(config, name) for name in ("start", "real", "sensor", "mask_weights")}
+    paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     words = {name: "" if value is True else f" {value}" for name, value in told.items() if value not in ("", False)}
     return " ".join(f"--{name.replace('_', '-')}{value}" for name, value in words.items())
 
 
-def _sources(folder: Path) -> str:
-    """How many files of each source there are in a folder of real sweeps."""
-    number = Counter(file.stem.split("_")[0] for file in frame_files(folder))
-    return ", ".join(f"{count} of {source}" for source, count in sorted(number.items()))
+@lru_cache(maxsize=1)
+def data_of(config: TrainConfig) -> Data | None:
+    """The real sweeps that a training mixes in; opened once, since tables of large data sets take their time."""
+    return open_data(config.data).evenly(config.data_frames) if config.data else None
+
+
+def _told(data: Data | None) -> str:
+    """What real data there is and whose, for the notes in the weights."""
+    if data is None:
+        return "no real data"
+    sources = ", ".join(f"{count} of {source}" for source, count in data.sources.items())
+    return f"real sweeps: {sources} ({data.reader.licence})"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -287,9 +296,11 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
     device = device_of(arguments.device)
+    if data := data_of(config):
+        print(f"{data}; licence: {data.reader.licence}")
     checkpoint = arguments.work / f"{arguments.out.stem}.checkpoint"
     trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
-    real = f"real sweeps: {_sources(Path(config.real))}" if config.real else "no real data"
+    real = _told(data_of(config))
     notes = {
         "command": f"sbnet train {arguments.out.name} {_options(config)}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.registry import HELP
 from sbnet_perception.masks.config import MaskConfig
 
 
@@ -29,8 +30,9 @@ class TrainConfig:
     weight_decay: float = field(default=1e-2, metadata={"help": "AdamW weight decay"})
     seed: int = field(default=1, metadata={"help": "seed of initialization, order and augmentation"})
     start: str = field(default="", metadata={"help": "weights file to begin with; empty means random weights"})
-    real: str = field(default="", metadata={"help": "folder of real sweeps to mix in, see docs/frames.md"})
-    real_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
+    data: str = field(default="", metadata={"help": f"real sweeps to mix in: {HELP}"})
+    data_frames: int = field(default=1000, metadata={"help": "most frames of the data set, evenly taken"})
+    data_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
     sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
     mask: str = field(
@@ -46,11 +48,11 @@ class TrainConfig:
     mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
 
     def __post_init__(self) -> None:
-        for name in ("scenes", "steps", "batch"):
+        for name in ("scenes", "steps", "batch", "data_frames"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.real_share <= 1:
-            raise UserError(f"--real-share is {self.real_share}; it must lie in [0, 1]")
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.data_share <= 1:
+            raise UserError(f"--data-share is {self.data_share}; it must lie in [0, 1]")
         if not 0 <= self.zeros < 1:
             raise UserError(f"--zeros is {self.zeros}; it must be at least 0 and less than 1")
         if self.zeros_inputs not in (1, 2, 4):

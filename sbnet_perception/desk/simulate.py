@@ -7,22 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.bags.messages import (
-    occupancy_grid,
-    point_cloud2,
-    quaternion,
-    stamped_header,
-    tf_message,
-    transform,
-)
-from sbnet_perception.bags.types import typestore
+from sbnet_perception.bags.messages import labels_message, occupancy_grid, point_cloud2, tf_message, transform
 from sbnet_perception.bags.writer import BagWriter, refuse_existing, whole_bag
 from sbnet_perception.detector.classes import CLASSES, SIMULATOR, numbered
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.poses import moved
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
 from sbnet_perception.learning.simulator.sensors import SENSORS
 
@@ -74,36 +66,14 @@ def write_drive(drive: Drive, writer: BagWriter) -> None:
             static_written = True
         pose = transform("map", "base_link", frame.map_from_base.matrix(), stamp)
         writer.write("/tf", tf_message([pose]), stamp)
-        points = _moved(frame.points, lidar_from_base)
+        points = moved(frame.points, lidar_from_base)
         writer.write("/points", point_cloud2(points, "lidar", stamp, intensity_scale=1.0), stamp)
         writer.write("/ground_truth", ground_truth(frame, stamp), stamp)
 
 
 def ground_truth(frame: SimulatedFrame, stamp_ns: int) -> Any:
     """vision_msgs/Detection3DArray of a frame's boxes in base_link that are of any class of the table."""
-    types = typestore().types
-    point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
-    header = stamped_header("base_link", stamp_ns)
-    zero = np.zeros(36)
-    detections = []
     table = tuple(CLASSES.values())
     kept, numbers = numbered(frame.labels, SIMULATOR, table)
-    for box, track_id, number in zip(frame.boxes[kept], frame.track_ids[kept], numbers, strict=True):
-        cx, cy, cz, length, width, height, yaw = (float(v) for v in box)
-        pose = types["geometry_msgs/msg/Pose"](position=point(cx, cy, cz), orientation=quaternion(yaw))
-        hypothesis = types["vision_msgs/msg/ObjectHypothesisWithPose"](
-            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=table[number].name, score=1.0),
-            pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=zero),
-        )
-        bbox = types["vision_msgs/msg/BoundingBox3D"](center=pose, size=vector(length, width, height))
-        detections.append(
-            types["vision_msgs/msg/Detection3D"](header=header, results=[hypothesis], bbox=bbox, id=str(track_id))
-        )
-    return types["vision_msgs/msg/Detection3DArray"](header=header, detections=detections)
-
-
-def _moved(points: npt.NDArray[np.float32], target_from_source: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Points [P, 4] in the target frame; the intensity stays."""
-    moved = points.copy()
-    moved[:, :3] = points[:, :3] @ target_from_source[:3, :3].T + target_from_source[:3, 3]
-    return moved
+    names = [table[number].name for number in numbers]
+    return labels_message(frame.boxes[kept], names, "base_link", stamp_ns, frame.track_ids[kept].tolist())

@@ -1,11 +1,12 @@
-"""Real frames with labels, from files: the format of docs/frames.md, and what three data sets deliver."""
+"""Frames in files of the project's own format (docs/frames.md), and as three data sets deliver them."""
 
 from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from sbnet_perception.bev.se2 import SE2
-from sbnet_perception.detector.classes import VEHICLE, ObjectClass, numbered
+from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.frames import LabelledFrame
-from sbnet_perception.learning.simulator.geometry import count_inside
+from sbnet_perception.learning.datasets.frame import POINTS, Item, Objects, Reader, RealFrame, make_frame
 from sbnet_perception.masks.road import RoadMap, RoadView
 
 
 @dataclass(frozen=True)
-class DataSet:
+class Delivery:
     """How a data set delivers its clouds: height of the origin, scale of intensity, labelled view."""
 
     height: float
@@ -31,97 +31,84 @@ class DataSet:
 
 # KITTI's labels cover the left colour camera: 1242 pixels wide, focal length 721.5 pixels.
 _CAMERA = math.atan(621.0 / 721.5)
-DATA_SETS = {
-    "av2": DataSet(0.33, 255.0),
-    "nuscenes": DataSet(0.0, 255.0),
-    "kitti": DataSet(1.73, 1.0, _CAMERA),
+DELIVERIES = {
+    "av2": Delivery(0.33, 255.0),
+    "nuscenes": Delivery(0.0, 255.0),
+    "kitti": Delivery(1.73, 1.0, _CAMERA),
 }
 VIEWS = {"full": math.pi, "camera": _CAMERA, "front": _CAMERA}
 """Words of `label_fov` and the half view in radians that they mean."""
 # Size of a cell in metres and corner of the road rasters in the files.
 _RASTER = (0.1, SE2(0.0, -20.0))
 _FOLDERS = ("", "real", "frames")
-
-
-@dataclass(frozen=True)
-class RealFrame(LabelledFrame):
-    """A labelled frame from a file.
-
-    Attributes:
-        source: first word of the file's name: the data set, or whatever its user calls it.
-        labels: text [M], the source's own word for each of ``boxes``.
-        other_boxes: float32 [K, 7] of labelled objects of no class asked for: people, cones.
-        other_labels: text [K].
-        origin_height: height of the sensor frame's origin above the ground, metres.
-        file: where it was read.
-    """
-
-    source: str = ""
-    labels: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
-    other_boxes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 7), np.float32))
-    other_labels: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
-    origin_height: float = 0.0
-    file: Path = Path()
-
-
-def real_frames(folder: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[RealFrame]:
-    """The frames of a folder, in the order of their names; see `frame_files` and `read_frame`."""
-    for file in frame_files(folder):
-        yield read_frame(file, classes)
+VEHICLE_CLASSES = (7, 8, 9)
+"""Car, truck and bus among the classes of points (docs/frames.md)."""
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """`find_frames`, of which there must be some.
+    """The files ``*.npz`` of a folder, or else those of its folder ``real`` or ``frames``, by name."""
+    return next((files for name in _FOLDERS if (files := sorted((folder / name).glob("*.npz")))), [])
+
+
+def items(folder: Path, split: str = "") -> list[Item]:
+    """The frames of a folder, or of one file, by name; the split is a source, the first word of the files' names.
 
     Raises:
         UserError: there are none.
     """
-    files = find_frames(folder)
-    if not files:
+    files = [folder] if folder.is_file() else frame_files(folder)
+    found = [Item(file.stem, _source(file), _source(file), file, partial(read_frame, file)) for file in files]
+    if not found:
         places = ", ".join(str(folder / name) for name in _FOLDERS)
         raise UserError(f"no frames (*.npz) in {places}; docs/frames.md tells what they hold")
-    return files
-
-
-def find_frames(folder: Path) -> list[Path]:
-    """The files ``*.npz`` of a folder, or else those of its folder ``real`` or ``frames``, by name."""
-    return next((files for name in _FOLDERS if (files := sorted((folder / name).glob("*.npz")))), [])
+    sources = sorted({item.source for item in found})
+    if split and split not in sources:
+        raise UserError(f"{folder} has no frames of the source {split}; its sources: {', '.join(sources)}")
+    return [item for item in found if split in ("", item.source)]
 
 
 def read_frame(file: Path, classes: Sequence[ObjectClass] = (VEHICLE,)) -> RealFrame:
     """One file, in the grid frame: objects whose label is of none of the classes are the frame's others.
 
+    Of classified points those of vehicles are left out, and there are no boxes.
+
     Raises:
         UserError: it cannot be read, or an array is missing or of another shape; the message names it.
     """
-    arrays = read_arrays(file)
-    source = file.stem.split("_")[0]
+    arrays, source = read_arrays(file), _source(file)
+    if "classes" in arrays:
+        return _classified(file, arrays, classes)
     try:
         points, boxes, half_view, height = (_general if "label_fov" in arrays else _delivered)(arrays, source)
         labels = _array(arrays, "labels").astype(np.str_)
         counts = arrays.get("points_inside")
         _check(points, boxes, labels, counts)
-        counts = count_inside(points, boxes) if counts is None else counts
     except ValueError as error:
         raise UserError(f"{file}: {error}; docs/frames.md tells what a file of labelled frames holds") from None
-    kept, numbers = numbered(labels, source, classes)
     others = np.asarray(arrays.get("other_boxes", np.zeros((0, 7)))).astype(np.float32).reshape(-1, 7)
     other_labels = np.asarray(arrays.get("other_labels", np.full(len(others), ""))).astype(np.str_)
-    return RealFrame(
-        file.stem,
-        points,
-        _road(arrays),
-        boxes[kept],
-        counts[kept].astype(np.int64),
-        numbers,
-        half_view,
-        source,
-        labels[kept],
-        np.concatenate([boxes[~kept], others]),
-        np.concatenate([labels[~kept], other_labels]),
-        height,
-        file,
+    objects = Objects(boxes, labels, counts)
+    about = {"half_view": half_view, "origin_height": height, "file": file}
+    frame = make_frame(file.stem, source, points, _road(arrays), objects, classes, **about)
+    return replace(
+        frame,
+        other_boxes=np.concatenate([frame.other_boxes, others]),
+        other_labels=np.concatenate([frame.other_labels, other_labels]),
     )
+
+
+def _source(file: Path) -> str:
+    return file.stem.split("_")[0]
+
+
+def _classified(file: Path, arrays: Mapping[str, NDArray], classes: Sequence[ObjectClass]) -> RealFrame:
+    """The points that are certainly of no vehicle."""
+    try:
+        points = cloud(arrays)[~np.isin(arrays["classes"], VEHICLE_CLASSES)]
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{file}: {error}; docs/frames.md tells what a file of classified points holds") from None
+    about = {"labelled": POINTS, "origin_height": float(arrays.get("origin_height", np.zeros(()))), "file": file}
+    return make_frame(file.stem, _source(file), points, None, Objects.none(), classes, **about)
 
 
 def read_arrays(file: Path) -> dict[str, NDArray]:
@@ -165,10 +152,10 @@ def cloud(arrays: Mapping[str, NDArray]) -> NDArray[np.float32]:
 
 def _delivered(arrays: Mapping[str, NDArray], source: str) -> _Read:
     """The frame of the data set's sensor, with its scale of intensity."""
-    if source not in DATA_SETS:
-        known = ", ".join(DATA_SETS)
+    if source not in DELIVERIES:
+        known = ", ".join(DELIVERIES)
         raise ValueError(f"it has no label_fov, and its name does not begin with one of the data sets {known}")
-    made = DATA_SETS[source]
+    made = DELIVERIES[source]
     points, boxes = (_array(arrays, name).astype(np.float32) for name in ("points", "boxes"))
     points[:, 2] += made.height
     points[:, 3] /= made.full_reflectance
@@ -207,3 +194,13 @@ def _road(arrays: Mapping[str, NDArray]) -> RoadView | None:
     if "road_mask" not in arrays:
         return None
     return RoadView(RoadMap(torch.from_numpy(arrays["road_mask"] > 0), *_RASTER), SE2())
+
+
+NPZ = Reader(
+    name="npz",
+    layout="*.npz files of labelled frames (docs/frames.md), in the folder itself, in real or in frames",
+    frame_id="lidar",
+    licence="that of whoever made the files",
+    recognizes=lambda path: path.suffix == ".npz" if path.is_file() else bool(frame_files(path)),
+    items=items,
+)

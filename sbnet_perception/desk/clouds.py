@@ -13,7 +13,7 @@ from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.recorded import CLOUD_TYPE
 from sbnet_perception.bags.transforms import TransformTable, stamp_ns
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets import cloud, find_frames, read_arrays
+from sbnet_perception.learning.datasets.npz import cloud, frame_files, read_arrays
 from sbnet_perception.messages.intensity import INTENSITY_SCALE, find_scale
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
@@ -38,7 +38,7 @@ def read_clouds(source: Path, count: int, topic: str | None = None) -> list[npt.
     Raises:
         UserError: there is no such source, no cloud in it, or it cannot be read.
     """
-    files = find_frames(source) if source.is_dir() else []
+    files = frame_files(source) if source.is_dir() else []
     clouds = [_of_frame(files[number]) for number in _evenly(len(files), count)] if files else []
     clouds = clouds or _of_bag(source, count, topic)
     scale = find_scale(np.concatenate([points[:, 3] for points in clouds])) or INTENSITY_SCALE

@@ -1,0 +1,203 @@
+"""Data sets: every reader gives the same scene from its own layout, and says in one sentence what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_files import CAR, EGO, HEADING, PERSON, POINTS, STAMP, write_av2, write_kitti, write_nuscenes
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.cli import main
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.frame import NOTHING
+from sbnet_perception.learning.datasets.npz import read_frame
+from sbnet_perception.learning.datasets.nuscenes_splits import SPLITS
+from sbnet_perception.learning.datasets.registry import READERS, open_data
+from sbnet_perception.learning.sweeps import sweep_of
+
+
+def write_npz(root: Path) -> None:
+    root.mkdir()
+    arrays = {"points": POINTS[:, :3], "intensity": POINTS[:, 3], "boxes": np.float32([CAR, PERSON])}
+    np.savez(root / "mine_1.npz", labels=np.array(["car", "person"]), label_fov="full", **arrays)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "av2": lambda root: write_av2(root / "sensor" / "val" / "0a1b2c3d-log"),
+    "nuscenes": write_nuscenes,
+    "kitti": write_kitti,
+    "npz": write_npz,
+}
+
+
+def written(name: str, root: Path) -> Path:
+    if name == "bag":
+        write_av2(root / "log")
+        assert main(["convert", str(root / "log"), str(root / "drive.mcap")]) == 0
+        return root / "drive.mcap"
+    WRITERS[name](root / "set")
+    return root / "set"
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "bag"])
+def test_each_layout_is_recognised_and_gives_the_same_scene_in_the_grid_frame(name: str, tmp_path: Path):
+    data = open_data(str(written(name, tmp_path)))
+    assert data.reader is READERS[name]
+    frame = data.items[0].read()
+    assert frame.source == {"npz": "mine"}.get(name, name)
+    np.testing.assert_allclose(frame.points, POINTS, atol=0.003)
+    np.testing.assert_allclose(frame.boxes[0], CAR, atol=1e-4)
+    assert frame.point_counts[0] == 2 and frame.boxes.dtype == np.float32
+    if name != "bag":
+        np.testing.assert_allclose(frame.other_boxes[0], PERSON, atol=1e-4)
+    if name in ("av2", "nuscenes", "bag"):
+        assert frame.stamp_ns == STAMP
+        np.testing.assert_allclose(frame.map_from_grid[:3, 3], EGO, atol=1e-6)
+        assert np.arctan2(frame.map_from_grid[1, 0], frame.map_from_grid[0, 0]) == pytest.approx(HEADING)
+
+
+@pytest.mark.parametrize(("name", "half_width"), [("av2", 4.0), ("nuscenes", 10.0), ("bag", 4.0)])
+def test_the_road_of_a_map_lies_beneath_the_frame(name: str, half_width: float, tmp_path: Path):
+    frame = open_data(str(written(name, tmp_path))).items[0].read()
+    grid = Grid.named("compact")
+    mask = frame.road.mask(grid).numpy()[:, :40]
+    y = grid.y_centres
+    assert mask[np.abs(y) < half_width].all() and not mask[np.abs(y) > half_width + 1.0].any()
+
+
+def test_what_lies_beyond_argoverses_region_of_interest_is_not_judged_or_learnt(tmp_path: Path):
+    frame = open_data(str(written("av2", tmp_path))).items[0].read()
+    assert frame.labels.tolist() == ["REGULAR_VEHICLE", "BUS"] and frame.asked.tolist() == [True, True]
+    sides = np.array([[20.0, 8.9], [20.0, 9.1], [-34.9, 0.0], [-35.1, 0.0]])
+    assert frame.is_labelled_at(sides).tolist() == [True, False, True, False]
+    assert len(sweep_of(frame).frame.points) == len(POINTS)
+
+
+def test_kittis_dont_care_regions_and_what_its_camera_misses_are_no_background(tmp_path: Path):
+    data = open_data(f"kitti:{written('kitti', tmp_path)}:val")
+    assert [item.name for item in data.items] == ["kitti_000002"]
+    frame = data.items[0].read()
+    # The first point projects into the region, the last lies behind the camera.
+    assert frame.doubtful.tolist() == [True, False, False, True]
+    assert len(sweep_of(frame).frame.points) == 2
+
+
+def test_nuscenes_asks_for_objects_with_a_point_and_knows_its_official_splits(tmp_path: Path):
+    frame = open_data(f"{written('nuscenes', tmp_path)}:mini_val").items[0].read()
+    assert frame.labels.tolist() == ["car"] and frame.asked.tolist() == [True]
+    assert frame.other_labels.tolist() == ["pedestrian"]
+    assert frame.eye == pytest.approx((0.94, 0.0, 1.84))
+    assert {name: len(scenes) for name, scenes in SPLITS.items()} == {
+        "train": 700, "val": 150, "test": 150, "mini_train": 8, "mini_val": 2,
+    }  # fmt: skip
+    assert not SPLITS["train"] & SPLITS["val"] and {"scene-0103", "scene-0916"} == SPLITS["mini_val"] < SPLITS["val"]
+
+
+def test_a_converted_drive_measures_as_its_data_set_does(tmp_path: Path):
+    bag = open_data(str(written("bag", tmp_path))).items[0].read()
+    log = open_data(str(tmp_path / "log")).items[0].read()
+    np.testing.assert_allclose(bag.points, log.points, atol=1e-5)
+    np.testing.assert_allclose(bag.boxes, log.boxes, atol=1e-5)
+    assert bag.labels.tolist() == ["vehicle", "vehicle"], "the classes of the table, as sbnet simulate writes them"
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-11])
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
+    "an argoverse log without poses": (
+        "av2", lambda root: next(root.glob("**/city*")).unlink(), "", "city_SE3_egovehicle.feather is missing; the log"
+    ),
+    "a split that argoverse has not": ("av2", lambda root: None, ":train", "has no split or log train; it has val"),
+    "torn annotations": ("av2", lambda root: _cut(next(root.glob("**/ann*"))), "", "cannot be read as feather"),
+    "half of nuscenes' tables": (
+        "nuscenes", lambda root: (root / "v1.0-mini/ego_pose.json").unlink(), "", "ego_pose.json is missing; the tables"
+    ),
+    "a torn table": ("nuscenes", lambda root: _cut(root / "v1.0-mini/sample.json"), "", "is no whole JSON list"),
+    "nuscenes without its sweeps": (
+        "nuscenes", lambda root: shutil.rmtree(root / "samples"), "", "1 sweeps are missing: complete the download"
+    ),
+    "a split of another version": (
+        "nuscenes", lambda root: None, ":val", "of v1.0-trainval, of which val is a split; it has v1.0-mini"
+    ),
+    "a scene that is not there": ("nuscenes", lambda root: None, ":scene-0916", "has no scene of 'scene-0916'"),
+    "a torn sweep": (
+        "nuscenes", lambda root: _cut(next(root.glob("samples/*/*.bin"))), "", "69 bytes are not a number of 20-byte"
+    ),
+    "a label that is missing": (
+        "kitti", lambda root: (root / "training/label_2/000001.txt").unlink(), "", "is missing, but its cloud is there"
+    ),
+    "a list that is not there": ("kitti", lambda root: None, ":train", "has no list ImageSets/train.txt"),
+    "a list of other frames": (
+        "kitti", lambda root: (root / "training/velodyne/000002.bin").unlink(), ":val", "000002.bin and 0 more of its 1"
+    ),
+    "a source that is not there": ("npz", lambda root: None, ":yours", "source yours; its sources: mine"),
+    "another layout": ("kitti", lambda root: shutil.rmtree(root / "training"), "", "holds no data set that is known"),
+}  # fmt: skip
+
+
+def read_all(text: str) -> None:
+    for item in open_data(text).items:
+        item.read()
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_half_a_download_or_a_wrong_split_is_answered_in_one_sentence(case: str, tmp_path: Path, capsys):
+    name, damage, split, says = DAMAGE[case]
+    root = written(name, tmp_path)
+    damage(root)
+    with pytest.raises(UserError) as raised:
+        read_all(f"{root}{split}")
+    assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nowhere", "there is no nowhere; name a data set as [NAME:]FOLDER[:SPLIT], NAME one of"),
+        ("kitti:nowhere:val", "there is no nowhere; name"),
+        ("simulator:mars", "simulator:mars is not known; there is validation, held-out"),
+        ("simulator:validation:mars", "no drive of validation has the sensor mars"),
+    ],
+)
+def test_a_place_that_is_not_there_is_named(text: str, says: str):
+    with pytest.raises(UserError) as raised:
+        open_data(text)
+    assert says in str(raised.value)
+
+
+def test_frames_without_labels_are_converted_but_neither_measured_nor_learnt(tmp_path: Path, capsys):
+    write_av2(tmp_path / "log")
+    (tmp_path / "log" / "annotations.feather").unlink()
+    frame = open_data(str(tmp_path / "log")).items[0].read()
+    assert frame.labelled == NOTHING
+    with pytest.raises(UserError, match="has no labels: whatever vehicles it shows would be taught as background"):
+        sweep_of(frame)
+    assert main(["evaluate", "--data", str(tmp_path / "log")]) == 2
+    assert "has no labelled boxes to measure on" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "log"), str(tmp_path / "out.mcap")]) == 0
+    assert "the bag has no /ground_truth" in " ".join(capsys.readouterr().out.split())
+
+
+def test_frames_are_taken_evenly_and_it_is_said_of_how_many():
+    data = open_data("simulator:validation:hdl64")
+    few = data.evenly(3)
+    assert [item.name for item in few.items] == [data.items[i].name for i in (0, 10, 19)]
+    assert str(few).endswith("evenly taken of 20") and len(data.evenly(99).items) == 20
+
+
+def test_the_real_argoverse_and_kitti_frames_are_those_of_the_files_made_of_them(real_data: Path):
+    log = "adcf7d18-0510-35b0-a2fa-b4cea13a6d76"
+    for text, file in ((f"av2:{real_data}/av2:{log}", "av2_adcf7d18"), (f"{real_data}/kitti", "kitti_000001")):
+        mine, theirs = open_data(text).items[0].read(), read_frame(real_data / "frames" / f"{file}.npz")
+        np.testing.assert_allclose(mine.points, theirs.points, atol=1e-5)
+        near = np.hypot(*theirs.boxes[:, :2].T) < 75
+        apart = np.linalg.norm(theirs.boxes[near, None, :3] - mine.boxes[None, :, :3], axis=2)
+        assert len(apart) and (apart.min(1) < 0.1).all()
+        turn = mine.boxes[apart.argmin(1), 6] - theirs.boxes[near, 6]
+        assert (np.abs(np.sin(turn)) < 0.05).all() and (np.cos(turn) > 0).all()
