@@ -141,7 +141,7 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
         if given.config != detector.config:
             raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {detector.config}")
         detector.load_state_dict(given.state_dict())
-    return DetectorTask(config.detector, prepared_mask_network(config.detector)), detector
+    return DetectorTask(config.detector, prepared_mask_network(config.detector), config.loss_mask), detector
 
 
 def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
@@ -266,19 +266,22 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    device = device_of(arguments.device)
-    checkpoint = arguments.work / f"{arguments.out.stem}.checkpoint"
-    trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
+    make_weights(config, arguments.out, arguments.work, device_of(arguments.device))
+    return 0
+
+
+def make_weights(config: TrainConfig, out: Path, work: Path, device: torch.device = CPU) -> None:
+    """Train and write the weights ``out``; scenes and the checkpoint to go on from are kept in the folder ``work``."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    trainer = train(config, work / "scenes", work / f"{out.stem}.checkpoint", device=device)
     real = f"real sweeps: {_sources(Path(config.real))}" if config.real else "no real data"
     notes = {
-        "command": f"sbnet train {arguments.out.name} {_options(config)}",
+        "command": f"sbnet train {out.name} {_options(config)}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
-    hand_out(trainer.averaged.eval().cpu(), config.detector, arguments.out, notes)
-    return 0
+    hand_out(trainer.averaged.eval().cpu(), config.detector, out, notes)
 
 
 def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: dict[str, Any]) -> None:
