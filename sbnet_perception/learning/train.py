@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task
 from sbnet_perception.learning.train_config import TrainConfig
 
 AVERAGED = 500
-"""Steps over which the weights are averaged."""
+"""Steps over which the weights are averaged, but no more than an eighth of the training."""
 
 
 class Trainer:
@@ -61,7 +62,8 @@ class Trainer:
         self.task, self.network = begin(config)
         self.network.to(device)
         self.network.train()
-        self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
+        steps = max(1, min(AVERAGED, config.steps // 8))
+        self.average = AveragedModel(self.network, multi_avg_fn=partial(_average, steps), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -69,7 +71,7 @@ class Trainer:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with its weights averaged over the last `AVERAGED` steps: what is handed out."""
+        """The network with its weights averaged over the last steps: what is handed out."""
         return self.average.module
 
     def train_on(self, batch: Sample) -> dict[str, float]:
@@ -144,11 +146,13 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
     return DetectorTask(config.detector, prepared_mask_network(config.detector), config.loss_mask), detector
 
 
-def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
-    """Exponential moving average over the last `AVERAGED` steps, over fewer at first."""
+def _average(
+    most: int, averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int
+) -> None:
+    """Exponential moving average over the last ``most`` steps, over fewer at first."""
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
-            average.lerp_(value, max(1 / AVERAGED, 1 / (int(steps) + 1)))
+            average.lerp_(value, max(1 / most, 1 / (int(steps) + 1)))
         else:
             average.copy_(value)
 
