@@ -49,6 +49,8 @@ def reconfigured(robot: Robot, weights: Path) -> Iterator[Callable[..., None]]:
         "road_mask_timeout": 0.0,
         "road_outside": "road",
         "without_road_mask": "continue",
+        "external_mask_timeout": 1.0,
+        "without_external_mask": "continue",
         "weights": str(weights),
         "grid_frame": "",
         "points": ["points"],

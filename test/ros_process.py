@@ -212,11 +212,15 @@ class Robot:
 
         self._spinner.call(replace)
 
-    def publisher(self, kind: Any, topic: str) -> Any:
+    def publisher(self, kind: Any, topic: str, profile: QoSProfile = RELIABLE) -> Any:
         """Another publisher, once the node hears it."""
-        made = self._spinner.call(lambda: self.node.create_publisher(kind, topic, RELIABLE))
+        made = self._spinner.call(lambda: self.node.create_publisher(kind, topic, profile))
         self.wait(made.get_subscription_count, f"the node hears {topic}")
         return made
+
+    def withdraw(self, publisher: Any) -> None:
+        """It and what it has latched are no more."""
+        self._spinner.call(lambda: self.node.destroy_publisher(publisher))
 
     def send_tf(self, *transforms: TransformStamped, static: bool = False) -> None:
         (self._tf_static if static else self._tf).publish(TFMessage(transforms=list(transforms)))

@@ -18,6 +18,7 @@ from ros_process import own_domain
 
 from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics
 from sbnet_perception.node.ground import GroundAnswer
+from sbnet_perception.node.mask_kinds import EXTERNAL_MASK, ROAD_MASK
 from sbnet_perception.node.status import Dropped, FrameFacts, Rejected, Status
 
 FACTS = FrameFacts(
@@ -30,8 +31,7 @@ FACTS = FrameFacts(
     latency_ms=1.0,
     pipeline_ms=0.5,
     dense=False,
-    road_problem="",
-    road_age_s=None,
+    masks={},
     ground=GroundAnswer(0.0, None, 0.0),
     scales={"points": 255.0},
     warnings=(),
@@ -90,7 +90,8 @@ def test_what_is_lost_late_missing_or_rejected_is_told_apart_and_told_once(diagn
     process(diagnostics, 20)
     status.dropped(WAITING, 9)
     status.lost("gap in the publisher's numbers", 4)
-    status.mask(Rejected("road mask malformed", "data holds 1 cell"), "map")
+    status.mask(ROAD_MASK, Rejected("road mask malformed", "data holds 1 cell"), "map")
+    status.mask(EXTERNAL_MASK)
     status.not_processed(Dropped("too late to be merged", "raise merge_window"), "rear")
     status.not_processed(Rejected("cloud malformed", "truncated"), "rear")
     status.processed(replace(FACTS, missing={"/rear": "no cloud of /rear"}))
@@ -112,6 +113,7 @@ def test_what_is_lost_late_missing_or_rejected_is_told_apart_and_told_once(diagn
         ("rejected", "1"), ("dropped", "10"), ("lost", "4"), ("road masks rejected", "1"), ("frames", "22"),
         ("frames without: /rear", "1"), ("dropped: waiting for a transform", "9"),
         ("last road mask rejected", "road mask malformed: data holds 1 cell (frame_id 'map')"),
+        ("external masks received", "1"), ("external masks rejected", "0"),
     }  # fmt: skip
     process(diagnostics, 1)
     assert diagnostics.message().message == "detecting"

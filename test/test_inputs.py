@@ -243,12 +243,12 @@ class Bench:
             settings,
             type("Detector", (), {"__call__": self._detect, **vars(pipeline)})(),
             transforms,
-            None,  # type: ignore[arg-type]
+            {},
             lambda: START + round(now_ms * MS),
             lambda error, frame_id: self.refused.append((error, frame_id)),
         )
 
-    def _detect(self, points: torch.Tensor, road: None) -> Any:
+    def _detect(self, points: torch.Tensor) -> Any:
         self.points.append(points.numpy().copy())
         return SimpleNamespace(
             detections=Detections.empty(),

@@ -150,7 +150,7 @@ def test_unusable_parameters_are_refused_by_name_before_configuration(unconfigur
     for name, value in (
         ("without_road_mask", "perhaps"),
         ("mask__expression", "magic"),
-        ("mask__expression", "road or external"),
+        ("without_external_mask", "perhaps"),
         ("mask__max_height", 0.1),
         ("grid", "huge"),
         ("queue_size", 0),

@@ -1,4 +1,4 @@
-"""The latched road mask at the edges of time and space."""
+"""The masks of topics at the edges of time and space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from ros_process import START_NS, road_grid
 
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.node.road_layer import OFF_ROAD, RoadAnswer, RoadLayer
+from sbnet_perception.node.mask_kinds import EXTERNAL_MASK, ROAD_MASK
+from sbnet_perception.node.mask_layer import OFF_ROAD, MaskAnswer, MaskLayer
+from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import matrix_from_pose
 
 SECOND = 1_000_000_000
@@ -33,13 +35,13 @@ class Still:
 GRID = Grid.named("compact")
 
 
-def layer(received_ns: int, timeout: float, frame_id: str = "base_link") -> RoadLayer:
-    road = RoadLayer(GRID, timeout)
+def layer(received_ns: int, timeout: float, frame_id: str = "base_link") -> MaskLayer:
+    road = MaskLayer(ROAD_MASK, GRID, timeout)
     road.receive(road_grid(np.full((80, 141), 100), frame_id=frame_id), received_ns)
     return road
 
 
-def at(road: RoadLayer, now_ns: int) -> RoadAnswer:
+def at(road: MaskLayer, now_ns: int) -> MaskAnswer:
     return road.at(Still(0, 0, 0, 1, 0, 0, 0), "base_link", START_NS, now_ns, 0.0, STOP)
 
 
@@ -68,7 +70,7 @@ def test_beyond_a_mask_that_is_smaller_than_the_grid_the_road_is_unknown_and_cou
     cells = np.full((2 * half, 2 * half), 100)
     cells[half:] = 0
     mask = road_grid(cells, xy=(-side / 2, -side / 2))
-    unknown, complete = RoadLayer(GRID, 0.0), RoadLayer(GRID, 0.0, outside=False)
+    unknown, complete = MaskLayer(ROAD_MASK, GRID, 0.0), MaskLayer(ROAD_MASK, GRID, 0.0, outside=False)
     unknown.receive(mask, START_NS)
     complete.receive(mask, START_NS)
     y, x = GRID.y_centres[:, None], GRID.x_centres
@@ -92,14 +94,14 @@ def test_beyond_a_mask_that_is_smaller_than_the_grid_the_road_is_unknown_and_cou
 
 
 def test_a_mask_that_covers_half_of_the_grid_is_no_complaint() -> None:
-    road = RoadLayer(GRID, 0.0)
+    road = MaskLayer(ROAD_MASK, GRID, 0.0)
     road.receive(road_grid(np.full((80, 72), 100)), START_NS)
     answer = at(road, START_NS)
     assert (answer.problem, answer.warnings, answer.coverage) == ("", (), pytest.approx(36 / 70.4))
 
 
 def test_16_a_mask_of_zeros_and_ones_has_no_road_and_its_values_are_named() -> None:
-    road = RoadLayer(GRID, 0.0)
+    road = MaskLayer(ROAD_MASK, GRID, 0.0)
     road.receive(road_grid(np.ones((80, 141))), START_NS)
     assert at(road, START_NS).problem == "no road in the grid (the mask's largest value is 1, road is 50 and more)"
 
@@ -108,7 +110,7 @@ def test_a_vehicle_off_the_road_of_the_mask_for_long_is_told_since_nothing_is_se
     # A costmap: 100 is a wall at both sides of the street.
     costs = np.zeros((80, 161))
     costs[:20] = costs[60:] = 100
-    costmap, road = RoadLayer(GRID, 0.0), RoadLayer(GRID, 0.0)
+    costmap, road = MaskLayer(ROAD_MASK, GRID, 0.0), MaskLayer(ROAD_MASK, GRID, 0.0)
     costmap.receive(road_grid(costs, xy=(-10.0, -20.0)), START_NS)
     road.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
     said = [at(costmap, START_NS).warnings for _ in range(OFF_ROAD)]
@@ -120,3 +122,27 @@ def test_a_vehicle_off_the_road_of_the_mask_for_long_is_told_since_nothing_is_se
     assert [at(road, START_NS).warnings for _ in range(OFF_ROAD)] == [()] * OFF_ROAD
     costmap.receive(road_grid(100 - costs, xy=(-10.0, -20.0)), START_NS)
     assert at(costmap, START_NS).warnings == ()
+
+
+def test_31_an_external_mask_may_be_empty_and_is_everywhere_where_it_ends_is_unknown_or_too_old() -> None:
+    wanted = np.zeros((80, 80))
+    wanted[:, :20], wanted[:40, 40:50] = 100, -1
+    mask = MaskLayer(EXTERNAL_MASK, GRID, 1.0)
+    assert at(mask, START_NS).problem == "no external mask received yet"
+    mask.receive(road_grid(wanted), START_NS)
+    answer = at(mask, START_NS)
+    assert answer.view is not None
+    seen, (y, x) = answer.view.mask(GRID).numpy(), (GRID.y_centres[:, None], GRID.x_centres)
+    computed = np.broadcast_to((x < 10) | ((x > 20) & (x < 25) & (y < 0)) | (x > 40), seen.shape)
+    clear = (np.abs(y) > 1) & (np.abs(y) < 19) & (np.abs(x[None] - np.array([[10], [20], [25], [40]])) > 1).all(0)
+    assert clear.mean() > 0.7 and np.array_equal(seen[clear], computed[clear])
+    assert (answer.warnings, answer.on_road, answer.coverage) == ((), None, pytest.approx(40 / 70.4))
+    late = at(mask, START_NS + 2 * SECOND)
+    assert (late.view, late.problem) == (None, "external mask is older than external_mask_timeout 1 s")
+
+    mask.receive(road_grid(np.zeros((80, 60))), START_NS)
+    answer = at(mask, START_NS)
+    assert answer.view is not None and not answer.view.mask(GRID).numpy()[5:-5, (x > 1) & (x < 29)].any()
+    assert answer.warnings == ("the external mask covers 43 % of the grid: the rest is computed",)
+    with pytest.raises(Rejected, match="external mask malformed: frame_id is empty"):
+        mask.receive(road_grid(wanted, frame_id=""), START_NS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,7 +82,10 @@ def protocols(pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def evaluate_simulated(
-    of_mask: dict[str, Pipeline], frames: list[LabelledFrame], thresholds: Sequence[float]
+    of_mask: dict[str, Pipeline],
+    frames: list[LabelledFrame],
+    thresholds: Sequence[float],
+    asked_for: Callable[[Pipeline], Sequence[str]] = protocols,
 ) -> list[SimulatedResult]:
     """The figures of each protocol and class, those of one threshold at the class's of ``thresholds``."""
     results = []
@@ -93,7 +96,7 @@ def evaluate_simulated(
         ]
         mask_ms = float(np.median([result.timings_ms.get("mask", np.nan) for result in found]))
         sparsity = {stage: float(np.mean([result.sparsity[stage] for result in found])) for stage in found[0].sparsity}
-        for asked in protocols(pipeline):
+        for asked in asked_for(pipeline):
             for number, entry in enumerate(pipeline.config.objects):
                 matches = {
                     iou: [

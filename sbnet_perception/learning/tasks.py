@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -51,29 +52,42 @@ def joined(samples: Sequence[Sample]) -> Sample:
 
 
 class DetectorTask:
-    """Boxes where the mask says to compute."""
+    """Boxes where the mask says to compute; without a mask everywhere, by dense convolutions."""
 
-    inputs = 2
+    def __init__(
+        self, detector: DetectorConfig, mask_network: PreparedMaskNetwork | None = None, loss_mask: str = ""
+    ) -> None:
+        """``mask_network`` makes what the detector's mask expression calls ``predicted``.
 
-    def __init__(self, detector: DetectorConfig, mask_network: PreparedMaskNetwork | None = None) -> None:
-        """``mask_network`` makes what the detector's mask expression calls ``predicted``."""
+        The loss counts where the expression ``loss_mask`` is, of what is computed; empty means all of it.
+        """
         self._detector, self._mask_network = detector, mask_network
         self._tile = NetworkConfig().tile("conv-3")
+        self._loss_mask = replace(detector.mask, expression=loss_mask) if loss_mask else None
+        self.inputs = 2 if detector.mask.names else 1
 
     def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
         points = torch.from_numpy(frame.points)
         predicted = None if self._mask_network is None else self._mask_network(points, grid)
-        mask = computation_mask(Frame(points, grid, self._detector.mask, frame.road, None, predicted)).mask
-        if mask is None:
-            mask = torch.ones(grid.shape, dtype=torch.bool)
-        computed = Tiles.from_mask(mask, self._tile, OUTPUT_STRIDE).mask()[0].numpy()
+        seen = Frame(points, grid, self._detector.mask, frame.road, None, predicted)
+        mask = counted = _mask(seen)
+        if self._loss_mask is not None:
+            counted = mask & _mask(replace(seen, config=self._loss_mask))
+        labelled = Tiles.from_mask(counted, self._tile, OUTPUT_STRIDE).mask()[0]
         objects = self._detector.objects
-        targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, computed)
-        label, regression = torch.from_numpy(targets.label), torch.from_numpy(targets.regression)
-        return voxels(points, grid), mask[None], label[None], regression[None]
+        targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, labelled.numpy())
+        label = torch.from_numpy(targets.label).masked_fill(~labelled, IGNORED)
+        wanted = label[None], torch.from_numpy(targets.regression)[None]
+        bev = voxels(points, grid)
+        return (bev, mask[None], *wanted) if self.inputs == 2 else (bev.dense(), *wanted)
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return detection_loss(outputs, *wanted)
+
+
+def _mask(frame: Frame) -> Tensor:
+    mask = computation_mask(frame).mask
+    return torch.ones(frame.grid.shape, dtype=torch.bool) if mask is None else mask
 
 
 class MaskTask:

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task
 from sbnet_perception.learning.train_config import TrainConfig
 
 AVERAGED = 500
-"""Steps over which the weights are averaged."""
+"""Steps over which the weights are averaged, but no more than an eighth of the training."""
 
 
 class Trainer:
@@ -62,7 +62,8 @@ class Trainer:
         self.task, self.network = begin(config)
         self.network.to(device)
         self.network.train()
-        self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
+        steps = max(1, min(AVERAGED, config.steps // 8))
+        self.average = AveragedModel(self.network, multi_avg_fn=partial(_average, steps), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -72,7 +73,7 @@ class Trainer:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with its weights averaged over the last `AVERAGED` steps: what is handed out."""
+        """The network with its weights averaged over the last steps: what is handed out."""
         return self.average.module
 
     def train_on(self, batch: Sample) -> dict[str, float]:
@@ -159,14 +160,16 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
         if given.config != detector.config:
             raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {detector.config}")
         detector.load_state_dict(given.state_dict())
-    return DetectorTask(config.detector, prepared_mask_network(config.detector)), detector
+    return DetectorTask(config.detector, prepared_mask_network(config.detector), config.loss_mask), detector
 
 
-def _average(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int) -> None:
-    """Exponential moving average over the last `AVERAGED` steps, over fewer at first."""
+def _average(
+    most: int, averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int
+) -> None:
+    """Exponential moving average over the last ``most`` steps, over fewer at first."""
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
-            average.lerp_(value, max(1 / AVERAGED, 1 / (int(steps) + 1)))
+            average.lerp_(value, max(1 / most, 1 / (int(steps) + 1)))
         else:
             average.copy_(value)
 
@@ -293,21 +296,24 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    device = device_of(arguments.device)
+    make_weights(config, arguments.out, arguments.work, device_of(arguments.device))
+    return 0
+
+
+def make_weights(config: TrainConfig, out: Path, work: Path, device: torch.device = CPU) -> None:
+    """Train and write the weights ``out``; scenes and the checkpoint to go on from are kept in the folder ``work``."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     if data := data_of(config):
         print(f"{data}; licence: {data.reader.licence}")
-    checkpoint = arguments.work / f"{arguments.out.stem}.checkpoint"
-    trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
+    trainer = train(config, work / "scenes", work / f"{out.stem}.checkpoint", device=device)
     real = _told(data_of(config))
     notes = {
-        "command": f"sbnet train {arguments.out.name} {_options(config)}",
+        "command": f"sbnet train {out.name} {_options(config)}",
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
-    hand_out(trainer.averaged.eval().cpu(), config.detector, arguments.out, notes)
-    return 0
+    hand_out(trainer.averaged.eval().cpu(), config.detector, out, notes)
 
 
 def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets.registry import HELP
 from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.predicted import PREDICTED
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class TrainConfig:
     zeros_inputs: int = field(
         default=2, metadata={"help": "inputs whose weights are 0 together: 1 for float32, 2 for bfloat16 too, or 4"}
     )
+    loss_mask: str = field(
+        default="", metadata={"help": "mask expression where the loss counts; empty: wherever the detector computes"}
+    )
     mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
 
     def __post_init__(self) -> None:
@@ -61,8 +65,11 @@ class TrainConfig:
             raise UserError("--zeros is for the detector; leave it or --mask-network out")
         try:
             grid = self.detector.raster
+            loss_mask = MaskConfig(self.loss_mask or self.mask)
         except ValueError as error:
             raise UserError(f"--{error}") from None
+        if PREDICTED.name in loss_mask.names - self.detector.mask.names:
+            raise UserError("--loss-mask names predicted, which --mask does not; name it in both")
         for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
             if not 16 <= value <= extent or value % 16:
                 raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")

@@ -29,8 +29,8 @@ class MaskConfig:
     expression: str = field(
         default=EXPRESSIONS["road_and_occupancy"],
         metadata={
-            "help": "Where to compute: road, occupancy, predicted (by a mask network), with and, or, "
-            "dilate(mask, metres); or everywhere."
+            "help": "Where to compute: road, occupancy, predicted (by a mask network), external (a topic), with "
+            "and, or, dilate(mask, metres); or everywhere."
         },
     )
     min_height: float = field(

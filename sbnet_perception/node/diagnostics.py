@@ -8,6 +8,7 @@ import time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from sbnet_perception.node.mask_kinds import MASKS
 from sbnet_perception.node.reporter import report
 from sbnet_perception.node.status import Counts, FrameFacts, Status
 from sbnet_perception.text import one_line
@@ -64,8 +65,6 @@ class Diagnostics:
         values = {"state": self.state, "weights": self.weights, "dtype": self.dtype, **count_values(counts)}
         if self._status.last_reject:
             values["last rejected"] = self._status.last_reject
-        if self._status.last_mask_reject:
-            values["last road mask rejected"] = self._status.last_mask_reject
         if self._status.last_frame is not None:
             values |= frame_values(self._status.last_frame)
         return DiagnosticStatus(
@@ -104,8 +103,9 @@ class Diagnostics:
                 warnings.append(f"{count} clouds rejected: {reason}")
         for reason, count in (counts.lost - before.lost).items():
             warnings.append(f"{count} clouds sent but not received ({reason}): see Large clouds in docs/vehicle.md")
-        for reason, count in (counts.masks_rejected - before.masks_rejected).items():
-            warnings.append(f"{count} road masks rejected, the last good one counts: {reason}")
+        for kind, masks in counts.masks.items():
+            for reason, count in (masks.rejected - before.masks[kind].rejected).items():
+                warnings.append(f"{count} {kind.name}s rejected, the last good one counts: {reason}")
         if status.last_frame is not None:
             for topic, count in (counts.missing - before.missing).items():
                 if topic not in status.last_frame.missing:
@@ -138,8 +138,7 @@ class Diagnostics:
 def frame_warnings(facts: FrameFacts) -> list[str]:
     """What is wrong with a frame that was processed all the same."""
     found = [*facts.warnings, *facts.missing.values()]
-    if facts.road_problem:
-        found.append(f"{facts.road_problem}: the road counts as everywhere")
+    found += [f"{mask.problem}: {kind.instead}" for kind, mask in facts.masks.items() if mask.problem]
     if facts.dense:
         found.append("no mask applies: computing densely")
     return found
@@ -155,19 +154,20 @@ def count_values(counts: Counts) -> dict[str, str]:
         "rejected": counts.rejected.total(),
         "lost": counts.lost.total(),
         "invalid boxes": counts.invalid_boxes,
-        "road masks received": counts.masks_received,
-        "road masks rejected": counts.masks_rejected.total(),
     }
     kinds = {
         "dropped": counts.dropped,
         "rejected": counts.rejected,
         "lost": counts.lost,
         "frames without": counts.missing,
-        "road masks rejected": counts.masks_rejected,
     }
+    for mask, found in counts.masks.items():
+        values |= {f"{mask.name}s received": found.received, f"{mask.name}s rejected": found.rejected.total()}
+        kinds[f"{mask.name}s rejected"] = found.rejected
     for kind, reasons in kinds.items():
         values |= {f"{kind}: {reason}": count for reason, count in reasons.items()}
-    return {name: str(value) for name, value in values.items()}
+    last = {f"last {mask.name} rejected": of.last_reject for mask, of in counts.masks.items() if of.last_reject}
+    return {name: str(value) for name, value in values.items()} | last
 
 
 def frame_values(facts: FrameFacts) -> dict[str, str]:
@@ -180,14 +180,14 @@ def frame_values(facts: FrameFacts) -> dict[str, str]:
         "latency ms": f"{facts.latency_ms:.2f}",
         "pipeline ms": f"{facts.pipeline_ms:.2f}",
         "dense": str(facts.dense).lower(),
-        "road mask": facts.road_problem or "in use"
-        if facts.road_age_s is not None or facts.road_problem
-        else "not used",
+        **{kind.name: "not used" for kind in MASKS if kind not in facts.masks},
     }
-    if facts.road_age_s is not None:
-        values["road mask age s"] = f"{facts.road_age_s:.1f}"
-    if facts.road_coverage is not None:
-        values["road mask coverage"] = f"{facts.road_coverage:.2f}"
+    for kind, mask in facts.masks.items():
+        values[kind.name] = mask.problem or "in use"
+        if mask.age_s is not None:
+            values[f"{kind.name} age s"] = f"{mask.age_s:.1f}"
+        if mask.coverage is not None:
+            values[f"{kind.name} coverage"] = f"{mask.coverage:.2f}"
     values["ground z m"] = f"{facts.ground.z:.2f}"
     if facts.ground.measured is not None:
         values["ground measured z m"] = f"{facts.ground.measured:.2f}"

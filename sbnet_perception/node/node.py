@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nav_msgs.msg import OccupancyGrid
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -33,13 +32,13 @@ from sbnet_perception.node.diagnostics import NEWER, WAITING, Diagnostics, frame
 from sbnet_perception.node.frame_names import FrameNames
 from sbnet_perception.node.inbox import Inbox
 from sbnet_perception.node.labels import Labels
+from sbnet_perception.node.mask_topics import MaskTopics
 from sbnet_perception.node.memory import give_back
 from sbnet_perception.node.merge import Frame
 from sbnet_perception.node.outputs import Outputs
 from sbnet_perception.node.parameters import NodeConfig, ParameterError, Parameters
 from sbnet_perception.node.processor import Processor
-from sbnet_perception.node.qos import OVERRIDABLE, latched, unused_overrides
-from sbnet_perception.node.road_layer import RoadLayer
+from sbnet_perception.node.qos import unused_overrides
 from sbnet_perception.node.run import run
 from sbnet_perception.node.status import NotProcessed, Rejected, Status, Throttle
 from sbnet_perception.node.transforms import Transforms, create_transforms
@@ -198,17 +197,13 @@ class SbnetNode(LifecycleNode):
         self._diagnostics.state = "inactive"
         if self._transforms is None:
             self._transforms = create_transforms(self)
-        outside = config.road_outside == "road"
-        self._road = RoadLayer(self._pipeline.grid, config.road_mask_timeout, outside, self._pipeline.device)
-        self._road_said = ""
         self._names = FrameNames(self.get_logger().info)
-        self._process = Processor(config, self._pipeline, self._transforms, self._road, self._now_ns, self.refuse)
+        self._masks = MaskTopics(self, config, self._pipeline, self._status, self._names, self)
+        layers = self._masks.layers
+        self._process = Processor(config, self._pipeline, self._transforms, layers, self._now_ns, self.refuse)
         self._outputs = Outputs(self, detector.classes, self._pipeline.grid, config.input_timeout)
         self._labels = Labels(self, weights.name, self._configurations)
         self._clouds = Clouds(self, config.points, config.merge_window, self._status, self._names, self)
-        self._roads = self.create_subscription(
-            OccupancyGrid, "road_mask", self._on_road, latched(), qos_overriding_options=OVERRIDABLE
-        )
         for sentence in unused_overrides(self):
             self.get_logger().warning(sentence)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
@@ -220,7 +215,7 @@ class SbnetNode(LifecycleNode):
             return
         self._jumps.unregister()
         self._clouds.destroy()
-        self.destroy_subscription(self._roads)
+        self._masks.destroy()
         self._outputs.clear()
         self._outputs.destroy()
         self._labels.destroy()
@@ -279,28 +274,12 @@ class SbnetNode(LifecycleNode):
     def refuse(self, error: NotProcessed, frame_id: str) -> None:
         """A cloud without an answer; also called by the worker."""
         self._status.not_processed(error, frame_id)
-        self._complain(error, frame_id)
+        self.complain(error, frame_id)
 
     def _on_drop(self, frame: Frame) -> None:
         """A frame had to make room: the one before it takes too long, or its transform does."""
         waiting = self._transforms is not None and self._transforms.waiting
         self._status.dropped(WAITING if waiting else NEWER, len(frame.clouds))
-
-    def _on_road(self, msg: OccupancyGrid) -> None:
-        try:
-            self._road.receive(msg, self._now_ns())
-        except Rejected as error:
-            self._status.mask(error, msg.header.frame_id)
-            self._complain(error, msg.header.frame_id)
-            return
-        self._status.mask()
-        frame_id = self._names(msg.header.frame_id)
-        size = f"{msg.info.width} x {msg.info.height} cells of {msg.info.resolution:g} m"
-        text = f"road mask: {size} in {quoted(frame_id)}"
-        if text != self._road_said:
-            # A map that moves with the robot may come many times a second.
-            self._say("info", "road mask", text, burst=10)
-            self._road_said = text
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         now_ns = self._now_ns()
@@ -316,18 +295,18 @@ class SbnetNode(LifecycleNode):
         self._status.processed(done.facts)
         if done.invalid:
             self._status.invalid_boxes(done.invalid)
-            self._say("error", "invalid boxes", f"{done.invalid} boxes not finite, huge or far away, not published")
+            self.say("error", "invalid boxes", f"{done.invalid} boxes not finite, huge or far away, not published")
         for news in done.facts.news:
-            self._say("info", _kind(news), f"found: {news}", burst=8)  # each of several LiDARs
+            self.say("info", _kind(news), f"found: {news}", burst=8)  # each of several LiDARs
         for fault in done.facts.errors:
-            self._say("error", _kind(fault), f"{fault} (frame_id {quoted(frame.names)})")
+            self.say("error", _kind(fault), f"{fault} (frame_id {quoted(frame.names)})")
         for warning in frame_warnings(done.facts):
-            self._say("warning", _kind(warning), f"{warning} (frame_id {quoted(frame.names)})")
+            self.say("warning", _kind(warning), f"{warning} (frame_id {quoted(frame.names)})")
         self._outputs.publish(done)
 
     def _on_failure(self, device: torch.device, error: Exception) -> None:
         self._status.failed()
-        self._say("error", type(error).__name__, f"a cloud failed: {type(error).__name__}: {error}")
+        self.say("error", type(error).__name__, f"a cloud failed: {type(error).__name__}: {error}")
         if not self.device_lost and (reason := failure_of(device)):
             self.get_logger().fatal(
                 f"{device} is lost to this process ({reason}): the node ends with exit code 1 and has to be started "
@@ -336,11 +315,11 @@ class SbnetNode(LifecycleNode):
             self.device_lost = True
             self.on_device_lost()
 
-    def _complain(self, error: NotProcessed, frame_id: str) -> None:
+    def complain(self, error: NotProcessed, frame_id: str) -> None:
         word = "rejected" if isinstance(error, Rejected) else "dropped"
-        self._say("warning", _complaint(error), f"{word} (frame_id {quoted(frame_id)}): {error}", burst=3)
+        self.say("warning", _complaint(error), f"{word} (frame_id {quoted(frame_id)}): {error}", burst=3)
 
-    def _say(self, severity: str, kind: str, text: str, burst: int = 1) -> None:
+    def say(self, severity: str, kind: str, text: str, burst: int = 1) -> None:
         """Logs what a message gave rise to; it may come with every message, and its text with it."""
         if self._throttle.ready(kind, burst):
             text = one_line(text)

@@ -20,7 +20,6 @@ from rclpy.parameter import Parameter
 from sbnet_perception.detector.config import LIVE, DetectorConfig
 from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.weights import WeightsError
-from sbnet_perception.masks.external import EXTERNAL
 from sbnet_perception.node.ground import AUTO
 from sbnet_perception.node.qos import PREFIX, override_problem
 
@@ -101,6 +100,20 @@ class NodeConfig:
         metadata={
             "help": "What the grid's cells beyond the raster of the road mask are.",
             "choices": ("road", "no_road"),
+        },
+    )
+    external_mask_timeout: float = field(
+        default=1.0,
+        metadata={
+            "help": "Seconds after which an external mask counts as missing: what it saw moves; 0 means never.",
+            "range": (0.0, 1e9),
+        },
+    )
+    without_external_mask: str = field(
+        default="continue",
+        metadata={
+            "help": "External mask wanted but missing: it is everywhere, or the cloud is refused.",
+            "choices": ("continue", "refuse"),
         },
     )
     tf_timeout: float = field(
@@ -301,8 +314,6 @@ class Parameters:
             for name, spec in SPECIFICATIONS.items()
         }
         detector = build(DetectorConfig, values)
-        if EXTERNAL.name in detector.mask.names:
-            raise ParameterError("parameter 'mask.expression' names external: the node has no topic for such a mask")
         return build(NodeConfig, values), detector
 
     def _current(self, name: str) -> Any:

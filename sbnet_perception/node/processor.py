@@ -1,4 +1,4 @@
-"""One frame from messages to result: read the points of its clouds, move them into the grid frame, place the road,
+"""One frame from messages to result: read the points of its clouds, move them into the grid frame, place the masks,
 detect."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,11 @@ from sbnet_perception.node.frame_names import PerSource, frame_name
 from sbnet_perception.node.gate import stamp_ns
 from sbnet_perception.node.ground import Ground
 from sbnet_perception.node.intensity import Intensity, IntensityAnswer
+from sbnet_perception.node.mask_layer import MaskAnswer, MaskLayer
 from sbnet_perception.node.merge import Arrived, Frame
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.premises import Premises
-from sbnet_perception.node.road_layer import RoadAnswer, RoadLayer
-from sbnet_perception.node.status import Dropped, FrameFacts, NotProcessed, Rejected
+from sbnet_perception.node.status import Dropped, FrameFacts, MaskFacts, NotProcessed, Rejected
 from sbnet_perception.node.transforms import Matrix, Transforms, TransformUnavailable, lookup_before
 from sbnet_perception.text import quoted
 
@@ -87,6 +87,7 @@ class Processor:
     """Applies the node's configuration to frames, one at a time, in the worker thread.
 
     Args:
+        masks: what topics of masks have delivered, by the name in expressions.
         clock_ns: the node's time.
         refuse: told of each cloud that gets no answer: why, and its frame_id.
     """
@@ -96,14 +97,14 @@ class Processor:
         config: NodeConfig,
         pipeline: Pipeline,
         transforms: Transforms,
-        road: RoadLayer,
+        masks: Mapping[str, MaskLayer],
         clock_ns: Callable[[], int],
         refuse: Callable[[NotProcessed, str], None],
     ) -> None:
         self._config = config
         self._pipeline = pipeline
         self._transforms = transforms
-        self._road = road
+        self._masks = masks
         self._clock_ns = clock_ns
         self._refuse = refuse
         self._device = pipeline.device
@@ -116,7 +117,7 @@ class Processor:
         self._wanted = detector
 
     def __call__(self, frame: Frame, stop: threading.Event) -> Processed | None:
-        """Detects; None where no cloud of the frame can be used, or no road mask came where one is required."""
+        """Detects; None where no cloud of the frame can be used, or no mask came where one is required."""
         self._take_change()
         if frame.era != self._era:
             # What was learnt before time began anew does not count, nor what was heard.
@@ -143,9 +144,9 @@ class Processor:
         ground = self._grounds[grid_frame](points)
         points[:, 2] -= ground.z
         laps.append(time.monotonic())
-        road = self._road_at(frame.stamp_ns, grid_frame, deadline, stop)
+        masks = self._masks_at(frame.stamp_ns, grid_frame, deadline, stop)
         laps.append(time.monotonic())
-        result, again = self._detect(points, road.view)
+        result, again = self._detect(points, {name: answer.view for name, answer in masks.items()})
         laps.append(time.monotonic())
         # Whatever the network makes of an empty image where it computes densely: nothing was there.
         found = result.detections if result.points_in_range else Detections.empty()
@@ -153,6 +154,7 @@ class Processor:
         placed = [(part.sample, part.grid_from_cloud) for part in parts]
         premises = self._premises(placed, grid_frame, result.points_in_range, ground, frame.stamp_ns)
         ground_warnings = () if premises.unusable else ground.warnings
+        of_masks = tuple(warning for answer in masks.values() for warning in answer.warnings)
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
             stamp_ns=frame.stamp_ns,
@@ -164,12 +166,13 @@ class Processor:
             latency_ms=(time.monotonic() - frame.first_at) * 1e3,
             pipeline_ms=steps_ms[-1],
             dense=result.dense,
-            road_problem=road.problem,
-            road_age_s=road.age_s,
-            road_coverage=road.coverage,
+            masks={
+                self._masks[name].kind: MaskFacts(answer.problem, answer.age_s, answer.coverage)
+                for name, answer in masks.items()
+            },
             ground=ground,
             scales={part.arrived.topic: part.intensity.scale for part in parts},
-            warnings=premises.warnings + _warnings(parts, premises.unusable) + ground_warnings + road.warnings + again,
+            warnings=premises.warnings + _warnings(parts, premises.unusable) + ground_warnings + of_masks + again,
             errors=premises.errors,
             news=tuple(filter(None, (ground.news, *(part.intensity.news for part in parts)))),
             times_computed=result.times_computed,
@@ -183,23 +186,24 @@ class Processor:
         wanted = self._wanted
         if wanted != self._pipeline.config:
             self._pipeline.use(wanted)
-            # Roads grown by distances that no expression names any more.
-            self._road.forget_masks()
+            # Masks grown by distances that no expression names any more.
+            for layer in self._masks.values():
+                layer.forget_masks()
 
-    def _detect(self, points: Tensor, road: RoadView | None) -> tuple[PipelineResult, tuple[str, ...]]:
+    def _detect(self, points: Tensor, masks: Mapping[str, RoadView | None]) -> tuple[PipelineResult, tuple[str, ...]]:
         """The result, and a warning where it took a second attempt with memory released.
 
         On a GPU any error may be a lack of memory: that of a compiled operation does not say so.
         """
         try:
-            return self._pipeline(points, road), ()
+            return self._pipeline(points, **masks), ()
         except Exception as error:
             if self._device.type == "cpu" and not isinstance(error, torch.OutOfMemoryError):
                 raise
             warning = f"computed twice, memory was released: {first_line(error)}"
         # Outside the handler: the error holds what the attempt had allocated.
         self._pipeline.release()
-        return self._pipeline(points, road), (warning,)
+        return self._pipeline(points, **masks), (warning,)
 
     def _nothing_learnt(self) -> None:
         """Grounds by grid frame, intensities by LiDAR, and what is amiss with the clouds are still to be found."""
@@ -276,15 +280,22 @@ class Processor:
             move(points, grid_from_cloud)
         return grid_from_cloud
 
-    def _road_at(self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event) -> RoadAnswer:
-        """What the road mask says; nothing where the configuration does not ask for one."""
-        if "road" not in self._pipeline.config.mask.names:
-            return RoadAnswer(None, "", None)
-        now_ns = self._clock_ns()
-        answer = self._road.at(self._transforms, grid_frame, at_ns, now_ns, deadline, stop)
-        if answer.view is None and self._config.without_road_mask == "refuse":
-            raise Dropped("no road mask", f"{answer.problem} (without_road_mask is refuse)")
-        return answer
+    def _masks_at(
+        self, at_ns: int, grid_frame: str, deadline: float, stop: threading.Event
+    ) -> dict[str, MaskAnswer]:
+        """What the masks say that the configured expression names.
+
+        Raises:
+            Dropped: one that is required is not there.
+        """
+        now_ns, answers = self._clock_ns(), {}
+        for name, layer in self._masks.items():
+            if name in self._pipeline.config.mask.names:
+                answers[name] = answer = layer.at(self._transforms, grid_frame, at_ns, now_ns, deadline, stop)
+                if answer.view is None and layer.required:
+                    rule = f"without_{layer.kind.topic} is refuse"
+                    raise Dropped(f"no {layer.kind.name}", f"{answer.problem} ({rule})")
+        return answers
 
 
 def _warnings(parts: list[_Part], unusable: bool) -> tuple[str, ...]:

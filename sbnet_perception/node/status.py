@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sbnet_perception.node.ground import GroundAnswer
+from sbnet_perception.node.mask_kinds import MASKS, MaskKind
 from sbnet_perception.text import quoted
 
 
@@ -36,12 +37,24 @@ class Dropped(NotProcessed):
 
 
 @dataclass(frozen=True)
+class MaskFacts:
+    """What became of a mask in a frame: why it is not in use, its age, and the share (0-1) of the grid that it covers.
+
+    `age_s` and `coverage` are None where they are not known.
+    """
+
+    problem: str
+    age_s: float | None
+    coverage: float | None
+
+
+@dataclass(frozen=True)
 class FrameFacts:
     """One processed frame in figures; times in milliseconds.
 
     `latency_ms` runs from the arrival of the frame's first cloud in this process to its detections, `pipeline_ms` is
-    the detector's part of it, and `timings_ms` are the steps of both. `road_coverage` is the share (0-1) of the grid
-    that lies on the road mask. `warnings` are those of all parts, `errors` say that what was computed is worth nothing,
+    the detector's part of it, and `timings_ms` are the steps of both. `masks` are those of topics that the expression
+    names. `warnings` are those of all parts, `errors` say that what was computed is worth nothing,
     `news` what was found about ground and intensity, `scales` the intensity of each topic that means 1, and `missing`
     says why which topic has no part in it.
     """
@@ -55,8 +68,7 @@ class FrameFacts:
     latency_ms: float
     pipeline_ms: float
     dense: bool
-    road_problem: str
-    road_age_s: float | None
+    masks: Mapping[MaskKind, MaskFacts]
     ground: GroundAnswer
     scales: Mapping[str, float | None]
     warnings: tuple[str, ...]
@@ -65,7 +77,15 @@ class FrameFacts:
     times_computed: int = 1
     sparsity: Mapping[str, float] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    road_coverage: float | None = None
+
+
+@dataclass
+class MaskCounts:
+    """Masks that came on one topic, the rejected among them by reason, and the last of these with its frame_id."""
+
+    received: int = 0
+    rejected: collections.Counter[str] = field(default_factory=collections.Counter)
+    last_reject: str = ""
 
 
 @dataclass
@@ -73,7 +93,7 @@ class Counts:
     """Totals since the node was configured.
 
     Of clouds `received`, `processed`, `dropped`, `rejected` and `lost` (sent, but never received); `frames` are what
-    was answered, and `missing` counts those that a topic had no part in. Of road masks the rest.
+    was answered, and `missing` counts those that a topic had no part in. `masks` are those of other topics.
     """
 
     received: int = 0
@@ -85,8 +105,7 @@ class Counts:
     rejected: collections.Counter[str] = field(default_factory=collections.Counter)
     lost: collections.Counter[str] = field(default_factory=collections.Counter)
     missing: collections.Counter[str] = field(default_factory=collections.Counter)
-    masks_received: int = 0
-    masks_rejected: collections.Counter[str] = field(default_factory=collections.Counter)
+    masks: dict[MaskKind, MaskCounts] = field(default_factory=lambda: {kind: MaskCounts() for kind in MASKS})
 
 
 class Status:
@@ -95,7 +114,6 @@ class Status:
     Attributes:
         counts: totals; read them through `snapshot`.
         last_reject: reason, detail and frame_id of the last rejected cloud.
-        last_mask_reject: the same of the last rejected road mask.
         last_frame: the last processed frame, None before the first.
     """
 
@@ -107,7 +125,7 @@ class Status:
         """Starts anew, as at configuration."""
         with self._lock:
             self.counts = Counts()
-            self.last_reject = self.last_mask_reject = ""
+            self.last_reject = ""
             self.last_frame: FrameFacts | None = None
             self.last_received: float | None = None
             self.last_processed: float | None = None
@@ -148,13 +166,14 @@ class Status:
         with self._lock:
             self.counts.lost[reason] += count
 
-    def mask(self, error: Rejected | None = None, frame_id: str = "") -> None:
-        """A road mask, and why it was rejected."""
+    def mask(self, kind: MaskKind, error: Rejected | None = None, frame_id: str = "") -> None:
+        """A mask, and why it was rejected."""
         with self._lock:
-            self.counts.masks_received += 1
+            counts = self.counts.masks[kind]
+            counts.received += 1
             if error is not None:
-                self.counts.masks_rejected[error.reason] += 1
-                self.last_mask_reject = f"{error} (frame_id {quoted(frame_id)})"
+                counts.rejected[error.reason] += 1
+                counts.last_reject = f"{error} (frame_id {quoted(frame_id)})"
 
     def failed(self) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""The latched road mask and what it says about one cloud."""
+"""The newest mask of a topic and what it says about one cloud."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import ROAD_FROM, MaskError, road_from_occupancy_grid
 from sbnet_perception.node.clocks import clock_remark
 from sbnet_perception.node.frame_names import frame_name
+from sbnet_perception.node.mask_kinds import MaskKind
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
 
 LEAST_COVERAGE = 0.5
-"""Share of the grid that a road mask should cover."""
+"""Share of the grid that a mask should cover."""
 OFF_ROAD, NEAR = 10, 2.0
 """Clouds in a row without road within so many metres of the vehicle that are a complaint."""
 RETRY_S = 1.0
@@ -30,17 +31,17 @@ RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
-class RoadAnswer:
-    """The road on the grid, or why there is none.
+class MaskAnswer:
+    """The mask on the grid, or why there is none.
 
     Attributes:
-        view: the map beneath the grid; None when the road has to count as everywhere.
+        view: the raster beneath the grid; None when the mask has to count as everywhere.
         problem: why view is None, empty otherwise.
         age_s: seconds since the mask in use arrived, by the node's clock; None without one.
         coverage: share (0-1) of the grid that lies on the mask's raster; None where it was not placed.
         warnings: what is wrong with a mask that is in use all the same.
         on_road: there is road within 2 m of the grid frame's origin, where the vehicle is; None where the mask ends
-            before it.
+            before it, and where it is of something else.
     """
 
     view: RoadView | None
@@ -53,23 +54,38 @@ class RoadAnswer:
 
 @dataclass(frozen=True)
 class _Received:
-    road: RoadMap
+    raster: RoadMap
     frame_id: str
     at_ns: int
     values: NDArray[np.int8]
 
 
-class RoadLayer:
-    """Keeps the last good road mask and places it beneath the grid at each cloud's time."""
+class MaskLayer:
+    """Keeps the last good mask of a topic and places it beneath the grid at each cloud's time.
 
-    def __init__(self, grid: Grid, timeout_s: float, outside: bool = True, device: torch.device | str = "cpu") -> None:
+    Attributes:
+        kind: which mask it is.
+        required: clouds without it are not to be processed.
+    """
+
+    def __init__(
+        self,
+        kind: MaskKind,
+        grid: Grid,
+        timeout_s: float,
+        outside: bool = True,
+        required: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """``outside``: what lies beyond the raster is to be computed."""
+        self.kind, self.required = kind, required
         self._grid = grid
         self._outside = outside
         self._device = device
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._last: _Received | None = None
-        self._cached: tuple[RoadMap, SE2, RoadAnswer] | None = None
+        self._cached: tuple[RoadMap, SE2, MaskAnswer] | None = None
         self._no_wait_before = 0.0
         self._off_road = 0
 
@@ -81,21 +97,21 @@ class RoadLayer:
         """
         frame_id = frame_name(msg.header.frame_id)
         if not frame_id:
-            raise Rejected("road mask malformed", "frame_id is empty")
+            raise Rejected(f"{self.kind.name} malformed", "frame_id is empty")
         try:
-            road = road_from_occupancy_grid(msg, self._outside).to(self._device)
+            raster = road_from_occupancy_grid(msg, self._outside).to(self._device)
         except MaskError as error:
-            raise Rejected("road mask malformed", str(error)) from error
+            raise Rejected(f"{self.kind.name} malformed", str(error)) from error
         with self._lock:
-            values = np.asarray(msg.data, np.int8).reshape(road.cells.shape)
-            self._last = _Received(road, frame_id, now_ns, values)
+            values = np.asarray(msg.data, np.int8).reshape(raster.cells.shape)
+            self._last = _Received(raster, frame_id, now_ns, values)
 
     def forget_masks(self) -> None:
         """Gives back the masks made of the map so far; in the thread that calls `at`."""
         with self._lock:
             last, self._cached = self._last, None
         if last is not None:
-            last.road.grown.clear()
+            last.raster.grown.clear()
 
     def at(
         self,
@@ -105,18 +121,19 @@ class RoadLayer:
         now_ns: int,
         deadline: float,
         stop: threading.Event,
-    ) -> RoadAnswer:
-        """The road on the grid at a cloud's stamp; waits for the map's transform until `deadline` at most."""
+    ) -> MaskAnswer:
+        """The mask on the grid at a cloud's stamp; waits for the map's transform until `deadline` at most."""
         with self._lock:
             # Simulated time that began, or began anew, after the mask came: its age counts from here.
             if self._last is not None and not 0 < self._last.at_ns <= now_ns:
                 self._last = replace(self._last, at_ns=now_ns)
             last = self._last
         if last is None:
-            return RoadAnswer(None, "no road mask received yet", None)
+            return MaskAnswer(None, f"no {self.kind.name} received yet", None)
         age_s = max(0.0, (now_ns - last.at_ns) / 1e9)
         if self._timeout_s and age_s > self._timeout_s:
-            return RoadAnswer(None, f"road mask is older than road_mask_timeout {self._timeout_s:g} s", age_s)
+            limit = f"{self.kind.topic}_timeout {self._timeout_s:g} s"
+            return MaskAnswer(None, f"{self.kind.name} is older than {limit}", age_s)
         patient = time.monotonic() >= self._no_wait_before
         try:
             transform = lookup_before(
@@ -126,15 +143,15 @@ class RoadLayer:
             if patient:
                 self._no_wait_before = time.monotonic() + RETRY_S
             remark = clock_remark(stamp_ns, now_ns)
-            return RoadAnswer(None, f"road mask cannot be placed: {error}{remark}", age_s)
+            return MaskAnswer(None, f"{self.kind.name} cannot be placed: {error}{remark}", age_s)
         self._no_wait_before = 0.0
         try:
             return self._watched(self._place(last, SE2.from_matrix(transform), age_s))
         except ValueError as error:
             # The grid stands upright on the map, or a pose is beyond what can be computed.
-            return RoadAnswer(None, f"road mask cannot be placed: {error}", age_s)
+            return MaskAnswer(None, f"{self.kind.name} cannot be placed: {error}", age_s)
 
-    def _watched(self, answer: RoadAnswer) -> RoadAnswer:
+    def _watched(self, answer: MaskAnswer) -> MaskAnswer:
         """The answer, with a complaint where the vehicle has stood off the road for a while."""
         self._off_road = self._off_road + 1 if answer.on_road is False else 0
         if self._off_road < OFF_ROAD:
@@ -143,40 +160,43 @@ class RoadLayer:
         remedy = f"{ROAD_FROM} and more has to be road in it, not an obstacle, and its frame has to fit"
         return replace(answer, warnings=(*answer.warnings, f"{where}: {remedy}"))
 
-    def _place(self, last: _Received, map_from_grid: SE2, age_s: float) -> RoadAnswer:
-        if self._cached is not None and self._cached[0] is last.road and self._cached[1] == map_from_grid:
+    def _place(self, last: _Received, map_from_grid: SE2, age_s: float) -> MaskAnswer:
+        if self._cached is not None and self._cached[0] is last.raster and self._cached[1] == map_from_grid:
             return replace(self._cached[2], age_s=age_s)
-        view = RoadView(last.road, map_from_grid)
+        view = RoadView(last.raster, map_from_grid)
         coverage = view.coverage(self._grid)
         problem = ""
         if not coverage:
-            problem = "road mask covers no part of the grid"
+            problem = f"{self.kind.name} covers no part of the grid"
         # A grid without any road would mean: compute nothing, see nothing.
-        elif not view.has_road(self._grid):
+        elif self.kind.is_road and not view.has_road(self._grid):
             problem = "no road in the grid"
             if (largest := int(last.values.max())) < ROAD_FROM:
                 problem += f" (the mask's largest value is {largest}, road is {ROAD_FROM} and more)"
         if problem:
-            answer = RoadAnswer(None, problem, age_s, coverage)
+            answer = MaskAnswer(None, problem, age_s, coverage)
         else:
-            on_road = _road_near(last, last.road.origin.inverse() @ map_from_grid)
-            answer = RoadAnswer(view, "", age_s, coverage, self._complaints(coverage), on_road)
-        self._cached = (last.road, map_from_grid, answer)
+            near = last.raster.origin.inverse() @ map_from_grid
+            on_road = _road_near(last, near) if self.kind.is_road else None
+            answer = MaskAnswer(view, "", age_s, coverage, self._complaints(coverage), on_road)
+        self._cached = (last.raster, map_from_grid, answer)
         return answer
 
     def _complaints(self, coverage: float) -> tuple[str, ...]:
         if coverage >= LEAST_COVERAGE:
             return ()
-        beyond = "road (road_outside)" if self._outside else "no road, nothing is seen there (road_outside is no_road)"
-        return (f"the road mask covers {100 * coverage:.2g} % of the grid: the rest counts as {beyond}",)
+        rest = "counts as no road, nothing is seen there (road_outside is no_road)"
+        if self._outside:
+            rest = "counts as road (road_outside)" if self.kind.is_road else "is computed"
+        return (f"the {self.kind.name} covers {100 * coverage:.2g} % of the grid: the rest {rest}",)
 
 
 def _road_near(last: _Received, raster_from_grid: SE2) -> bool | None:
     """Whether the mask has road around a pose's origin; None where that is beside the raster."""
     height, width = last.values.shape
-    column, row = (int(metres // last.road.resolution) for metres in (raster_from_grid.x, raster_from_grid.y))
+    column, row = (int(metres // last.raster.resolution) for metres in (raster_from_grid.x, raster_from_grid.y))
     if not (0 <= row < height and 0 <= column < width):
         return None
-    reach = math.ceil(NEAR / last.road.resolution)
+    reach = math.ceil(NEAR / last.raster.resolution)
     around = last.values[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
     return bool(((around >= ROAD_FROM) | (around < 0)).any())

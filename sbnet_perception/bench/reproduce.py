@@ -1,0 +1,47 @@
+"""`sbnet reproduce`: the paper's tables that need trainings of their own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from sbnet_perception.errors import UserError
+
+KINDS = {"table5": "dense and sparse detectors trained alike and compared, on simulated drives (paper, Table 5)"}
+STEPS, SCENES, BATCH, SEEDS = 1200, 1500, 2, 3
+"""What two cores do in a night."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    for kind, summary in KINDS.items():
+        text = (
+            f"{summary[0].upper()}{summary[1:]}. The same command goes on where it was stopped; what is finished is "
+            "not done again. With the first seed done there is a table, and each seed makes it better."
+        )
+        command = kinds.add_parser(kind, help=summary, description=text)
+        command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
+        for name, default, what in (
+            ("steps", STEPS, "optimizer steps of each training"),
+            ("scenes", SCENES, "simulated scenes to train on"),
+            ("batch", BATCH, "scenes per step"),
+            ("seeds", SEEDS, "times that every training is done, from seed 1 on"),
+            ("scene-seed", 1_000_000, "seed of the first scene"),
+        ):
+            command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default {default})")
+        out = Path("build") / kind
+        where = f"folder for scenes, checkpoints, weights, {kind}.json and {kind}.md (default {out})"
+        command.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=where)
+        device = "where to train: cpu, cuda, cuda:N or auto (default cpu); speed is always that of the CPU"
+        command.add_argument("--device", default="cpu", help=device)
+        command.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for name in ("seeds", "steps", "scenes", "batch"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    if arguments.threads < 0:
+        raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
+    return int(importlib.import_module(f"sbnet_perception.bench.{arguments.kind}").run(arguments))

@@ -1,0 +1,127 @@
+"""`sbnet reproduce table5`: what its trainings teach, that it goes on where it stopped, and what its table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sbnet_perception.bench import table5, table5_report
+from sbnet_perception.bench.table5 import LINES, TRAININGS
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.cli import main
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.errors import UserError
+from sbnet_perception.learning.evaluate import SimulatedResult
+from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.learning.targets import IGNORED
+from sbnet_perception.learning.tasks import DetectorTask
+from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.masks.config import MaskConfig
+from sbnet_perception.masks.road import RoadMap, RoadView
+
+GRID = Grid(0.0, 12.8, -6.4, 6.4, 0.2)
+
+
+def frame() -> LabelledFrame:
+    """A car on the road, which is y < 0, and one beside it."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((0, -6, 0, 0), (12, 6, 2, 1), (2000, 4)).astype(np.float32)
+    boxes = np.float32([[4, -3, 0.8, 4, 1.8, 1.6, 0.2], [8, 4, 0.8, 4, 1.8, 1.6, 0.0]])
+    cells = torch.zeros((64, 64), dtype=torch.bool)
+    cells[:32] = True
+    road = RoadView(RoadMap(cells, 0.2, SE2(0.0, -6.4)), SE2())
+    return LabelledFrame("made", points, road, boxes, np.array([100, 100]), np.array([0, 0]))
+
+
+def under(mask: str, loss_mask: str = "") -> DetectorTask:
+    return DetectorTask(DetectorConfig(mask=MaskConfig(mask)), None, loss_mask)
+
+
+def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_learn_on_all_pixels() -> None:
+    network = initialize(Detector(), 1).train()
+    bev, *wanted = under("everywhere").sample(frame(), GRID)
+    voxels, _, *same = under("dilate(road, 50)").sample(frame(), GRID)
+    assert isinstance(bev, torch.Tensor) and all(torch.equal(a, b) for a, b in zip(wanted, same, strict=True))
+    everywhere = torch.ones((1, *GRID.shape), dtype=torch.bool)
+    losses = [under("everywhere").loss(outputs, *wanted)[0] for outputs in (network(bev), network(voxels, everywhere))]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-3)
+
+
+def test_a_loss_on_the_road_only_asks_for_what_the_road_mask_would_and_ignores_the_rest() -> None:
+    tasks = under("everywhere"), under("everywhere", "road"), under("road")
+    (*_, everything, _), (*_, label, _), (_, mask, wanted, _) = (task.sample(frame(), GRID) for task in tasks)
+    # Whole tiles of 2 x 2 pixels at stride 4.
+    tiles = mask[0].view(8, 8, 8, 8).any(3).any(1)
+    counted = tiles.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
+    assert 0.3 < counted.float().mean() < 0.7 and (label[~counted] == IGNORED).all()
+    assert torch.equal(label[counted], wanted[counted]) and 0 < (label > 0).sum() < (everything > 0).sum()
+    with pytest.raises(UserError, match="--loss-mask names predicted, which --mask does not"):
+        TrainConfig(loss_mask="predicted")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The trainings that are done, which cost nothing: a file is the weights, and figures depend on line and seed."""
+    done: list[tuple[str, int]] = []
+
+    def train(config: TrainConfig, out: Path, work: Path, device: torch.device) -> None:
+        assert Path(config.mask_weights).exists() or config.mask != "predicted"
+        done.append((out.stem.rsplit("-", 1)[0], config.seed))
+        out.write_text(json.dumps({"ap": 0.5 + config.seed / 100}))
+
+    def pipeline(config: DetectorConfig, mask: str) -> Any:
+        return json.loads(Path(config.weights).read_text())["ap"]
+
+    def evaluate(of_mask: dict[str, Any], *_: Any) -> list[SimulatedResult]:
+        ((name, ap),) = of_mask.items()
+        places = ("on the road", ap), ("all", ap - 0.2)
+        return [
+            SimulatedResult(name, asked, "vehicle", 60, 9, ap, ap / 2, 0, 0, 0, 0.9, 1.0, {"conv-3": 0.75})
+            for asked, ap in places
+        ]
+
+    times = {"dense_ms": 100.0, "mask_ms": 5.0, "network_ms": 20.0}
+    speed = [{"mask": mask, **times} for mask in ("road", "predicted") for _ in range(3)]
+    monkeypatch.setattr(table5, "make_weights", train)
+    monkeypatch.setattr(table5, "pipeline_under", pipeline)
+    monkeypatch.setattr(table5, "evaluate_simulated", evaluate)
+    monkeypatch.setattr(table5, "frames_of_drives", lambda _: [])
+    monkeypatch.setattr(table5, "with_steady_memory", lambda: None)
+    monkeypatch.setattr(table5.table5_speed, "measure", lambda *_: speed)
+    return done
+
+
+def test_the_trainings_go_seed_by_seed_and_what_is_finished_is_not_done_again(
+    trained: list[tuple[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "table5", "--out", str(tmp_path), "--steps", "3"]
+    assert main([*command, "--seeds", "1"]) == 0
+    assert trained == [(name, 1) for name in TRAININGS]
+    (tmp_path / "dense-1.safetensors").unlink()
+    assert main([*command, "--seeds", "3"]) == 0
+    assert trained[5:] == [("dense", 1), *((name, seed) for seed in (2, 3) for name in TRAININGS)]
+    content = json.loads((tmp_path / "table5.json").read_text())
+    told = [(row["line"], row["seed"]) for row in content["rows"] if row["asked"] == "all"]
+    assert told == [(line.name, seed) for seed in (1, 2, 3) for line in LINES]
+    assert main([*command, "--seeds", "3", "--batch", "8"]) == 2
+    assert "holds trainings with batch 2; use the same options, or another --out" in capsys.readouterr().err
+    assert len(trained) == 16
+
+
+def test_the_table_has_mean_and_deviation_over_seeds_and_the_speed_with_and_without_the_mask(
+    trained: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    assert main(["reproduce", "table5", "--out", str(tmp_path), "--seeds", "3"]) == 0
+    head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "table5.md").open())
+    assert head[1:] == list(table5_report.HEADINGS) and [cells[0] for cells in lines] == [line.name for line in LINES]
+    of_road = dict(zip(head, next(cells for cells in lines if cells[0] == "SBNet + road"), strict=True))
+    assert of_road["AP, IoU 0.5"] == "0.520 ± 0.010" and of_road["of all vehicles: AP 0.5"] == "0.320 ± 0.010"
+    assert (of_road["tiles skipped"], of_road["vehicle pixels computed"], of_road["seeds"]) == ("75.0 %", "90.0 %", "3")
+    assert (of_road["network faster by"], of_road["with its mask"]) == ("5.00 ± 0.00", "4.00 ± 0.00")
