@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("sbnet_perception.desk.evaluate", "measure weights on simulated drives and real frames"),
     "compare": ("sbnet_perception.learning.realism", "compare real clouds with simulated ones in figures"),
     "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),
+    "fleet": ("sbnet_perception.fleet.command", "detect, simulate and evaluate on many machines (Ray)"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
 

@@ -8,7 +8,7 @@ import json
 import math
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +26,12 @@ from rich.progress import (
     track,
 )
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from sbnet_perception import __version__
+from sbnet_perception import __version__, processes
+from sbnet_perception.blocks.norm import normalize_across_processes
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import CPU, device_of, multiplies_bfloat16
 from sbnet_perception.detector.mask_network import MaskNetwork
@@ -51,16 +53,18 @@ AVERAGED = 500
 
 
 class Trainer:
-    """Network, optimizer and schedule at one step of the training."""
+    """Network, optimizer and schedule at one step of the training; the same in all processes that train together."""
 
     def __init__(self, config: TrainConfig, scenes: str, device: torch.device = CPU) -> None:
         """``scenes`` names the scenes and the version of the simulator that made them."""
         self.device = device
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
+        processes.check_equal(self.made_with, "what the training is made with")
         self.step = 0
         self.task, self.network = begin(config)
         self.network.to(device)
         self.network.train()
+        self._model = _shared(self.network)
         self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -76,7 +80,7 @@ class Trainer:
         """One optimizer step; returns the parts of the loss."""
         batch = on_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
-            outputs = self.network(*batch[: self.task.inputs])
+            outputs = self._model(*batch[: self.task.inputs])
         loss, parts = self.task.loss(outputs, *batch[self.task.inputs :])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -85,10 +89,16 @@ class Trainer:
         self.schedule.step()
         self.average.update_parameters(self.network)
         self.step += 1
-        return {name: float(value) for name, value in parts.items()}
+        values = processes.averaged(torch.stack(list(parts.values())))
+        return dict(zip(parts, values.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only)."""
+        """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only).
+
+        Of several processes the first writes.
+        """
+        if processes.rank():
+            return
         state = {
             "made_with": self.made_with,
             "step": self.step,
@@ -101,14 +111,25 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+    def load(self, path: Path) -> bool:
+        """Go on from a checkpoint, that of the first process; False where there is none.
 
         Raises:
             UserError: it is unreadable or was made with another configuration or other scenes.
         """
+        state = processes.of_first(lambda: self._read(path) if path.exists() else None)
+        if state is None:
+            return False
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        return True
+
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:
             raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
         if state.get("made_with") != self.made_with:
@@ -116,11 +137,15 @@ class Trainer:
                 f"checkpoint {path} was made with {state.get('made_with')}, not with {self.made_with}; "
                 "use the same options to resume, or delete it to start again"
             )
-        self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        return state
+
+
+def _shared(network: nn.Module) -> nn.Module:
+    """The network, with the gradients and the statistics of all processes that train together."""
+    if not processes.together():
+        return network
+    normalize_across_processes(network)
+    return DistributedDataParallel(network)
 
 
 def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
@@ -177,7 +202,10 @@ def _uninterrupted() -> Iterator[None]:
 def train(
     config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250, device: torch.device = CPU
 ) -> Trainer:
-    """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
+    """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first.
+
+    In a group of processes (`processes.joined`) all call this with the same arguments.
+    """
     detector = config.detector
     sensor = Path(config.sensor) if config.sensor else None
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
@@ -185,8 +213,7 @@ def train(
     sweeps = [read_sweep(file, detector.objects) for file in real]
     sizes = repr([(file.name, file.stat().st_size) for file in real]).encode()
     trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}", device)
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if trainer.load(checkpoint) and not processes.rank():
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
     batches = Batches(scenes, sweeps, config, trainer.task)
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
@@ -199,7 +226,7 @@ def train(
         TimeRemainingColumn(),
     )
     mean: dict[str, float] = {}
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=processes.rank() > 0) as progress:
         bar = progress.add_task("training", total=config.steps, completed=trainer.step)
         try:
             for batch in loader:
@@ -208,7 +235,7 @@ def train(
                 for name, value in losses.items():
                     mean[name] = 0.98 * mean.get(name, value) + 0.02 * value
                 progress.update(bar, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
-                if trainer.step % checkpoint_every == 0:
+                if trainer.step % checkpoint_every == 0 and not processes.rank():
                     trainer.save(checkpoint)
                     progress.console.print(
                         f"step {trainer.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items())
@@ -221,9 +248,10 @@ def train(
     return trainer
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
-    for name, spec in TrainConfig.__dataclass_fields__.items():
+def add_field_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """An option for each of these fields of `TrainConfig`."""
+    for name in names:
+        spec = TrainConfig.__dataclass_fields__[name]
         default: Any = spec.default
         if isinstance(default, bool):
             parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=spec.metadata["help"])
@@ -232,6 +260,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind, text = (type(default[0]), " ".join(map(str, default))) if count else (type(default), default)
         text = f"{spec.metadata['help']} (default {text})"
         parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text, **count)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "With several processes or machines: torchrun --no-python --nproc-per-node N sbnet train ..."
+    parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
+    add_field_arguments(parser, TrainConfig.__dataclass_fields__)
     parser.add_argument(
         "--work",
         type=Path,
@@ -268,9 +302,12 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    device = device_of(arguments.device)
+    device = processes.own_device(device_of(arguments.device))
     checkpoint = arguments.work / f"{arguments.out.stem}.checkpoint"
-    trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
+    with processes.joined(device):
+        trainer = train(config, arguments.work / "scenes", checkpoint, device=device)
+        if processes.rank():
+            return 0
     real = f"real sweeps: {_sources(Path(config.real))}" if config.real else "no real data"
     notes = {
         "command": f"sbnet train {arguments.out.name} {_options(config)}",
