@@ -261,6 +261,7 @@ if __name__ == "__main__":
         ext_modules=[Extension(f"{NAME}._ops", op_sources())],
         cmdclass={"build_ext": BuildOps},
         install_requires=["setuptools"],
+        extras_require={"fleet": ["ray>=2.40,<3"]},
         zip_safe=False,
         data_files=[
             ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -18,6 +18,8 @@ def missing(error: ModuleNotFoundError) -> UserError:
     if package in ("rclpy", "ament_index_python", "builtin_interfaces") or package.endswith(("_msgs", "_interfaces")):
         apt = f"sudo apt install ros-DISTRIBUTION-{package.replace('_', '-')}"
         return UserError(f"the ROS package {package} is missing. Remedy: make setup; on a machine with ROS 2: {apt}")
+    if package == "ray":
+        return UserError("Ray is missing, which sbnet fleet needs. Remedy: pip install 'sbnet-perception[fleet]'")
     name = PIP_NAMES.get(package, package)
     if name in DESK.split():
         return UserError(

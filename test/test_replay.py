@@ -30,6 +30,8 @@ from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.replay import parameters
 from sbnet_perception.desk.report import ReplayReport
 from sbnet_perception.errors import UserError
+from sbnet_perception.fleet.one_bag import BagDetector
+from sbnet_perception.fleet.settings import Settings, configuration
 from sbnet_perception.learning.datasets.registry import open_data
 
 FRAMES = 6
@@ -122,6 +124,16 @@ def test_two_every_frame_replays_detect_the_same_to_the_last_bit(
     assert again is not None
     for topic in OUTPUTS:
         assert raw_messages(again, topic) == raw_messages(replayed[1], topic)
+
+
+def test_a_fleet_detects_in_a_bag_what_a_replay_of_every_frame_does_to_the_last_bit(
+    drive: Path, weights: Path, replayed: tuple[ReplayReport, Path], tmp_path: Path
+) -> None:
+    settings = Settings(*configuration({"weights": weights, "score_threshold": "0.0", "threads": "1"}, None))
+    facts = BagDetector(settings, settings.digest)((drive, tmp_path / "out.mcap"))
+    assert (facts.frames, facts.detections) == (FRAMES, replayed[0].detections)
+    for topic in ("/detections", "/computation_mask"):
+        assert raw_messages(tmp_path / "out.mcap", topic) == raw_messages(replayed[1], topic)
 
 
 def test_a_sqlite3_bag_without_transforms_or_map_plays_in_the_clouds_own_frame(weights: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 
 from sbnet_perception.bags.qos import Profile, describe_profile, profile_for
@@ -103,6 +105,10 @@ class BagWriter:
                 self._file.close()
             raise
 
+    def add_metadata(self, name: str, values: Mapping[str, str]) -> None:
+        """Appends a named record of texts, which players leave alone."""
+        self._writer.add_metadata(name, dict(values))
+
     def close(self) -> None:
         """Writes the index and closes the file; a second call does nothing."""
         if self._file.closed:
@@ -141,7 +147,8 @@ def whole_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     if path.suffix != ".mcap":
         raise UserError(f"{path} must end in .mcap")
     refuse_existing(path, overwrite)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Two machines may write the same bag into a folder that they share.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with BagWriter(partial, overwrite=True) as writer:
             yield writer
@@ -150,3 +157,12 @@ def whole_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path, name: str) -> dict[str, str]:
+    """What `BagWriter.add_metadata` appended under a name; empty without it, and where the file is no whole MCAP."""
+    try:
+        with path.open("rb") as file:
+            return next((record.metadata for record in make_reader(file).iter_metadata() if record.name == name), {})
+    except (McapError, OSError, ValueError):
+        return {}

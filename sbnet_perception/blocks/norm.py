@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sbnet_perception import processes
 from sbnet_perception.blocks.sparse_map import rows_of
 from sbnet_perception.blocks.tiles import Tiles
 
@@ -14,14 +15,20 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization whose training statistics come from active pixels only, each counted once.
 
     Same parameters and state_dict as ``nn.BatchNorm2d``; the same function in evaluation.
+
+    Attributes:
+        across_processes: the statistics are those of all processes that train together (`processes`), each of which
+            must then call this layer as often as the others. `normalize_across_processes` sets it in a whole network.
     """
+
+    across_processes = False
 
     def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
         """Normalize ``x`` [N, C, H, W]; ``tiles`` lie on the map of ``x``."""
-        if tiles is None or not self.training:
+        if not self.training or (tiles is None and not self.across_processes):
             return super().forward(x)
         images, channels, height, width = x.shape
-        y = self.rows(rows_of(x), tiles.pixels.flat)
+        y = self.rows(rows_of(x), None if tiles is None else tiles.pixels.flat)
         return y.view(images, height, width, channels).permute(0, 3, 1, 2)
 
     def rows(self, rows: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -29,6 +36,8 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
 
         Of fewer than two there is nothing to take statistics of: the running ones serve, and stay as they are.
         """
+        if self.training and self.across_processes:
+            return self._rows_across_processes(rows, rows if counted is None else rows[counted])
         count = len(rows) if counted is None else len(counted)
         training, momentum = self.training and count > 1, self.momentum if self.momentum is not None else 0.1
         if counted is None or not training:
@@ -40,6 +49,30 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         with torch.no_grad():
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        return self._normalized(rows, mean, variance)
+
+    def _rows_across_processes(self, rows: Tensor, counted: Tensor) -> Tensor:
+        """`rows` in training, by the rows [K, C] ``counted`` in all processes, of which some may have none."""
+        assert self.running_mean is not None and self.running_var is not None
+        values, momentum = counted.to(self.weight.dtype), self.momentum if self.momentum is not None else 0.1
+        # Number, sum and sum of squares go from process to process in double precision: their difference is small.
+        centre = values.sum(0) / max(len(values), 1)
+        spread = (values - centre).square().sum(0)
+        mean, square = centre.double(), spread.double() + len(values) * centre.double().square()
+        number = mean.new_full((1,), len(values))
+        total = processes.summed(torch.cat([number, number * mean, square]))
+        count, (mean, square) = total[:1], total[1:].view(2, -1) / total[:1].clamp(min=1)
+        # No branch on their number, which on a GPU the host would have to wait for.
+        enough = count > 1
+        variance = torch.where(enough, square - mean.square(), self.running_var.double()).to(self.weight.dtype)
+        mean = torch.where(enough, mean, self.running_mean.double()).to(self.weight.dtype)
+        with torch.no_grad():
+            weight = momentum * enough.to(mean.dtype)
+            self.running_mean.lerp_(mean, weight)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)).to(mean.dtype), weight)
+        return self._normalized(rows, mean, variance)
+
+    def _normalized(self, rows: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (rows * scale + (self.bias - mean * scale)).to(rows.dtype)
 
@@ -49,3 +82,10 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         variance, sums = self.running_var.double(), torch.promote_types(self.weight.dtype, torch.float32)
         scale = self.weight.double() / torch.sqrt(variance + self.eps)
         return torch.stack([scale, self.bias.double() - self.running_mean.double() * scale]).to(sums)
+
+
+def normalize_across_processes(network: nn.Module) -> None:
+    """Has every `SparseBatchNorm2d` of a network take its statistics over all processes."""
+    for module in network.modules():
+        if isinstance(module, SparseBatchNorm2d):
+            module.across_processes = True

@@ -16,3 +16,15 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", nargs=4, type=float, metavar=extent, default=defaults.region, help=region)
     classes = "the classes of the weights, in their order (default vehicle)"
     parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
+
+
+def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares which topics and which frame of a bag count, where their types and names do not tell."""
+    points = "the cloud's topic in the bag (default: found by type and name)"
+    parser.add_argument("--points-topic", metavar="TOPIC", help=points)
+    road = "the road mask's topic in the bag, 100 = road (default: the OccupancyGrid that is named as a road)"
+    parser.add_argument("--road-mask-topic", metavar="TOPIC", help=road)
+    space = "where tf and tf_static are, / for the root (default: nearest to the cloud's topic)"
+    parser.add_argument("--tf-namespace", metavar="NAMESPACE", help=space)
+    frame = "the node's grid_frame (default: base_link where the bag's TF leads there, else the cloud's own)"
+    parser.add_argument("--grid-frame", metavar="FRAME", help=frame)

@@ -89,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def configuration(arguments: argparse.Namespace) -> DetectorConfig:
+    """What is measured, whatever the mask.
+
+    Raises:
+        UserError: an option is out of its range.
+    """
     try:
         config = DetectorConfig(
             grid=arguments.grid,
@@ -103,6 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
             MaskConfig(EXPRESSIONS.get(mask, mask))
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    return config
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = configuration(arguments)
     for option in ("simulated", "worst", "curves", "frames"):
         if getattr(arguments, option) not in (None, False) and not arguments.data:
             raise UserError(f"--{option} is for a data set: name it with --data")
@@ -123,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         simulated = _measure_simulated(arguments.validation, config, masks, console)
         figures["simulated"] = [asdict(result) for result in simulated]
     if arguments.json:
-        arguments.json.write_text(json.dumps(_plain(figures), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(plain(figures), indent=1) + "\n")
     return 0
 
 
@@ -216,12 +226,12 @@ def _error(error: FalsePositive | Miss) -> dict[str, Any]:
     return {"frame": error.judged.frame.name, "kind": error.kind, "score": error.score, "box": place}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON has it: no arrays, and null for a figure that does not exist."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, np.ndarray):
         return [round(float(one), 4) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from sbnet_perception.desk.arguments import add_topic_arguments
 from sbnet_perception.desk.pictures import draw_pictures
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.report import show_table
@@ -37,24 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--pictures", type=Path, metavar="FOLDER", help="also draw what was seen from above: stills and an animation")
     add("--no-record", action="store_true", help="record nothing")
-    add("--points-topic", metavar="TOPIC", help="the cloud's topic in the bag (default: found by type and name)")
-    add(
-        "--road-mask-topic",
-        metavar="TOPIC",
-        help="the road mask's topic in the bag, 100 = road (default: the OccupancyGrid that is named as a road)",
-    )
-    add(
-        "--tf-namespace",
-        metavar="NAMESPACE",
-        help="where tf and tf_static are, / for the root (default: nearest to the cloud's topic)",
-    )
+    add_topic_arguments(parser)
     add("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node")
-    add(
-        "--grid-frame",
-        metavar="FRAME",
-        help="the node's grid_frame (default: base_link where the bag's TF leads there, else the cloud's own)",
-    )
     add("--no-node", action="store_true", help="play only: the node runs elsewhere, with use_sim_time")
 
 

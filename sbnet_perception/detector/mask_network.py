@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sbnet_perception.bev.density import density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import CHANNELS
+from sbnet_perception.blocks import SparseBatchNorm2d
 
 MASK_STRIDE = 8
 """Cells of the grid that one pixel of the network spans."""
@@ -50,7 +51,7 @@ class _ConvNorm(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), *([nn.ReLU()] if relu else []))
+        super().__init__(conv, SparseBatchNorm2d(outputs), *([nn.ReLU()] if relu else []))
 
 
 class _Unit(nn.Module):

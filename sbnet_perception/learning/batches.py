@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch.utils.data import Dataset
 
+from sbnet_perception import processes
+from sbnet_perception.errors import UserError
 from sbnet_perception.learning.augment import augment, crop
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.scenes import Scenes
@@ -14,10 +16,17 @@ from sbnet_perception.learning.train_config import TrainConfig
 
 
 class Batches(Dataset[Sample]):
-    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so training resumes exactly."""
+    """Batch ``i`` of the training, a function of the configuration and ``i`` alone, so training resumes exactly.
+
+    Of several processes each has every so-manieth sample of it: together they see what one process would.
+    """
 
     def __init__(self, scenes: Scenes, sweeps: list[Sweep], config: TrainConfig, task: Task) -> None:
         self._scenes, self._sweeps, self._config, self._task = scenes, sweeps, config, task
+        self._share = range(processes.rank(), config.batch, processes.count())
+        if not self._share:
+            alone = f"--batch is {config.batch}, but {processes.count()} processes train: each needs a scene a step"
+            raise UserError(f"{alone}; raise --batch, or start fewer processes")
         # Sweeps of more points show more.
         self._ends = np.cumsum([len(sweep.frame.points) for sweep in sweeps])
 
@@ -25,7 +34,7 @@ class Batches(Dataset[Sample]):
         return self._config.steps
 
     def __getitem__(self, step: int) -> Sample:
-        return joined([self._sample(step * self._config.batch + i) for i in range(self._config.batch)])
+        return joined([self._sample(step * self._config.batch + i) for i in self._share])
 
     def _sample(self, number: int) -> Sample:
         rng = np.random.default_rng((self._config.seed, 1, number))

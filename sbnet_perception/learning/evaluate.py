@@ -29,6 +29,7 @@ VALIDATION = range(8_000_001, 8_000_007)
 """Seeds of the drives that chose the score threshold."""
 SECONDS, RATE_HZ = 20.0, 0.5
 LOWEST_SCORE = 0.02
+IOUS = (0.5, 0.7)
 
 
 MASKS = ("road_and_occupancy", "occupancy")
@@ -81,6 +82,56 @@ def protocols(pipeline: Pipeline) -> tuple[str, ...]:
     return ("on the road", "all") if ROAD.name in pipeline.config.mask.names else ("all",)
 
 
+@dataclass(frozen=True)
+class MeasuredFrame:
+    """One frame under one mask; what figures of many are made of, wherever these were measured.
+
+    Attributes:
+        mask_ms: how long the mask took, NaN where that is not known.
+        sparsity: stage -> share of its pixels that were skipped.
+        matches: (what was asked for, position of the class, IoU) -> the detections against the objects.
+        pixels: (what was asked for, position of the class) -> of the pixels on which its objects are detected those
+            that the mask left to compute, and all.
+    """
+
+    mask_ms: float
+    sparsity: dict[str, float]
+    matches: dict[tuple[str, int, float], Matches]
+    pixels: dict[tuple[str, int], tuple[int, int]]
+
+
+def measured(
+    pipeline: Pipeline, frame: LabelledFrame, asked_for: Callable[[Pipeline], Sequence[str]] = protocols
+) -> MeasuredFrame:
+    """A frame under the pipeline's mask, for each protocol and class."""
+    result = pipeline(frame.points, frame.road)
+    matches, pixels = {}, {}
+    for asked in asked_for(pipeline):
+        for number, entry in enumerate(pipeline.config.objects):
+            for iou in IOUS:
+                found = _match(result.detections, frame, pipeline.grid, asked, (number, entry), iou)
+                matches[asked, number, iou] = found
+            pixels[asked, number] = _kept_pixels(result, frame, pipeline, asked, number)
+    return MeasuredFrame(result.timings_ms.get("mask", np.nan), result.sparsity, matches, pixels)
+
+
+def figures_of(
+    mask: str, frames: Sequence[MeasuredFrame], classes: Sequence[ObjectClass], thresholds: Sequence[float]
+) -> list[SimulatedResult]:
+    """The figures of frames under a mask, for each protocol and class."""
+    mask_ms = float(np.median([frame.mask_ms for frame in frames]))
+    sparsity = {stage: float(np.mean([frame.sparsity[stage] for frame in frames])) for stage in frames[0].sparsity}
+    results = []
+    for asked, number in frames[0].pixels:
+        matches = {iou: [frame.matches[asked, number, iou] for frame in frames] for iou in IOUS}
+        figures = _figures(matches, thresholds[number])
+        kept, total = (sum(counts) for counts in zip(*(frame.pixels[asked, number] for frame in frames), strict=True))
+        figures["pixel_recall"] = kept / max(total, 1)
+        about = (mask, asked, classes[number].name, len(frames))
+        results.append(SimulatedResult(*about, mask_ms=mask_ms, mean_sparsity=sparsity, **figures))
+    return results
+
+
 def evaluate_simulated(
     of_mask: dict[str, Pipeline],
     frames: list[LabelledFrame],
@@ -90,25 +141,9 @@ def evaluate_simulated(
     """The figures of each protocol and class, those of one threshold at the class's of ``thresholds``."""
     results = []
     for source, pipeline in of_mask.items():
-        found = [
-            pipeline(frame.points, frame.road)
-            for frame in track(frames, f"mask {source}", console=Console(stderr=True))
-        ]
-        mask_ms = float(np.median([result.timings_ms.get("mask", np.nan) for result in found]))
-        sparsity = {stage: float(np.mean([result.sparsity[stage] for result in found])) for stage in found[0].sparsity}
-        for asked in asked_for(pipeline):
-            for number, entry in enumerate(pipeline.config.objects):
-                matches = {
-                    iou: [
-                        _match(result.detections, frame, pipeline.grid, asked, (number, entry), iou)
-                        for result, frame in zip(found, frames, strict=True)
-                    ]
-                    for iou in (0.5, 0.7)
-                }
-                figures = _figures(matches, thresholds[number])
-                figures["pixel_recall"] = _pixel_recall(found, frames, pipeline, asked, number)
-                about = (source, asked, entry.name, len(frames))
-                results.append(SimulatedResult(*about, mask_ms=mask_ms, mean_sparsity=sparsity, **figures))
+        shown = track(frames, f"mask {source}", console=Console(stderr=True))
+        found = [measured(pipeline, frame, asked_for) for frame in shown]
+        results += figures_of(source, found, pipeline.config.objects, thresholds)
     return results
 
 
@@ -124,19 +159,16 @@ def _match(
     return match(detections[detections.classes == number], frame.boxes[same], counted[same], iou)
 
 
-def _pixel_recall(
-    found: list[PipelineResult], frames: list[LabelledFrame], pipeline: Pipeline, asked: str, number: int
-) -> float:
-    """Share of the pixels on which objects of a class are detected that the mask left to compute."""
-    kept = total = 0
-    for result, frame in zip(found, frames, strict=True):
-        counted = frame.classes == number
-        if asked == "on the road":
-            counted &= _on_road(frame, pipeline.grid)
-        boxes, points, classes = frame.boxes[counted], frame.point_counts[counted], frame.classes[counted]
-        label = make_targets(boxes, points, classes, pipeline.config.objects, pipeline.grid).label > 0
-        kept, total = kept + int((label & result.computed.cpu().numpy()).sum()), total + int(label.sum())
-    return kept / max(total, 1)
+def _kept_pixels(
+    result: PipelineResult, frame: LabelledFrame, pipeline: Pipeline, asked: str, number: int
+) -> tuple[int, int]:
+    """Of the pixels on which objects of a class are detected those that the mask left to compute, and all."""
+    counted = frame.classes == number
+    if asked == "on the road":
+        counted &= _on_road(frame, pipeline.grid)
+    boxes, points, classes = frame.boxes[counted], frame.point_counts[counted], frame.classes[counted]
+    label = make_targets(boxes, points, classes, pipeline.config.objects, pipeline.grid).label > 0
+    return int((label & result.computed.cpu().numpy()).sum()), int(label.sum())
 
 
 def _figures(matches: dict[float, list[Matches]], threshold: float) -> dict[str, Any]:
@@ -165,7 +197,12 @@ def _on_road(frame: LabelledFrame, grid: Grid) -> NDArray[np.bool_]:
 def frames_of_drives(seeds: Iterable[int], classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
     """The frames of simulated drives, each drive with the next of the sensors."""
     for number, seed in enumerate(seeds):
-        yield from drive_frames(seed, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
+        yield from frames_of_drive(number, seed, classes)
+
+
+def frames_of_drive(number: int, seed: int, classes: Sequence[ObjectClass] = (VEHICLE,)) -> Iterator[LabelledFrame]:
+    """Those of the drive at a position of `frames_of_drives`."""
+    return drive_frames(seed, SECONDS, RATE_HZ, SENSORS[number % len(SENSORS)], classes)
 
 
 def _best_f1_score(scores: NDArray, hits: NDArray, objects: int) -> float:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbnet_perception import processes
 from sbnet_perception.detector.network import Prediction
 
 GAMMA = 2.0
@@ -33,7 +34,8 @@ def detection_loss(prediction: Prediction, label: Tensor, regression: Tensor) ->
     # The computed pixels alone have a prediction.
     label, regression = label.flatten()[prediction.pixels.flat], regression.permute(0, 2, 3, 1).flatten(0, 2)
     positive = label > 0
-    normalizer = positive.sum().clamp(min=1)
+    # Of several processes each has a share of the images: the mean of their losses is that of all images together.
+    normalizer = processes.averaged(positive.sum().float()).clamp(min=1 / processes.count())
     # Boxes count where an object is.
     outputs = prediction.box[positive].float()
     wanted = regression[prediction.pixels.flat[positive]]

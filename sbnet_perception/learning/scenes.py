@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from sbnet_perception import processes
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.classes import SIMULATOR, VEHICLE, ObjectClass, numbered
@@ -49,6 +51,43 @@ class _Packed:
     labels: NDArray[np.str_]
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Files of `SHARD` simulated scenes each, the ``i``-th scene made from seed ``seed + i``.
+
+    Attributes:
+        root: the folder that holds those of all regions, sensors and seeds.
+        sensor: the file of a known sensor (`learning.sensor`); without it sensors are random.
+    """
+
+    root: Path
+    grid: Grid
+    count: int
+    seed: int
+    sensor: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where they are: another one whenever something changes that they are made with."""
+        return self.root / f"{_version(self.grid.bounds, self.sensor)}-{self.seed}"
+
+    @property
+    def numbers(self) -> range:
+        return range(-(-self.count // SHARD))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npz"
+
+    def missing(self) -> list[int]:
+        return [number for number in self.numbers if not self.path(number).exists()]
+
+    def make(self, number: int) -> None:
+        """Simulates one file, which appears under its name when it is whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sensor_of = randomised_sensor if self.sensor is None else read_sensor(self.sensor)
+        _make_shard(self.path(number), self.grid, self.seed + number * SHARD, sensor_of)
+
+
 class Scenes:
     """``count`` independent simulated scenes, the ``i``-th made from seed ``seed + i``."""
 
@@ -66,12 +105,14 @@ class Scenes:
         ``sensor`` is the file of a known sensor (`learning.sensor`); without it sensors are random.
         """
         self.grid, self.seed, self.classes = grid, seed, classes
-        self._sensor_of = randomised_sensor if sensor is None else read_sensor(sensor)
-        self.folder = folder / f"{_version(grid.bounds, sensor)}-{seed}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shards = range(-(-count // SHARD))
-        self._simulate([shard for shard in shards if not self._path(shard).exists()])
-        self._scenes = [scene for shard in shards for scene in _read(self._path(shard))][:count]
+        shards = Shards(folder, grid, count, seed, sensor)
+        self.folder = shards.folder
+        # Processes that train together simulate a share each; and what a folder that is not one of all machines still
+        # lacks after that, those of its machine. A share is one of the numbers: others may be written meanwhile.
+        for share, parts in ((processes.rank(), processes.count()), processes.on_this_machine()):
+            _simulate(shards, [number for number in shards.missing() if number % parts == share])
+            processes.wait()
+        self._scenes = [scene for number in shards.numbers for scene in _read(shards.path(number))][:count]
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -86,26 +127,22 @@ class Scenes:
         name = f"scene {self.seed + index}"
         return LabelledFrame(name, points, road, scene.boxes[kept], scene.point_counts[kept], numbers)
 
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"{shard:05d}.npz"
 
-    def _simulate(self, missing: list[int]) -> None:
-        if not missing:
-            return
-        with Progress() as progress, ProcessPoolExecutor(os.cpu_count()) as pool:
-            bar = progress.add_task(f"simulating {len(missing) * SHARD} scenes", total=len(missing))
-            jobs = [
-                pool.submit(_make_shard, self._path(s), self.grid, self.seed + s * SHARD, self._sensor_of)
-                for s in missing
-            ]
-            try:
-                for job in jobs:
-                    job.result()
-                    progress.advance(bar)
-            except BaseException:
-                # Leaving the pool waits for its jobs: drop those that have not begun (Ctrl-C, a full disk).
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+def _simulate(shards: Shards, missing: list[int]) -> None:
+    if not missing:
+        return
+    workers = max(1, (os.cpu_count() or 1) // processes.on_this_machine()[1])
+    with Progress(disable=processes.rank() > 0) as progress, ProcessPoolExecutor(workers) as pool:
+        bar = progress.add_task(f"simulating {len(missing) * SHARD} scenes", total=len(missing))
+        jobs = [pool.submit(shards.make, number) for number in missing]
+        try:
+            for job in jobs:
+                job.result()
+                progress.advance(bar)
+        except BaseException:
+            # Leaving the pool waits for its jobs: drop those that have not begun (Ctrl-C, a full disk).
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _make_shard(path: Path, grid: Grid, first_seed: int, sensor_of: SensorOf) -> None:
@@ -119,7 +156,7 @@ def _make_shard(path: Path, grid: Grid, first_seed: int, sensor_of: SensorOf) ->
         arrays[f"{index}.road"], arrays[f"{index}.road_place"] = _packed(RoadView(road, scan.map_from_base))
         for name in ("boxes", "point_counts", "labels"):
             arrays[f"{index}.{name}"] = getattr(scan, name)
-    partial = path.with_suffix(".partial.npz")
+    partial = path.with_suffix(f".{uuid.uuid4().hex[:8]}.partial.npz")
     np.savez(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(path)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbnet_perception import processes
 from sbnet_perception.bev.density import density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
@@ -105,7 +106,9 @@ class MaskTask:
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         counted = wanted[0] != IGNORED
-        loss = F.binary_cross_entropy_with_logits(outputs[counted].float(), wanted[0][counted].float())
+        said, right = outputs[counted].float(), wanted[0][counted].float()
+        total = F.binary_cross_entropy_with_logits(said, right, reduction="sum")
+        loss = total / processes.averaged(counted.sum().float()).clamp(min=1 / processes.count())
         return loss, {"mask": loss.detach()}
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -26,10 +26,12 @@ from rich.progress import (
     track,
 )
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from sbnet_perception import __version__
+from sbnet_perception import __version__, processes
+from sbnet_perception.blocks.norm import normalize_across_processes
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import CPU, device_of, multiplies_bfloat16
 from sbnet_perception.detector.mask_network import MaskNetwork
@@ -52,16 +54,18 @@ AVERAGED = 500
 
 
 class Trainer:
-    """Network, optimizer and schedule at one step of the training."""
+    """Network, optimizer and schedule at one step of the training; the same in all processes that train together."""
 
     def __init__(self, config: TrainConfig, scenes: str, device: torch.device = CPU) -> None:
         """``scenes`` names the scenes and the version of the simulator that made them."""
         self.device = device
         self.made_with = json.dumps({**asdict(config), "made_from": scenes})
+        processes.check_equal(self.made_with, "what the training is made with")
         self.step = 0
         self.task, self.network = begin(config)
         self.network.to(device)
         self.network.train()
+        self._model = _shared(self.network)
         steps = max(1, min(AVERAGED, config.steps // 8))
         self.average = AveragedModel(self.network, multi_avg_fn=partial(_average, steps), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
@@ -80,7 +84,7 @@ class Trainer:
         """One optimizer step; returns the parts of the loss."""
         batch = on_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
-            outputs = self.network(*batch[: self.task.inputs])
+            outputs = self._model(*batch[: self.task.inputs])
         loss, parts = self.task.loss(outputs, *batch[self.task.inputs :])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -93,10 +97,16 @@ class Trainer:
         self.average.update_parameters(self.network)
         if self.pruning:
             self.pruning.apply(self.averaged)
-        return {name: float(value) for name, value in parts.items()}
+        values = processes.averaged(torch.stack(list(parts.values())))
+        return dict(zip(parts, values.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only)."""
+        """Write a checkpoint (read back with ``weights_only``: it holds tensors and numbers only).
+
+        Of several processes the first writes.
+        """
+        if processes.rank():
+            return
         state = {
             "made_with": self.made_with,
             "step": self.step,
@@ -110,21 +120,15 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+    def load(self, path: Path) -> bool:
+        """Go on from a checkpoint, that of the first process; False where there is none.
 
         Raises:
             UserError: it is unreadable or was made with another configuration or other scenes.
         """
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
-        if state.get("made_with") != self.made_with:
-            raise UserError(
-                f"checkpoint {path} was made with {state.get('made_with')}, not with {self.made_with}; "
-                "use the same options to resume, or delete it to start again"
-            )
+        state = processes.of_first(lambda: self._read(path) if path.exists() else None)
+        if state is None:
+            return False
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
@@ -132,6 +136,27 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.pruning:
             self.pruning.kept = {name: kept.to(self.device) for name, kept in state["kept"].items()}
+        return True
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise UserError(f"checkpoint {path} is unreadable ({error}); delete it to start again") from error
+        if state.get("made_with") != self.made_with:
+            raise UserError(
+                f"checkpoint {path} was made with {state.get('made_with')}, not with {self.made_with}; "
+                "use the same options to resume, or delete it to start again"
+            )
+        return state
+
+
+def _shared(network: nn.Module) -> nn.Module:
+    """The network, with the gradients and the statistics of all processes that train together."""
+    if not processes.together():
+        return network
+    normalize_across_processes(network)
+    return DistributedDataParallel(network)
 
 
 def pruning_of(config: TrainConfig, network: nn.Module) -> Pruning | None:
@@ -198,7 +223,10 @@ def _uninterrupted() -> Iterator[None]:
 def train(
     config: TrainConfig, scenes_folder: Path, checkpoint: Path, checkpoint_every: int = 250, device: torch.device = CPU
 ) -> Trainer:
-    """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first."""
+    """Train, going on from ``checkpoint`` where it exists; an interrupt ends the step and saves it first.
+
+    In a group of processes (`processes.joined`) all call this with the same arguments.
+    """
     detector = config.detector
     sensor = Path(config.sensor) if config.sensor else None
     scenes = Scenes(scenes_folder, detector.raster, config.scenes, config.scene_seed, detector.objects, sensor)
@@ -207,8 +235,7 @@ def train(
     sweeps = [sweep_of(item.read(detector.objects)) for item in track(items, "real sweeps")]
     sizes = repr([(item.name, len(sweep.frame.points)) for item, sweep in zip(items, sweeps, strict=True)]).encode()
     trainer = Trainer(config, f"{scenes.folder.name} {hashlib.sha256(sizes).hexdigest()[:12]}", device)
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if trainer.load(checkpoint) and not processes.rank():
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
     batches = Batches(scenes, sweeps, config, trainer.task)
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
@@ -221,7 +248,7 @@ def train(
         TimeRemainingColumn(),
     )
     mean: dict[str, float] = {}
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=processes.rank() > 0) as progress:
         bar = progress.add_task("training", total=config.steps, completed=trainer.step)
         try:
             for batch in loader:
@@ -230,7 +257,7 @@ def train(
                 for name, value in losses.items():
                     mean[name] = 0.98 * mean.get(name, value) + 0.02 * value
                 progress.update(bar, advance=1, description=" ".join(f"{k} {v:.3f}" for k, v in mean.items()))
-                if trainer.step % checkpoint_every == 0:
+                if trainer.step % checkpoint_every == 0 and not processes.rank():
                     trainer.save(checkpoint)
                     progress.console.print(
                         f"step {trainer.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in mean.items())
@@ -243,9 +270,10 @@ def train(
     return trainer
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
-    for name, spec in TrainConfig.__dataclass_fields__.items():
+def add_field_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """An option for each of these fields of `TrainConfig`."""
+    for name in names:
+        spec = TrainConfig.__dataclass_fields__[name]
         default: Any = spec.default
         if isinstance(default, bool):
             parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=spec.metadata["help"])
@@ -254,6 +282,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind, text = (type(default[0]), " ".join(map(str, default))) if count else (type(default), default)
         text = f"{spec.metadata['help']} (default {text})"
         parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text, **count)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "With several processes or machines: torchrun --no-python --nproc-per-node N sbnet train ..."
+    parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
+    add_field_arguments(parser, TrainConfig.__dataclass_fields__)
     parser.add_argument(
         "--work",
         type=Path,
@@ -301,12 +335,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_weights(config: TrainConfig, out: Path, work: Path, device: torch.device = CPU) -> None:
-    """Train and write the weights ``out``; scenes and the checkpoint to go on from are kept in the folder ``work``."""
+    """Train and write the weights ``out``; scenes and the checkpoint to go on from are kept in the folder ``work``.
+
+    Where torchrun has started several processes all call this, and the first writes.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     if data := data_of(config):
         print(f"{data}; licence: {data.reader.licence}")
-    trainer = train(config, work / "scenes", work / f"{out.stem}.checkpoint", device=device)
+    device = processes.own_device(device)
+    with processes.joined(device):
+        trainer = train(config, work / "scenes", work / f"{out.stem}.checkpoint", device=device)
+        if processes.rank():
+            return
     real = _told(data_of(config))
     notes = {
         "command": f"sbnet train {out.name} {_options(config)}",

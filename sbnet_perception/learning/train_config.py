@@ -24,7 +24,7 @@ class TrainConfig:
     )
     scenes: int = field(default=4000, metadata={"help": "simulated scenes to train on"})
     steps: int = field(default=4000, metadata={"help": "optimizer steps"})
-    batch: int = field(default=4, metadata={"help": "scenes per step"})
+    batch: int = field(default=4, metadata={"help": "scenes per step, of all processes together"})
     crop: int = field(default=192, metadata={"help": "columns of the grid seen in one sample, a multiple of 16"})
     crop_rows: int = field(default=176, metadata={"help": "rows of the grid seen in one sample, a multiple of 16"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak of the one-cycle schedule"})

@@ -1,0 +1,121 @@
+"""What `sbnet fleet` does beside Ray: one bag, figures of parts, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import SENSOR_HEIGHT, START_NS, points, write_drive
+from ros_process import tiny_weights
+
+from sbnet_perception import cli
+from sbnet_perception.bags.messages import point_cloud2
+from sbnet_perception.bags.writer import BagWriter
+from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.errors import UserError
+from sbnet_perception.fleet.detect import Totals, _left
+from sbnet_perception.fleet.evaluate import Judge
+from sbnet_perception.fleet.one_bag import BagDetector, finished, outputs
+from sbnet_perception.fleet.settings import Settings, configuration
+from sbnet_perception.learning import evaluate
+from sbnet_perception.learning.frames import LabelledFrame
+
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    weights = tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+    return Settings(*configuration({"weights": weights, "score_threshold": "0.0"}, None))
+
+
+def test_a_finished_bag_is_skipped_and_one_of_other_settings_is_only_replaced_when_asked(settings, tmp_path):
+    bag, out = write_drive(tmp_path / "drive.mcap", FRAMES), tmp_path / "out" / "drive.mcap"
+    out.parent.mkdir()
+    # What a worker has left that was killed.
+    (out.parent / "drive.mcap.0123.partial").touch()
+    facts = BagDetector(settings, settings.digest)((bag, out))
+    assert facts == finished(out)
+    assert (facts.frames, list(out.parent.iterdir())) == (FRAMES, [out])
+    made = out.stat().st_mtime_ns
+    assert BagDetector(settings, settings.digest)((bag, out)) == facts and out.stat().st_mtime_ns == made
+
+    other = replace(settings, detector=replace(settings.detector, nms_iou=0.2)).digest
+    elsewhere = replace(settings, detector=replace(settings.detector, threads=7, device="cuda")).digest
+    assert other != settings.digest == elsewhere
+    totals = Totals()
+    assert _left({bag: out}, settings.digest, False, totals) == [] and totals.skipped == [bag]
+    assert _left({bag: out}, other, True, totals) == [bag]
+    with pytest.raises(UserError, match="other settings; choose another --out folder, or add --overwrite"):
+        _left({bag: out}, other, False, totals)
+
+
+def test_a_bag_without_a_usable_cloud_leaves_no_file_and_says_why(settings, tmp_path):
+    bag, out = tmp_path / "bag.mcap", tmp_path / "out.mcap"
+    with BagWriter(bag) as writer:
+        for seed in range(2):
+            writer.write("/points", point_cloud2(points(seed), "", START_NS + seed), START_NS + seed)
+    with pytest.raises(UserError, match=r"none of 2 clouds can be used: frame_id empty \(2\)"):
+        BagDetector(settings, settings.digest)((bag, out))
+    assert not out.exists()
+
+
+def test_a_worker_whose_weights_are_others_does_not_work(settings):
+    with pytest.raises(UserError, match="other weights"):
+        BagDetector(settings, "another")
+
+
+def test_two_bags_of_one_name_are_refused():
+    with pytest.raises(UserError, match=r"a/drive.mcap and b/drive.mcap would both become out/drive.mcap"):
+        outputs([Path("a/drive.mcap"), Path("b/drive.mcap")], Path("out"))
+
+
+def test_parameters_are_those_of_the_node(tmp_path):
+    file = tmp_path / "surround.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    region: [-70.4, 70.4, -40.0, 40.0]\n    mask: {dtype_is: 1}\n")
+    with pytest.raises(UserError, match=r"mask.dtype_is.*not known"):
+        configuration({}, file)
+    file.write_text("/**:\n  ros__parameters:\n    region: [-70.4, 70.4, -40.0, 40.0]\n    nms_iou: 0.3\n")
+    node, detector = configuration({"nms_iou": "0.2", "grid_frame": "map"}, file)
+    assert (detector.region, detector.nms_iou, node.grid_frame) == ((-70.4, 70.4, -40.0, 40.0), 0.2, "map")
+    with pytest.raises(UserError, match=r"score_threshold.*\[0, 1\]"):
+        configuration({"score_threshold": "7"}, None)
+
+
+def made_up_drive(seed, *_):
+    """Two frames with three vehicles each."""
+    rng = np.random.default_rng(seed)
+    for number in range(2):
+        cloud = points(seed + number)
+        cloud[:, 2] += SENSOR_HEIGHT
+        boxes = np.float32([[x, rng.uniform(-9, 9), 0.8, 4.5, 1.9, 1.6, 0.1] for x in (15, 32, 50)])
+        yield LabelledFrame(f"{seed} {number}", cloud, None, boxes, np.array([9, 9, 2]), np.zeros(3, np.int64))
+
+
+def test_figures_of_drives_measured_apart_are_those_of_all_together(settings, monkeypatch):
+    monkeypatch.setattr(evaluate, "drive_frames", made_up_drive)
+    detector, seeds = settings.detector, (11, 12)
+    judge = Judge(detector, ("occupancy",))
+    apart = [frame for job in enumerate(seeds) for frame in judge(job)[0]]
+    merged = evaluate.figures_of("occupancy", apart, detector.objects, detector.thresholds)
+    pipelines = {"occupancy": evaluate.pipeline_under(detector, "occupancy")}
+    whole = evaluate.evaluate_simulated(pipelines, list(evaluate.frames_of_drives(seeds)), detector.thresholds)
+    assert [replace(result, mask_ms=0) for result in merged] == [replace(result, mask_ms=0) for result in whole]
+    assert whole[0].objects == 8 and whole[0].precision50 < 1
+
+
+@pytest.mark.parametrize("line", ["detect a.mcap --out out", "simulate", "evaluate"])
+def test_without_ray_one_line_says_what_to_install(monkeypatch, capsys, line):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "sbnet_perception.fleet.pool", raising=False)
+    assert cli.main(["fleet", *line.split()]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'sbnet-perception[fleet]'" in error and error.count("\n") == 1
+
+
+def test_the_shipped_weights_identify_the_settings():
+    node, detector = configuration({}, None)
+    assert detector == DetectorConfig() and len(Settings(node, detector).digest) == 16

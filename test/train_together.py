@@ -1,0 +1,93 @@
+"""A small training, alone or, run as a program under torchrun, in several processes of which one kills itself once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+from unittest import mock
+
+import torch
+
+from sbnet_perception import processes
+from sbnet_perception.blocks import SparseBatchNorm2d
+from sbnet_perception.detector.device import CPU
+from sbnet_perception.detector.network import Detector, NetworkConfig
+from sbnet_perception.learning import scenes as scenes_module
+from sbnet_perception.learning import train as train_module
+from sbnet_perception.learning.train_config import TrainConfig
+
+SHAPE = NetworkConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, (8, 8), 1)
+CONFIG = TrainConfig(scenes=4, steps=6, batch=4, crop=80, crop_rows=96)
+CHECKPOINT_EVERY, KILLED_AT = 2, 3
+ROWS = 40
+
+
+def trained(
+    scenes: Path, checkpoint: Path, tell: Callable[[dict[str, float]], object], kill: bool = False
+) -> train_module.Trainer:
+    """The training of `CONFIG`; ``tell`` gets the losses of each step. With ``kill`` the process dies in a step."""
+
+    class Watched(train_module.Trainer):
+        def train_on(self, batch):
+            if kill and self.step == KILLED_AT:
+                os.kill(os.getpid(), signal.SIGKILL)
+            tell({"step": self.step, **super().train_on(batch)})
+            return {}
+
+    with (
+        mock.patch.object(train_module, "Detector", lambda classes: Detector(classes, SHAPE)),
+        mock.patch.object(train_module, "Trainer", Watched),
+        mock.patch.object(scenes_module, "SHARD", 2),
+    ):
+        return train_module.train(CONFIG, scenes, checkpoint, CHECKPOINT_EVERY)
+
+
+def normalized(rows: torch.Tensor, counted: torch.Tensor, across: bool, weight: torch.Tensor) -> list[torch.Tensor]:
+    """A normalization's output, gradient for ``(output * weight).sum()``, and running statistics."""
+    norm = SparseBatchNorm2d(3).double()
+    norm.across_processes = across
+    rows = rows.clone().requires_grad_()
+    output = norm.rows(rows, counted)
+    (output * weight).sum().backward()
+    return [output.detach(), rows.grad, norm.running_mean, norm.running_var]
+
+
+def normalization_error() -> float:
+    """How far a normalization of rows that lie in two processes, all of its own or none, is from that of one."""
+    generator = torch.Generator().manual_seed(1)
+    rows, weight = (torch.randn(ROWS, 3, generator=generator, dtype=torch.float64) + 5 for _ in range(2))
+    errors = []
+    for cut in (0, 7):
+        # The first process has the rows before the cut, and counts every second one.
+        own = slice(0, cut) if processes.rank() == 0 else slice(cut, ROWS)
+        every = torch.arange(0, ROWS, 2)
+        mine = every[(every >= own.start) & (every < own.stop)] - own.start
+        whole = normalized(rows, every, False, weight)
+        part = normalized(rows[own], mine, True, weight[own])
+        expected = [whole[0][own], whole[1][own], *whole[2:]]
+        errors += [float((a - b).abs().max()) for a, b in zip(part, expected, strict=True) if len(a)]
+    return max(errors)
+
+
+def _tell(file: TextIO, losses: dict[str, float]) -> None:
+    print(json.dumps(losses), file=file)
+
+
+def main(folder: Path) -> None:
+    restarts = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    with processes.joined(CPU), (folder / f"said.{os.environ['RANK']}.{restarts}").open("w", buffering=1) as said:
+        print(normalization_error(), file=said)
+        first_time = restarts == "0" and processes.rank() == 1
+        tell = functools.partial(_tell, said)
+        trainer = trained(folder / "scenes", folder / "checkpoint", tell, first_time)
+        torch.save(trainer.averaged.state_dict(), folder / f"averaged.{processes.rank()}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
