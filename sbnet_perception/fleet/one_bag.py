@@ -25,15 +25,16 @@ from sbnet_perception.desk.topics import DETECTIONS, GRID, TRANSFORMS, Played, c
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
 from sbnet_perception.fleet.settings import Settings
+from sbnet_perception.masks.road import ROAD
 from sbnet_perception.messages.cdr import Header
 from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.occupancy_grid import computation_mask_message
 from sbnet_perception.node.frame_names import frame_name
 from sbnet_perception.node.gate import Gate
+from sbnet_perception.node.mask_layer import mask_layers
 from sbnet_perception.node.merge import Arrived, Frame
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.processor import Processed, Processor, read
-from sbnet_perception.node.road_layer import RoadLayer
 from sbnet_perception.node.status import NotProcessed, Rejected
 from sbnet_perception.node.transforms import TopicTransforms
 
@@ -155,10 +156,10 @@ class _Offline:
         self._ear = _Ear()
         self._now_ns = 0
         self._gate = Gate()
-        outside = config.road_outside == "road"
-        self._road = RoadLayer(pipeline.grid, config.road_mask_timeout, outside, pipeline.device)
+        layers = mask_layers(config, pipeline)
+        self._road = layers[ROAD.name]
         transforms = TopicTransforms(cast(Node, self._ear))
-        self._process = Processor(config, pipeline, transforms, self._road, lambda: self._now_ns, self._refuse)
+        self._process = Processor(config, pipeline, transforms, layers, lambda: self._now_ns, self._refuse)
 
     def process(self, reader: BagReader, played: Played) -> Iterator[tuple[BagMessage, Processed | None]]:
         """Each cloud, as soon as the transforms up to the next one are known, and what came of it."""

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.occupancy_grid import ROAD_FROM, MaskError, road_from_occupancy_grid
 from sbnet_perception.node.clocks import clock_remark
 from sbnet_perception.node.frame_names import frame_name
-from sbnet_perception.node.mask_kinds import MaskKind
+from sbnet_perception.node.mask_kinds import EXTERNAL_MASK, ROAD_MASK, MaskKind
+from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.status import Rejected
 from sbnet_perception.node.transforms import Transforms, TransformUnavailable, lookup_before
 
@@ -200,3 +202,19 @@ def _road_near(last: _Received, raster_from_grid: SE2) -> bool | None:
     reach = math.ceil(NEAR / last.raster.resolution)
     around = last.values[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
     return bool(((around >= ROAD_FROM) | (around < 0)).any())
+
+
+def mask_layers(config: NodeConfig, pipeline: Pipeline) -> dict[str, MaskLayer]:
+    """A layer for each mask that comes as a topic, by its name in expressions."""
+    grid, device = pipeline.grid, pipeline.device
+    road = MaskLayer(
+        ROAD_MASK,
+        grid,
+        config.road_mask_timeout,
+        outside=config.road_outside == "road",
+        required=config.without_road_mask == "refuse",
+        device=device,
+    )
+    required = config.without_external_mask == "refuse"
+    external = MaskLayer(EXTERNAL_MASK, grid, config.external_mask_timeout, required=required, device=device)
+    return {layer.kind.source: layer for layer in (road, external)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -11,8 +10,8 @@ from rclpy.node import Node
 
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.node.frame_names import FrameNames
-from sbnet_perception.node.mask_kinds import EXTERNAL_MASK, MASKS, ROAD_MASK
-from sbnet_perception.node.mask_layer import MaskLayer
+from sbnet_perception.node.mask_kinds import MASKS
+from sbnet_perception.node.mask_layer import MaskLayer, mask_layers
 from sbnet_perception.node.parameters import NodeConfig
 from sbnet_perception.node.qos import OVERRIDABLE, latched
 from sbnet_perception.node.status import NotProcessed, Rejected, Status
@@ -38,19 +37,7 @@ class MaskTopics:
         self, node: Node, config: NodeConfig, pipeline: Pipeline, status: Status, names: FrameNames, log: Log
     ) -> None:
         self._node, self._status, self._names, self._log = node, status, names, log
-        made: Callable[..., MaskLayer] = partial(MaskLayer, grid=pipeline.grid, device=pipeline.device)
-        road = made(
-            ROAD_MASK,
-            timeout_s=config.road_mask_timeout,
-            outside=config.road_outside == "road",
-            required=config.without_road_mask == "refuse",
-        )
-        external = made(
-            EXTERNAL_MASK,
-            timeout_s=config.external_mask_timeout,
-            required=config.without_external_mask == "refuse",
-        )
-        self.layers = {layer.kind.source: layer for layer in (road, external)}
+        self.layers = mask_layers(config, pipeline)
         self._said = dict.fromkeys(MASKS, "")
         self._subscriptions = [
             node.create_subscription(
