@@ -18,7 +18,7 @@ def test_rivals_are_smaller_in_width_or_header_and_otherwise_the_same():
     whole = NetworkConfig()
     found = sparsity.rivals(whole)
     assert found["2 header convolutions"] == NetworkConfig(header_convolutions=2)
-    assert found["1/2 as wide"].widths == (48, 96, 128, 192)
+    assert found["0.5 as wide"].widths == (48, 96, 128, 192)
     assert all(rival.tiles == whole.tiles and rival.units == whole.units for rival in found.values())
 
 

@@ -82,7 +82,8 @@ def plot_sparsity(rows: Sequence[Row], machine: Row, path: Path) -> None:
         for key, marker, colour in (("ap50", "o", COLOURS[0]), ("ap70", "s", COLOURS[1])):
             panels[1].plot(*_columns(measured, "ms", key), marker, ms=6, color=colour, label=f"IoU 0.{key[2]}")
             for row in measured:
-                _name(panels[1], f"{Path(str(row['network'])).stem}, {row['dtype']}", float(row["ms"] or 0), float(row[key] or 0))
+                name = f"{Path(str(row['network'])).stem}, {row['dtype']}"
+                _name(panels[1], name, float(row["ms"] or 0), float(row[key] or 0))
         _finish_sparsity(panels[1], "the network, ms", "accuracy at equal time", "average precision")
         panels[1].margins(x=0.3, y=0.15)
     _save(figure, machine, path)

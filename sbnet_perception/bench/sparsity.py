@@ -53,9 +53,9 @@ def rivals(config: NetworkConfig) -> dict[str, NetworkConfig]:
     half = NetworkConfig(**{**vars(config), "header_convolutions": max(1, config.header_convolutions // 2)})
     return {
         f"{half.header_convolutions} header convolutions": half,
-        "3/4 as wide": thinner(3 / 4),
-        "5/8 as wide": thinner(5 / 8),
-        "1/2 as wide": thinner(1 / 2),
+        "0.75 as wide": thinner(3 / 4),
+        "0.625 as wide": thinner(5 / 8),
+        "0.5 as wide": thinner(1 / 2),
     }
 
 
@@ -182,5 +182,6 @@ def show(rows: Sequence[Row], console: Console) -> None:
         frames = f"{float(row['least_speedup'] or 0):.2f} - {float(row['most_speedup'] or 0):.2f}"
         accuracy = (f"{float(row[key] or 0):.3f}" if key in row else "" for key in figures)
         speedup = f"{float(row['speedup'] or 0):.2f}"
-        table.add_row(str(row["network"]), zeros, millions, milliseconds(row["ms"]), speedup, frames, *accuracy)
+        name, ms = Path(str(row["network"])).name, milliseconds(row["ms"])
+        table.add_row(name, zeros, millions, ms, speedup, frames, *accuracy)
     console.print(table, highlight=False)
