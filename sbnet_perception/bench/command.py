@@ -16,12 +16,13 @@ KINDS = {
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
     "roofline": "what a frame would move and compute on a GPU, on paper: a model, nothing is measured",
+    "sparsity": "the network over the share of weights that are 0, beside smaller dense networks",
     "units": "each residual unit and 3x3 convolution against the best dense PyTorch",
     "zeros": "what is zero after the ReLUs, low-bit copies that predict it, and what leaving it out would spare",
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
-ROUNDS = {"gpu": 50, "network": 3, "units": 30, "zeros": 30}
+ROUNDS = {"gpu": 50, "network": 3, "sparsity": 10, "units": 30, "zeros": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_roofline_arguments(command)
         elif kind == "zeros":
             _add_zeros_arguments(command)
+        elif kind == "sparsity":
+            _add_sparsity_arguments(command)
         else:
             _add_unit_arguments(command)
         if kind in ROUNDS:
@@ -97,6 +100,16 @@ def _add_zeros_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--frames", type=int, default=60, help=frames)
     command.add_argument("--plot", type=Path, metavar="FILE", help="also draw zeros and times to FILE")
     command.add_argument("--page", type=Path, metavar="FILE", help="also write what is shown to FILE, as Markdown")
+
+
+def _add_sparsity_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
+    _add_detector_arguments(command, frames=8)
+    trained = "weights to measure too, with their figures of 'sbnet evaluate --json'; may be given several times"
+    names = ("WEIGHTS", "FIGURES")
+    command.add_argument("--trained", nargs=2, action="append", default=[], metavar=names, help=trained)
+    plot = "also draw the speed-up over the zeros to FILE, and the accuracy of --trained over the time"
+    command.add_argument("--plot", type=Path, metavar="FILE", help=plot)
 
 
 def _add_detector_arguments(

@@ -62,6 +62,50 @@ def plot_network(rows: Sequence[Row], machine: Row, path: Path) -> None:
     _save(figure, machine, path)
 
 
+def plot_sparsity(rows: Sequence[Row], machine: Row, path: Path) -> None:
+    """Draws the rows of `bench sparsity` to ``path``: the speed-up over the share of zeros; where there are figures,
+    average precision over the time beside it."""
+    measured = [row for row in rows if "ap50" in row]
+    figure = Figure(figsize=(10.6 if measured else 5.8, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
+    for dtype, colour in zip(dict.fromkeys(str(row["dtype"]) for row in rows), COLOURS, strict=False):
+        of = [row for row in rows if row["dtype"] == dtype]
+        zeros = [row for row in of if row["kind"] in ("the weights", "zeros")]
+        panels[0].plot(*_columns(zeros, "zeros", "speedup", 100), "o-", ms=5, lw=1.5, color=colour, label=dtype)
+        for row in (row for row in of if row["kind"] == "rival"):
+            speedup = float(row["speedup"] or 0)
+            panels[0].axhline(speedup, lw=0.9, ls="--", color=colour)
+            _name(panels[0], f"dense, {row['network']}", 0.0, speedup)
+    _finish_sparsity(panels[0], "weights that are 0, %", f"{rows[0]['grid']} grid", "speed-up of the network")
+    if measured:
+        for key, marker, colour in (("ap50", "o", COLOURS[0]), ("ap70", "s", COLOURS[1])):
+            panels[1].plot(*_columns(measured, "ms", key), marker, ms=6, color=colour, label=f"IoU 0.{key[2]}")
+            for row in measured:
+                name = f"{Path(str(row['network'])).stem}, {row['dtype']}"
+                _name(panels[1], name, float(row["ms"] or 0), float(row[key] or 0))
+        _finish_sparsity(panels[1], "the network, ms", "accuracy at equal time", "average precision")
+        panels[1].margins(x=0.3, y=0.15)
+    _save(figure, machine, path)
+
+
+def _name(panel: Axes, name: str, x: float, y: float) -> None:
+    panel.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=8)
+
+
+def _columns(rows: Sequence[Row], x: str, y: str, factor: float = 1.0) -> tuple[list[float], list[float]]:
+    return [factor * float(row[x] or 0) for row in rows], [float(row[y] or 0) for row in rows]
+
+
+def _finish_sparsity(panel: Axes, x: str, title: str, y: str) -> None:
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.set_title(title)
+    panel.grid(color="#dddddd", lw=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False, loc="best", fontsize=8)
+
+
 def _points(rows: Sequence[Row]) -> tuple[Floats, Floats]:
     """Percent of the pixels left out, and speed-up."""
     percent = np.array([100 * float(row["pixel_sparsity"] or 0) for row in rows])
