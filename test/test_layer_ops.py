@@ -27,6 +27,7 @@ from layer_helpers import (
     run,
     without_windows,
 )
+from quantized_helpers import QUANTIZED, quantized_arguments, with_packed
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sbnet_perception.blocks import Pixels
@@ -119,6 +120,13 @@ def test_the_operations_are_registered_as_torch_demands(name, dtype):
     operation = getattr(torch.ops.sbnet, name).default
     arguments = small(name, dtype)
     torch.library.opcheck(operation, packed(arguments, dtype), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_the_operations_of_levels_are_registered_as_torch_demands(name):
+    operation, arguments = getattr(torch.ops.sbnet, name).default, quantized_arguments(name, (4, 8, 3))
+    with torch.no_grad():  # gradients there are none
+        torch.library.opcheck(operation, with_packed(arguments), test_utils=("test_schema", "test_faketensor"))
     for tensor in tensors_of(arguments):
         tensor.requires_grad_(tensor.is_floating_point() and tensor.numel() > 0)
     torch.library.opcheck(operation, arguments)

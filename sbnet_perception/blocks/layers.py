@@ -27,7 +27,7 @@ from sbnet_perception.blocks import layer_ops, layer_plain
 from sbnet_perception.blocks.block_plain import check_image
 from sbnet_perception.blocks.layer_ops import ConvWeights, UnitWeights, UpsampleWeights, packed
 from sbnet_perception.blocks.norm import SparseBatchNorm2d
-from sbnet_perception.blocks.pixels import Pixels, Size
+from sbnet_perception.blocks.pixels import Pixels, Size, strided
 from sbnet_perception.blocks.sparse_map import SparseMap, Voxels, rows_of, spread
 from sbnet_perception.blocks.tiles import Tiles
 
@@ -54,11 +54,6 @@ def _taken(name: str, x: SparseMap, channels: int, dtype: torch.dtype) -> Sparse
         found = f"{x.values.dtype} {tuple(x.values.shape)}"
         raise ValueError(f"{name} must have {channels} channels of {dtype}, as the layer was prepared for, got {found}")
     return x
-
-
-def strided(size: Size, stride: int) -> Size:
-    """(N, H, W) of the map behind a stride."""
-    return size[0], -(-size[1] // stride), -(-size[2] // stride)
 
 
 def _checked(name: str, x: Map, layer: nn.Module, channels: int) -> Any:

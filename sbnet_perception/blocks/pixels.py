@@ -20,6 +20,11 @@ ABSENT, OUTSIDE = 0, 1
 """Places behind the stored pixels in the results of `Pixels.beneath`: a pixel that is not stored, and no pixel."""
 
 
+def strided(size: Size, stride: int) -> Size:
+    """(N, H, W) of the map behind a stride."""
+    return size[0], -(-size[1] // stride), -(-size[2] // stride)
+
+
 @dataclass(frozen=True, eq=False)
 class Pixels:
     """Some pixels of N maps of H x W pixels, numbered from 0 in raster order.

@@ -20,8 +20,8 @@ from sbnet_perception.blocks.layers import (
     UpsampleUnit,
     VoxelConvUnit,
     output_pixels,
-    strided,
 )
+from sbnet_perception.blocks.pixels import strided
 from sbnet_perception.blocks.quantized_ops import (
     QuantizedConvWeights,
     QuantizedUnitWeights,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import NAMED_RESOLUTIONS
 from sbnet_perception.blocks import Prepared, SparseMap, Stage, Tiles, layer_plain
-from sbnet_perception.blocks.layers import output_pixels, strided
+from sbnet_perception.blocks.layers import output_pixels
+from sbnet_perception.blocks.pixels import strided
 from sbnet_perception.detector.classes import CLASSES
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, PreparedDetector
