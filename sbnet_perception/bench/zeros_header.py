@@ -70,7 +70,7 @@ class HeaderCopies:
         return (logits.values - self._least).amax(1)
 
     def rows(self) -> list[Row]:
-        """What each copy keeps when it must keep every pixel that is above the threshold, over all frames.
+        """What each copy keeps when it must keep every pixel that is above the threshold in any frame; frames' means.
 
         ``computed`` is the share of the header's work that remains: each convolution also computes what the next one
         reads around the pixels that are kept.
@@ -86,7 +86,6 @@ class HeaderCopies:
                 {
                     "table": "header",
                     "bits": bits,
-                    "above": float(above.float().mean()),
                     "kept": float(np.mean([share[0] for share in shares])),
                     "computed": float(np.mean([np.mean(share) for share in shares])),
                 }

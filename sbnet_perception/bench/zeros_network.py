@@ -31,11 +31,6 @@ class Shape:
     depth: int
     outputs: int
 
-    @property
-    def multiplications(self) -> int:
-        """For each pixel."""
-        return self.terms * self.depth * self.outputs
-
 
 @dataclass(frozen=True)
 class Layer:

@@ -66,10 +66,6 @@ class Counts:
         """Of the zeros."""
         return self.found[bits] / max(self.zero["element"], 1)
 
-    def computed_share(self, bits: int) -> float:
-        """Of all outputs those that the copy leaves to compute."""
-        return 1.0 - (self.missed[bits] + self.found[bits]) / max(self.total["element"], 1)
-
 
 def _add(counts: dict, name: str | int, number: int) -> None:
     counts[name] = counts.get(name, 0) + number
