@@ -88,21 +88,22 @@ def compile_all(folder: Path, sources: list[Path], options: list[str], link: lis
     def precompiled(header: Path) -> list[str]:
         """Options that put a header first which is read once for all sources: it takes half of the time."""
         made = setup.compile_source([*command, "-w", "-x", "c++-header"], header, "", folder)
-        (folder / f"{header.name}.gch").unlink(missing_ok=True)
-        (folder / f"{header.name}.gch").symlink_to(made)
-        return ["-include", header.name, "-fpch-deps"]
+        first = folder / f"first.{header.name}.gch"  # a name that no source includes
+        first.unlink(missing_ok=True)
+        first.symlink_to(made)
+        return ["-include", first.stem, "-fpch-deps"]
 
     def compiled(source: Path) -> str:
         language = ["-x", "c++"] if source.suffix == ".cu" else []
-        return str(setup.compile_source([*command, *first.get(source, []), *language], source, "", folder))
+        return str(setup.compile_source([*command, *before.get(source, []), *language], source, "", folder))
 
     with (folder / "lock").open("w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)  # other tests that make the same objects go first
-        first: dict[Path, list[str]] = {}
+        before: dict[Path, list[str]] = {}
         kernels, operations = [path for path in sources if path.suffix == ".cu"], set(sources) & set(OPERATIONS)
         for name, those in (("device.h", kernels), ("host.h", operations)):
             if those:
-                first |= dict.fromkeys(those, precompiled(ROOT / "ops" / "cuda" / name))
+                before |= dict.fromkeys(those, precompiled(ROOT / "ops" / "cuda" / name))
         objects = list(pool.map(compiled, sources))
         made = target.stat().st_mtime_ns if target.exists() else 0
         if any(Path(name).stat().st_mtime_ns >= made for name in objects):

@@ -20,7 +20,7 @@ FOLDER = ROOT / "build" / "cuda_on_cpu"
 def run(program: Path, *arguments: str) -> str:
     """What a program says."""
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1", "ASAN_OPTIONS": "detect_leaks=0"}
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 120}
+    options = {"capture_output": True, "text": True, "check": False, "timeout": 600}
     done = subprocess.run([program, *arguments], env=environment, **options)
     said = done.stdout + done.stderr
     if "unexpected memory mapping" in said:

@@ -300,3 +300,19 @@ def test_a_name_with_a_space_an_umlaut_or_behind_a_link_is_a_name(tmp_path: Path
     if plugin == "SQLITE3":
         is_read(odd, "by its metadata.yaml it cannot be read")
     is_read(next(path for path in odd.iterdir() if path.suffix != ".yaml"))
+
+
+def test_an_empty_message_ends_no_reading_and_what_a_channel_says_of_its_publisher_is_not_built(tmp_path):
+    layers = ["a0: &a0 {k: v}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
+    path = tmp_path / "odd.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start()
+        schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data")
+        channel = writer.register_channel("/said", "cdr", schema, {"offered_qos_profiles": "\n".join(layers)})
+        for stamp, raw in enumerate((b"one", b"", b"three")):
+            writer.add_message(channel, stamp, raw, stamp)
+        writer.finish()
+    with BagReader(path) as bag:
+        assert [message.raw for message in bag.messages()] == [b"one", b"", b"three"]
+        assert bag.topics["/said"].definition == "string data" and not bag.warnings

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sbnet_perception.cli import COMMANDS, main
@@ -31,6 +34,13 @@ def test_every_command_explains_itself(capsys, command):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"usage: sbnet {command}" in capsys.readouterr().out
+
+
+def test_every_command_that_the_documents_name_exists():
+    root = Path(__file__).resolve().parent.parent
+    texts = [path.read_text() for path in (*root.glob("*.md"), *root.glob("docs/*.md"))]
+    named = {command for text in texts for command in re.findall(r"(?m)(?:^|`)sbnet ([a-z]+)", text)}
+    assert {"replay", "soak", "bench"} < named <= set(COMMANDS)
 
 
 @pytest.mark.parametrize(

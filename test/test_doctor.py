@@ -13,11 +13,12 @@ from sbnet_perception import cli, operation
 from sbnet_perception.desk import machine
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.machine import examine
-from sbnet_perception.desk.session import Session, profile_variable
+from sbnet_perception.desk.session import Session
 from sbnet_perception.detector import device
+from sbnet_perception.node.launching import profile_variable
 from sbnet_perception.resources import resource
 
-SHIPPED = str(resource("config/fastdds.xml"))
+SHIPPED, LOCALHOST = (str(resource(f"config/{name}.xml")) for name in ("fastdds", "fastdds_localhost"))
 
 
 def finding(what: str) -> Finding:
@@ -49,7 +50,7 @@ def test_a_gpu_is_judged_by_whether_pytorch_and_the_compiled_ops_run_on_it(monke
 def test_a_two_megabyte_cloud_makes_the_round_trip_between_two_processes_with_the_shipped_profile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(profile_variable(), SHIPPED)
+    monkeypatch.setenv(profile_variable(os.environ), SHIPPED)
     (trip,) = machine._round_trips()
     assert trip.state == "OK", trip
     assert trip.found.startswith("10 of 10 came back")
@@ -58,16 +59,16 @@ def test_a_two_megabyte_cloud_makes_the_round_trip_between_two_processes_with_th
 def test_the_profile_is_judged_by_its_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     none = finding("Fast DDS profile")
     assert none.state == "WARN"
-    assert f"{profile_variable()}={SHIPPED}" in none.remedy
-    monkeypatch.setenv(profile_variable(), SHIPPED)
+    assert f"{profile_variable(os.environ)}={SHIPPED}" in none.remedy
+    monkeypatch.setenv(profile_variable(os.environ), SHIPPED)
     assert finding("Fast DDS profile").state == "OK"
     small = tmp_path / "small.xml"
     small.write_text(Path(SHIPPED).read_text().replace("<segment_size>16777216", "<segment_size>524288"))
-    monkeypatch.setenv(profile_variable(), str(small))
+    monkeypatch.setenv(profile_variable(os.environ), str(small))
     assert "524288" in finding("Fast DDS profile").found
     assert finding("Fast DDS profile").state == "WARN"
-    monkeypatch.setenv(profile_variable(), str(tmp_path / "nowhere.xml"))
-    assert finding(profile_variable()).state == "FAIL"
+    monkeypatch.setenv(profile_variable(os.environ), str(tmp_path / "nowhere.xml"))
+    assert finding(profile_variable(os.environ)).state == "FAIL"
 
 
 def test_a_missing_message_package_fails_with_a_remedy_and_exit_code_1(
@@ -87,7 +88,7 @@ def test_a_domain_that_is_no_number_fails_and_sessions_of_one_moment_get_differe
     with Session() as one, Session() as other:
         assert one.domain_id != other.domain_id
         assert one.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-        assert one.environment[profile_variable()] == SHIPPED
+        assert one.environment[profile_variable(os.environ)] == LOCALHOST
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     with Session() as users:
         assert users.domain_id == 7
@@ -96,16 +97,23 @@ def test_a_domain_that_is_no_number_fails_and_sessions_of_one_moment_get_differe
 
 
 @pytest.mark.parametrize(
-    ("distribution", "variable"),
-    [("humble", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
-     ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE"), ("", "FASTDDS_DEFAULT_PROFILES_FILE")],
+    ("distribution", "variable", "alone"),
+    [("humble", "FASTRTPS_DEFAULT_PROFILES_FILE", ("ROS_LOCALHOST_ONLY", "1")),
+     ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE", ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")),
+     ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE", ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")),
+     ("", "FASTDDS_DEFAULT_PROFILES_FILE", ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"))],
 )  # fmt: skip
-def test_the_profile_goes_into_the_variable_that_the_distributions_fast_dds_reads(
-    monkeypatch: pytest.MonkeyPatch, distribution: str, variable: str
+def test_a_session_keeps_to_this_machine_in_the_words_that_its_distribution_knows(
+    monkeypatch: pytest.MonkeyPatch, distribution: str, variable: str, alone: tuple[str, str]
 ) -> None:
     monkeypatch.setenv("ROS_DISTRO", distribution)
     with Session() as session:
-        assert session.environment[variable] == SHIPPED
+        assert session.environment[variable] == LOCALHOST
+        named = ("ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE")
+        assert [(name, session.settings[name]) for name in named if name in session.settings] == [alone]
+    monkeypatch.setenv(alone[0], "0" if alone[1] == "1" else "SUBNET")
+    with Session() as users:
+        assert users.environment[variable] == SHIPPED
 
 
 def test_a_hostile_environment_is_told_apart_and_the_other_checks_run_all_the_same(

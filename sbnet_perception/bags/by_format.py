@@ -1,7 +1,8 @@
-"""Whole recordings that rosbags refuses for a part of them that is not needed: read by the libraries of their formats.
+"""Recordings read by the libraries of their formats, where rosbags refuses them for a part that is not needed.
 
-A recorder that did not find a type's ``.msg`` leaves its definition empty, and other programs write topics of protobuf
-or JSON beside ROS's. Neither keeps the rest of the recording from being read.
+A recorder that did not find a type's ``.msg`` leaves its definition empty, other programs write topics of protobuf or
+JSON beside ROS's, and a message may be empty. None of this keeps the rest of the recording from being read. Nor is the
+YAML that a channel carries ever built: in rosbags' hands a few lines of it may stand for billions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from pathlib import Path
 from mcap.reader import make_reader
 
 from sbnet_perception.bags.sqlite import SqliteStorage
-from sbnet_perception.bags.storage import BagMessage, Storage, Topic, TornStorage, is_latched, kind_of, merged
+from sbnet_perception.bags.storage import (
+    BagMessage,
+    IndexedStorage,
+    Storage,
+    Topic,
+    TornStorage,
+    is_latched,
+    kind_of,
+    merged,
+)
 
 
 class McapStorage:
@@ -43,7 +53,8 @@ class McapStorage:
             kind = kind_of("unknown" if schema is None else schema.name, channel.message_encoding)
             latched = is_latched(channel.metadata.get("offered_qos_profiles", ""), channel.topic, kind)
             count = summary.statistics.channel_message_counts.get(channel.id, 0)
-            found.append((channel.topic, Topic(kind, count, latched, "")))
+            definition = schema.data.decode() if schema is not None and schema.encoding == "ros2msg" else ""
+            found.append((channel.topic, Topic(kind, count, latched, definition)))
         self.topics = merged(found)
         self.start_ns, self.end_ns = summary.statistics.message_start_time, summary.statistics.message_end_time
 
@@ -80,6 +91,6 @@ class SeveralStorages:
 
 STORAGES: dict[str, tuple[Callable[[Path], Storage], ...]] = {
     ".mcap": (McapStorage, TornStorage),
-    ".db3": (SqliteStorage,),
+    ".db3": (IndexedStorage, SqliteStorage),
 }
-"""What may still read a file that rosbags refuses, in this order."""
+"""What reads a file, in this order: with its index, then without."""

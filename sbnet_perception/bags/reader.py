@@ -120,7 +120,10 @@ class BagReader:
         try:
             for _ in events(self.path / METADATA):
                 pass
-            return IndexedStorage(self.path)
+            files = sorted(self.path / name for name in _listed_in(self.path / METADATA))
+            if not files or any(file.suffix != ".mcap" for file in files):
+                return IndexedStorage(self.path)
+            return SeveralStorages([self._open_file(file) for file in files])
         except PermissionError:
             raise
         except FileNotFoundError:
@@ -145,11 +148,8 @@ class BagReader:
         with path.open("rb"):
             pass  # a file that may not be read is not a damaged one
         self.warnings += refusals.left_in_journal(path)
-        try:
-            return IndexedStorage(path)
-        except Exception as error:
-            last = error
-        for storage in STORAGES.get(path.suffix, ()):
+        last = Exception()
+        for storage in STORAGES.get(path.suffix, (IndexedStorage,)):
             try:
                 return self._told(path, storage(path))
             except Exception as error:

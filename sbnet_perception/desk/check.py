@@ -59,8 +59,12 @@ def check_live(check: Check, console: Console) -> Iterator[Finding]:
         yield from heard.findings
         if heard.played is not None and heard.counts.get(heard.played.points):
             with BagReader(file) as reader:
-                for name, reports in reports_in(reader, own=False).items():
-                    yield from word_findings(f"/{name} as it runs", reports)
+                running = reports_in(reader, own=False)
+            for name, reports in running.items():
+                yield from word_findings(f"/{name} as it runs", reports)
+            if running and not (check.params_file or check.parameters):
+                taken = "the defaults: those of the running node are not read"
+                yield Finding("WARN", "parameters", taken, "give doctor the node's: --params-file, -p NAME:=VALUE")
             yield from _check(file, check, heard.played, console, live=True)
 
 

@@ -20,9 +20,10 @@ from xml.etree import ElementTree
 
 from sbnet_perception import environment, sourced_ros
 from sbnet_perception.desk.findings import Finding
-from sbnet_perception.desk.session import Session, profile_variable
+from sbnet_perception.desk.session import Session
 from sbnet_perception.environment import PROFILE_VARIABLES
 from sbnet_perception.errors import UserError
+from sbnet_perception.node.launching import profile_variable
 from sbnet_perception.resources import resource
 
 MESSAGE_PACKAGES = (
@@ -194,7 +195,7 @@ def _profile() -> Finding:
     """The Fast DDS profile in use leaves room for whole clouds in shared memory."""
     what = "Fast DDS profile"
     shipped = resource("config/fastdds.xml")
-    remedy = f"export {profile_variable()}={shipped} for every process, the driver too"
+    remedy = f"export {profile_variable(os.environ)}={shipped} for every process, the driver too"
     named = next((value for name in PROFILE_VARIABLES if (value := os.environ.get(name))), None)
     if named is None:
         return Finding(
@@ -267,7 +268,7 @@ def _optional() -> Iterator[Finding]:
 def _round_trips() -> Iterator[Finding]:
     """A 2 MB cloud goes through with the shipped profile, and with what the user's environment has."""
     users = {name: value for name in PROFILE_VARIABLES if (value := os.environ.get(name))}
-    shipped = {profile_variable(): str(resource("config/fastdds.xml"))}
+    shipped = {profile_variable(os.environ): str(resource("config/fastdds.xml"))}
     with Session() as session:
         bare = {name: value for name, value in session.environment.items() if name not in PROFILE_VARIABLES}
         remedy = "allow UDP and shared memory between processes of this machine (firewall, container --ipc=host)"

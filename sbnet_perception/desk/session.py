@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sbnet_perception.environment import PROFILE_VARIABLES
 from sbnet_perception.errors import UserError
+from sbnet_perception.node.launching import fast_dds_profile
 from sbnet_perception.resources import resource
 
 # DDS computes its UDP ports from the domain; above 101 they meet Linux's ephemeral ports.
@@ -75,20 +75,14 @@ class Session:
 
 def dds_settings(domain_id: int) -> dict[str, str]:
     """Environment variables for DDS on this machine; what the user has set already stays as it is."""
-    settings = {
-        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        settings[profile_variable()] = str(resource("config/fastdds.xml"))
+    # Humble knows nothing of the second name, and what came after Jazzy complains of the first.
+    alone = {"ROS_LOCALHOST_ONLY": "1"} if os.environ.get("ROS_DISTRO") == "humble" else {}
+    alone = alone or {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    settings = {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp", "PYTHONUNBUFFERED": "1", **alone}
     kept = {name: os.environ[name] for name in settings if os.environ.get(name)}
-    return {**settings, **kept, "ROS_DOMAIN_ID": str(domain_id)}
-
-
-def profile_variable() -> str:
-    """The one of PROFILE_VARIABLES that this machine's Fast DDS reads."""
-    return PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in ("humble", "jazzy")]
+    settings |= kept
+    profile = fast_dds_profile({**os.environ, **settings}, resource("config"))
+    return {**settings, **profile, "ROS_DOMAIN_ID": str(domain_id)}
 
 
 def _claim_free_domain() -> tuple[int, socket.socket]:

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from draw import Draw
 
-SLOW_S = 10.0
-"""Processor seconds for one input; the slowest takes hundredths."""
-MEMORY_MB = 2000
-"""By how much the process may grow over all inputs."""
+from sbnet_perception.extents import MOST_BYTES
+
+SLOW_S = 20.0
+"""Processor seconds for one input. Nearly all take hundredths; a copy of `MOST_BYTES` took 11 beside busy processes."""
+MEMORY_MB = 2000 + (MOST_BYTES >> 20)
+"""By how much the process may grow over all inputs, one of which may have a result of the largest size."""
 Target = Callable[[Draw], None]
 POSITION = struct.Struct("<q")
 CHUNK = 20_000
