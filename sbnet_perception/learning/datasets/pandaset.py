@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sbnet_perception.bev.ground_level import LEAST_SUPPORT, ground_level
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets.frame import BOXES, NOTHING, Item, Objects, Reader, RealFrame, make_frame
 from sbnet_perception.learning.datasets.pickled_table import read_table
-from sbnet_perception.learning.datasets.poses import Matrices, matrices, moved, yaws
+from sbnet_perception.learning.datasets.poses import Matrices, inverse, matrices, moved, yaws
 
 USUAL_HEIGHT = 0.3
 """Of the poses above the ground, where none is found in a cloud; in five frames it was 0.14 to 0.45 m."""
@@ -90,7 +89,7 @@ def _read(file: Path, pose: Matrices, stamp: int, classes: Sequence[ObjectClass]
     mechanical = columns["d"] == _MECHANICAL
     world = np.stack([columns[name][mechanical].astype(np.float64) for name in "xyzi"], axis=1)
     map_from_grid = pose @ _FORWARD_FIRST
-    points = moved(world, np.linalg.inv(map_from_grid)).astype(np.float32)
+    points = moved(world, inverse(map_from_grid)).astype(np.float32)
     ground = ground_level(torch.from_numpy(points))
     height = -ground.z if ground is not None and ground.support >= LEAST_SUPPORT else USUAL_HEIGHT
     points[:, 2] += np.float32(height)
@@ -120,8 +119,8 @@ def _objects(file: Path, map_from_grid: Matrices) -> Objects:
     kept = of["cuboids.sensor_id"] != _FORWARD
     width, length, height = (of[name][kept].astype(np.float64) for name in size)
     centers = np.stack([of[name][kept].astype(np.float64) for name in place], axis=1)
-    boxes: NDArray[np.float64] = np.zeros((len(centers), 7))
-    boxes[:, :3] = moved(centers, np.linalg.inv(map_from_grid))
+    boxes = np.zeros((len(centers), 7))
+    boxes[:, :3] = moved(centers, inverse(map_from_grid))
     boxes[:, 3:6] = np.stack([length, width, height], axis=1)
     # The length lies a quarter turn from the x that the yaw turns.
     boxes[:, 6] = of["yaw"][kept].astype(np.float64) + np.pi / 2 - yaws(map_from_grid[None])[0]
