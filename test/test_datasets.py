@@ -23,6 +23,8 @@ from dataset_files import (
     write_pickle,
 )
 
+from sbnet_perception.bags.messages import labels_message, point_cloud2
+from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.cli import main
 from sbnet_perception.errors import UserError
@@ -244,3 +246,20 @@ def test_the_real_argoverse_and_kitti_frames_are_those_of_the_files_made_of_them
         assert len(apart) and (apart.min(1) < 0.1).all()
         turn = mine.boxes[apart.argmin(1), 6] - theirs.boxes[near, 6]
         assert (np.abs(np.sin(turn)) < 0.05).all() and (np.cos(turn) > 0).all()
+
+
+def test_a_bag_whose_labels_fit_no_cloud_or_are_on_several_topics_says_so(tmp_path: Path):
+    bags = {"late": (("/labels",), 7, "base_link"), "several": (("/labels", "/more"), 0, "base_link")}
+    for name, (topics, late, frame_id) in (bags | {"high": (("/labels",), 0, "lidar")}).items():
+        with BagWriter(tmp_path / f"{name}.mcap") as writer:
+            writer.write("/points", point_cloud2(POINTS, frame_id, STAMP), STAMP)
+            for topic in topics:
+                labels = labels_message(CAR[None], ["truck"], frame_id, STAMP + late)
+                writer.write(topic, labels, STAMP + late)
+    with pytest.raises(UserError, match="no message on /labels has the stamp of a cloud on /points"):
+        open_data(str(tmp_path / "late.mcap"))
+    with pytest.raises(UserError, match=r"several topics of boxes, name one: .*:TOPIC of /labels, /more"):
+        open_data(str(tmp_path / "several.mcap"))
+    assert open_data(f"{tmp_path}/several.mcap:/more").items[0].read().labels.tolist() == ["truck"]
+    with pytest.raises(UserError, match="no ground is found in the cloud .* no transform leads from lidar to base_link"):
+        read_all(str(tmp_path / "high.mcap"))
