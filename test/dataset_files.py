@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import pickle
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -143,3 +147,88 @@ def write_av2(log: Path) -> None:
     (log / "map").mkdir()
     areas = {"drivable_areas": {"1": {"area_boundary": boundary}}}
     (log / "map" / "log_map_archive_test____XYZ_city_1.json").write_text(json.dumps(areas))
+
+
+class DataFrame:
+    """What pandas' own table is in a pickle: a manager of blocks, each of columns of one type, and two axes."""
+
+    def __init__(self, columns: dict[str, np.ndarray]) -> None:
+        self.columns = columns
+
+    def __getstate__(self) -> dict[str, Any]:
+        names, length = np.array(list(self.columns), object), len(next(iter(self.columns.values())))
+        axes = [Index(names), Index(np.arange(length))]
+        blocks: list[dict[str, Any]] = []
+        for kind in sorted({column.dtype.str for column in self.columns.values()}):
+            places = np.array([i for i, column in enumerate(self.columns.values()) if column.dtype.str == kind])
+            values = np.stack([column for column in self.columns.values() if column.dtype.str == kind])
+            alone = slice(int(places[0]), int(places[0]) + 1)
+            blocks.append({"values": values, "mgr_locs": places if len(places) > 1 else alone})
+        manager = BlockManager((axes, [], [], {"0.14.1": {"axes": axes, "blocks": blocks}}))
+        return {"_data": manager, "_typ": "dataframe"}
+
+
+class BlockManager:
+    def __init__(self, state: tuple) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple:
+        return BlockManager, (), self.state
+
+
+class Index:
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple:
+        return _new_Index, (Index, {"data": self.data, "name": None})
+
+
+def _new_Index(kind: type, state: dict[str, Any]) -> None:
+    """Only its name is pickled."""
+
+
+PLACES = {DataFrame: "frame", BlockManager: "internals.managers", Index: "indexes.base", _new_Index: "indexes.base"}
+
+
+def write_pickle(file: Path, thing: Any) -> None:
+    """Pickled as if the classes above were pandas'."""
+    before = dict(sys.modules)
+    try:
+        for one, place in PLACES.items():
+            one.__module__ = f"pandas.core.{place}"
+            parts = one.__module__.split(".")
+            for name in (".".join(parts[: n + 1]) for n in range(len(parts))):
+                sys.modules.setdefault(name, ModuleType(name))
+            setattr(sys.modules[one.__module__], one.__name__, one)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(gzip.compress(pickle.dumps(thing, protocol=4)))
+    finally:
+        for name in sys.modules.keys() - before.keys():
+            del sys.modules[name]
+
+
+def write_pandaset(root: Path) -> None:
+    """One sweep of the sequence 001 over a plane of ground that the frame's origin is 0.2 m above."""
+    x, y = (side.ravel() for side in np.meshgrid(np.arange(-20, 15, 0.5), np.arange(-20, 20, 0.5)))
+    ground = np.column_stack([x, y, np.zeros(len(x)), np.zeros(len(x))])
+    grid = np.concatenate([POINTS.astype(float), ground])
+    up = np.array([0, 0, 0.2])
+    # The pose's x is to the right: the vehicle's heading is its y.
+    world = map_from_ego()
+    xyz = grid[:, :3] @ world[:3, :3].T + world[:3, 3]
+    columns = {**dict(zip("xyz", xyz.T, strict=True)), "i": grid[:, 3] * 255, "t": np.zeros(len(grid))}
+    columns["d"] = np.r_[np.zeros(len(grid) - 1, int), 1]
+    write_pickle(root / "001" / "lidar" / "00.pkl.gz", DataFrame(columns))
+    boxes = np.stack([CAR, PERSON, CAR])
+    centers = boxes[:, :3] @ world[:3, :3].T + world[:3, 3]
+    names = ("position", "dimensions")
+    values = (centers, boxes[:, [4, 3, 5]])
+    cuboids = {f"{n}.{axis}": v[:, i] for n, v in zip(names, values, strict=True) for i, axis in enumerate("xyz")}
+    cuboids |= {"yaw": boxes[:, 6] + HEADING - np.pi / 2, "cuboids.sensor_id": np.array([-1, 0, 1])}
+    labels = {"label": np.array(["Pickup Truck", "Pedestrian", "Pickup Truck"], object)}
+    write_pickle(root / "001" / "annotations" / "cuboids" / "00.pkl.gz", DataFrame(labels | cuboids))
+    heading = dict(zip("wxyz", quaternion(HEADING - np.pi / 2), strict=True))
+    pose = {"position": dict(zip("xyz", (EGO + up).tolist(), strict=True)), "heading": heading}
+    (root / "001" / "lidar" / "poses.json").write_text(json.dumps([pose]))
+    (root / "001" / "lidar" / "timestamps.json").write_text(json.dumps([1557539924.0]))

@@ -8,8 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import CAR, EGO, HEADING, PERSON, POINTS, STAMP, write_av2, write_kitti, write_nuscenes
+from dataset_files import (
+    CAR,
+    EGO,
+    HEADING,
+    PERSON,
+    POINTS,
+    STAMP,
+    DataFrame,
+    write_av2,
+    write_kitti,
+    write_nuscenes,
+    write_pandaset,
+    write_pickle,
+)
 
+from sbnet_perception.bags.messages import labels_message, point_cloud2
+from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.cli import main
 from sbnet_perception.errors import UserError
@@ -31,6 +46,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "nuscenes": write_nuscenes,
     "kitti": write_kitti,
     "npz": write_npz,
+    "pandaset": write_pandaset,
 }
 
 
@@ -49,11 +65,12 @@ def test_each_layout_is_recognised_and_gives_the_same_scene_in_the_grid_frame(na
     assert data.reader is READERS[name]
     frame = data.items[0].read()
     assert frame.source == {"npz": "mine"}.get(name, name)
-    np.testing.assert_allclose(frame.points, POINTS, atol=0.003)
-    np.testing.assert_allclose(frame.boxes[0], CAR, atol=1e-4)
+    ground = 0.02 if name == "pandaset" else 0.0
+    np.testing.assert_allclose(frame.points[: len(POINTS)], POINTS, atol=0.003 + ground)
+    np.testing.assert_allclose(frame.boxes, [CAR, CAR + np.eye(7)[1] * 40][: len(frame.boxes)], atol=1e-4 + ground)
     assert frame.point_counts[0] == 2 and frame.boxes.dtype == np.float32
     if name != "bag":
-        np.testing.assert_allclose(frame.other_boxes[0], PERSON, atol=1e-4)
+        np.testing.assert_allclose(frame.other_boxes[0], PERSON, atol=1e-4 + ground)
     if name in ("av2", "nuscenes", "bag"):
         assert frame.stamp_ns == STAMP
         np.testing.assert_allclose(frame.map_from_grid[:3, 3], EGO, atol=1e-6)
@@ -137,6 +154,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
         "kitti", lambda root: (root / "training/velodyne/000002.bin").unlink(), ":val", "000002.bin and 0 more of its 1"
     ),
     "a source that is not there": ("npz", lambda root: None, ":yours", "source yours; its sources: mine"),
+    "a sweep that pandaset lacks": (
+        "pandaset", lambda root: next(root.glob("001/lidar/*.gz")).unlink(), "", "has 0 sweeps, 1 poses and 1 stamps"
+    ),
+    "a torn pickle": ("pandaset", lambda root: _cut(next(root.glob("001/lidar/*.gz"))), "", "00.pkl.gz is no table"),
     "another layout": ("kitti", lambda root: shutil.rmtree(root / "training"), "", "holds no data set that is known"),
 }  # fmt: skip
 
@@ -184,6 +205,30 @@ def test_frames_without_labels_are_converted_but_neither_measured_nor_learnt(tmp
     assert "the bag has no /ground_truth" in " ".join(capsys.readouterr().out.split())
 
 
+class Trap:
+    """Unpickled, it would call a function."""
+
+    def __reduce__(self) -> tuple:
+        return exec, ("raise SystemExit('the pickle ran')",)
+
+
+@pytest.mark.parametrize(
+    ("thing", "says"),
+    [
+        (Trap(), "it names builtins.exec, which is no part of a table"),
+        (DataFrame({"x": np.zeros(3, "M8[s]")}), "it has an array of 'M8'"),
+        (DataFrame({"x": np.zeros(3)}), "no table with columns x, y, z, i, d: 'y'"),
+        ([1, 2], "no table that can be read"),
+    ],
+)
+def test_a_pickle_is_read_as_a_table_or_not_at_all(thing: object, says: str, tmp_path: Path):
+    write_pandaset(tmp_path)
+    write_pickle(tmp_path / "001" / "lidar" / "00.pkl.gz", thing)
+    with pytest.raises(UserError) as raised:
+        read_all(str(tmp_path))
+    assert says in str(raised.value)
+
+
 def test_frames_are_taken_evenly_and_it_is_said_of_how_many():
     data = open_data("simulator:validation:hdl64")
     few = data.evenly(3)
@@ -201,3 +246,20 @@ def test_the_real_argoverse_and_kitti_frames_are_those_of_the_files_made_of_them
         assert len(apart) and (apart.min(1) < 0.1).all()
         turn = mine.boxes[apart.argmin(1), 6] - theirs.boxes[near, 6]
         assert (np.abs(np.sin(turn)) < 0.05).all() and (np.cos(turn) > 0).all()
+
+
+def test_a_bag_whose_labels_fit_no_cloud_or_are_on_several_topics_says_so(tmp_path: Path):
+    bags = {"late": (("/labels",), 7, "base_link"), "several": (("/labels", "/more"), 0, "base_link")}
+    for name, (topics, late, frame_id) in (bags | {"high": (("/labels",), 0, "lidar")}).items():
+        with BagWriter(tmp_path / f"{name}.mcap") as writer:
+            writer.write("/points", point_cloud2(POINTS, frame_id, STAMP), STAMP)
+            for topic in topics:
+                labels = labels_message(CAR[None], ["truck"], frame_id, STAMP + late)
+                writer.write(topic, labels, STAMP + late)
+    with pytest.raises(UserError, match="no message on /labels has the stamp of a cloud on /points"):
+        open_data(str(tmp_path / "late.mcap"))
+    with pytest.raises(UserError, match=r"several topics of boxes, name one: .*:TOPIC of /labels, /more"):
+        open_data(str(tmp_path / "several.mcap"))
+    assert open_data(f"{tmp_path}/several.mcap:/more").items[0].read().labels.tolist() == ["truck"]
+    with pytest.raises(UserError, match="no ground is found in the cloud .* no transform leads from lidar to base_link"):
+        read_all(str(tmp_path / "high.mcap"))

@@ -68,7 +68,9 @@ def _is_near(boxes: Floats, frame: RealFrame) -> NDArray[np.bool_]:
 
 def _is_of_interest(boxes: Floats, frame: RealFrame) -> NDArray[np.bool_]:
     """Everything is where the log has no map."""
-    return np.ones(len(boxes), bool) if frame.area is None else frame.area.holds(corners_bev(boxes)).any(axis=1)
+    if frame.area is None:
+        return np.ones(len(boxes), bool)
+    return np.asarray(frame.area.holds(corners_bev(boxes)).any(axis=1))
 
 
 def figures(frames: Sequence[Counted]) -> Av2Figures:

@@ -66,13 +66,12 @@ class Recording:
             wanted = [*labels, *bag.topics_of(_TRANSFORMS), *(ROAD for _ in range(ROAD in bag.topics_of(_GRID)))]
             for message in bag.messages(wanted) if wanted else ():
                 self._take(deserialize(message.raw, message.msgtype), message.topic in labels)
-        clouds = {stamp_ns(cloud.header): cloud for cloud in self._clouds()}
-        stamps = sorted(clouds.keys() & self._labels.keys() if self.labelled else clouds.keys())
-        if not stamps:
+        there = {stamp_ns(cloud.header) for cloud in self._clouds()}
+        self.stamps = sorted(there & self._labels.keys() if self.labelled else there)
+        if not self.stamps:
             raise UserError(f"{path}: no message on {labels[0]} has the stamp of a cloud on {self._topic}")
-        self.stamps = stamps
-        self._scale = _scale_of(clouds[stamps[0]])
         self._cursor: Iterator[RawCloud] = iter(())
+        self._scale = _scale_of(self._cloud(self.stamps[0]))
 
     def _take(self, message: Any, is_labels: bool) -> None:
         if is_labels:

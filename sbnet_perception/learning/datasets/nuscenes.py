@@ -24,7 +24,7 @@ from sbnet_perception.learning.datasets.frame import BOXES, NOTHING, Item, Objec
 from sbnet_perception.learning.datasets.nuscenes_splits import SPLITS
 from sbnet_perception.learning.datasets.nuscenes_tables import Sweep, Tables, read_tables
 from sbnet_perception.learning.datasets.polygons import road_around, union_of
-from sbnet_perception.learning.datasets.poses import Matrices, matrices, moved, yaws
+from sbnet_perception.learning.datasets.poses import Matrices, inverse, matrices, moved, yaws
 from sbnet_perception.masks.road import RoadMap, RoadView
 
 DETECTION_NAMES = {
@@ -118,7 +118,7 @@ def _objects(annotations: Sequence[Mapping[str, Any]], map_from_ego: Matrices) -
     """In the ego frame; the metric asks for those with a point of the LiDAR or of a radar."""
     if not annotations:
         return Objects(np.zeros((0, 7)), np.zeros(0, np.str_), asked=np.zeros(0, bool))
-    poses = np.linalg.inv(map_from_ego) @ matrices(
+    poses = inverse(map_from_ego) @ matrices(
         [one["rotation"] for one in annotations], [one["translation"] for one in annotations]
     )
     width, length, height = np.array([one["size"] for one in annotations], np.float64).T

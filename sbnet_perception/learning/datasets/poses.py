@@ -26,6 +26,11 @@ def matrices(quaternions: ArrayLike, translations: ArrayLike) -> Matrices:
     return result
 
 
+def inverse(target_from_source: Matrices) -> Matrices:
+    """source_from_target, float64 [4, 4]."""
+    return np.asarray(np.linalg.inv(target_from_source), np.float64)
+
+
 def moved(points: NDArray, target_from_source: Matrices) -> NDArray:
     """Points [P, >= 3] with x, y, z in the target frame, in their own type; further columns stay."""
     result = points.copy()

@@ -16,9 +16,10 @@ from sbnet_perception.learning.datasets.frame import Item, Reader
 from sbnet_perception.learning.datasets.kitti import KITTI
 from sbnet_perception.learning.datasets.npz import NPZ
 from sbnet_perception.learning.datasets.nuscenes import NUSCENES
+from sbnet_perception.learning.datasets.pandaset import PANDASET
 from sbnet_perception.learning.datasets.simulated import SIMULATED
 
-READERS = {reader.name: reader for reader in (KITTI, NUSCENES, NPZ, BAG, SIMULATED, AV2)}
+READERS = {reader.name: reader for reader in (KITTI, NUSCENES, PANDASET, NPZ, BAG, SIMULATED, AV2)}
 """In the order in which a folder is tried."""
 FORM = "[NAME:]FOLDER[:SPLIT]"
 HELP = f"a data set, {FORM}: NAME is {', '.join(READERS)}, or is found by the layout (docs/datasets.md)"
