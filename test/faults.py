@@ -44,7 +44,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     28: ("the disk is full while recording", "one warning; what was written can be read; detection goes on"),
     29: ("the network says boxes that are none", "never published; counted as errors"),
     30: ("a hostile parameter file, bag, message or weights file", "one line; nothing in it is executed"),
-    31: ("an external mask does not come, is too old, ends or is malformed", "computed there; or refused, as the road"),
+    31: ("the external mask is missing, old, small or malformed", "as the road's; or refused: without_external_mask"),
 }
 """Row -> the case, and what the node does."""
 _GUIDE = (

@@ -55,6 +55,13 @@ def test_clouds_that_names_do_not_tell_apart_are_refused_with_the_option(clouds:
     assert choose(clouds, points=clouds.split()[1][2:]).points == clouds.split()[1][1:]
 
 
+def test_an_external_mask_is_played_by_its_name_and_is_never_the_road() -> None:
+    played = choose("c/robot1/points g/robot1/external_mask g/robot2/external_mask g/map")
+    assert played.wire["/robot1/external_mask"] == ("/external_mask", GRID, True)
+    assert (played.road_mask, played.masks) == (None, {"/robot1/external_mask"})
+    assert played.said[3] == "external mask /robot1/external_mask: by its name"
+
+
 @pytest.mark.parametrize(
     ("grids", "road"),
     [

@@ -10,7 +10,7 @@ from sbnet_perception.errors import UserError
 
 KINDS = {"table5": "dense and sparse detectors trained alike and compared, on simulated drives (paper, Table 5)"}
 STEPS, SCENES, BATCH, SEEDS = 1200, 1500, 2, 3
-"""What two cores do in a night."""
+"""Small on purpose: some hours on two cores."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

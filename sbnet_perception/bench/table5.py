@@ -17,6 +17,7 @@ from rich.progress import track
 
 from sbnet_perception.bench import table5_speed
 from sbnet_perception.bench.measure import Row, with_steady_memory
+from sbnet_perception.bench.screen import closing
 from sbnet_perception.bench.table5_report import Figures, report
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import device_of
@@ -181,6 +182,7 @@ def run(arguments: argparse.Namespace) -> int:
         table = report(work.figures(seed), work.speed(), base, work.folder)
         if name == list(TRAININGS)[-1]:
             console.print(table, highlight=False)
+    closing(work.speed(), console)
     console.print(f"wrote {work.folder}/table5.json and table5.md")
     return 0
 

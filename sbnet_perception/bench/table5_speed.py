@@ -34,26 +34,29 @@ def measure(of_mask: Mapping[str, Pipeline], frames: Sequence[LabelledFrame]) ->
     skipped: dict[str, float] = {}
     for number, frame in enumerate(track(chosen, "speed")):
         for name in dense.names * ROUNDS:
-            recorder.take(name, partial(dense.network, name, dense.input(frame.points)))
+            recorder.take(f"{number} {name}", partial(dense.network, name, dense.input(frame.points)))
             for mask, pipeline in sparse.items():
                 recorder.take(f"{number} {mask}", partial(_laps, pipeline, frame))
         for mask, pipeline in sparse.items():
             skipped[f"{number} {mask}"] = pipeline(frame.points, frame.road).sparsity["conv-3"]
-    best = min(dense.names, key=lambda name: float(np.median(recorder.samples(name, "network"))))
-    # The frames of a dense network take all the same time.
-    dense_ms = float(np.median(recorder.samples(best, "network")))
+
+    def median(side: str, part: str) -> float:
+        return float(np.median(recorder.samples(side, part)))
+
+    numbers = range(len(chosen))
+    best = min(dense.names, key=lambda name: sum(median(f"{number} {name}", "network") for number in numbers))
     return [
         {
             "mask": mask,
             "frame": number,
             "tile_sparsity": skipped[side],
-            "dense_ms": dense_ms,
+            "dense_ms": median(f"{number} {best}", "network"),
             "dense_best": best,
-            **{f"{part}_ms": float(np.median(recorder.samples(side, part))) for part in ("mask", "network")},
-            "page_faults": max(recorder.faults(best), recorder.faults(side)),
+            **{f"{part}_ms": median(side, part) for part in ("mask", "network")},
+            "page_faults": max(recorder.faults(f"{number} {best}"), recorder.faults(side)),
             "other_programs": recorder.others(),
         }
-        for number in range(len(chosen))
+        for number in numbers
         for mask in sparse
         for side in [f"{number} {mask}"]
     ]

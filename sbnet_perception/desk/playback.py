@@ -223,7 +223,7 @@ class _Replay:
             if cloud:
                 waiting = (number, message)
                 number += 1
-            elif message.topic == self._played.road_mask:
+            elif message.topic in self._played.masks:
                 player.settle(message.topic)
         if waiting is not None:
             self._await(player, *waiting)

@@ -32,7 +32,8 @@ class Played:
         road_mask: the road mask topic in the bag, or None.
         wire: for every topic that is played, the name and type it is published under.
         carried: topics with boxes (labels) that are copied into the recording and not played.
-        said: what was chosen and why, a line each for the cloud, the road mask and the transforms.
+        said: what was chosen and why, a line each for the cloud, the road mask and the transforms; one more where there
+            is an external mask.
     """
 
     points: str
@@ -40,6 +41,11 @@ class Played:
     wire: Mapping[str, tuple[str, str, bool]]
     carried: Mapping[str, str]
     said: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """The road mask topic, and that of an external mask."""
+        return frozenset(name for name, (_, kind, _) in self.wire.items() if kind == GRID)
 
 
 def choose_topics(
@@ -66,14 +72,20 @@ def choose_topics(
     mask, mask_said = _choose_road(filled, road_mask, cloud, others)
     transforms, transforms_said = _choose_transforms(filled, tf_namespace, cloud, others)
 
+    said: tuple[str, ...] = (cloud_said, mask_said, transforms_said)
     wire = {cloud: ("/points", CLOUD, False)}
     if mask is not None:
         wire[mask] = ("/road_mask", GRID, True)
     for name in transforms:
         leaf = name.rsplit("/", 1)[-1]
         wire[name] = (f"/{leaf}", TRANSFORMS, leaf == "tf_static")
+    named = [name for name, kind in filled.items() if kind == GRID and name.endswith("/external_mask")]
+    external = topic_names.nearest([name for name in named if name not in others and name != mask], cloud)
+    if len(external) == 1:
+        wire[external[0]] = ("/external_mask", GRID, True)
+        said += (f"external mask {external[0]}: by its name",)
     carried = {name: msgtype for name, msgtype in filled.items() if msgtype == DETECTIONS}
-    return Played(cloud, mask, wire, carried, (cloud_said, mask_said, transforms_said))
+    return Played(cloud, mask, wire, carried, said)
 
 
 def _choose_cloud(filled: Mapping[str, str], wanted: str | None) -> tuple[str, str]:

@@ -50,7 +50,7 @@ from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task
 from sbnet_perception.learning.train_config import TrainConfig
 
 AVERAGED = 500
-"""Steps over which the weights are averaged, but no more than an eighth of the training."""
+"""Steps over which the weights are averaged; from random weights on no more than an eighth of the training."""
 
 
 class Trainer:
@@ -66,7 +66,7 @@ class Trainer:
         self.network.to(device)
         self.network.train()
         self._model = _shared(self.network)
-        steps = max(1, min(AVERAGED, config.steps // 8))
+        steps = AVERAGED if config.start else max(1, min(AVERAGED, config.steps // 8))
         self.average = AveragedModel(self.network, multi_avg_fn=partial(_average, steps), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
