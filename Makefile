@@ -29,12 +29,13 @@ export HOME := $(CURDIR)/build/home
 $(shell mkdir -p $(HOME))
 endif
 
-.PHONY: demo test reliability lint sanitize cuda fuzz soak bench docs setup clean help check
+.PHONY: demo test test-fleet reliability lint sanitize cuda fuzz soak bench docs setup clean help check
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    a simulated drive through the node over DDS: table, demo/out.mcap, pictures"
 	@echo "make test    all tests, linters included"
+	@echo "make test-fleet  the tests that need Ray, which it installs"
 	@echo "make reliability  the tests that provoke faults, and docs/reliability.md of what they saw"
 	@echo "make lint    ruff, mypy and the order of imports"
 	@echo "make bench   layers, network and pipeline beside the best dense ones, and the node: docs/bench (an hour and a half"
@@ -55,6 +56,11 @@ demo: setup
 # Files go to two processes; each test has a DDS domain of its own.
 test: setup $(STAMPS)/test-requirements
 	@$(BIN)/python -m pytest -n 2 --dist loadfile test
+
+# The tests that need Ray (70 MB), which make test does without: a cluster of two nodes on this machine
+test-fleet: setup $(STAMPS)/test-requirements
+	@$(PIP) -q --no-build-isolation -e '.[fleet]'
+	@$(BIN)/python -m pytest test/test_fleet_on_ray.py
 
 # The tests that provoke faults; docs/reliability.md is made of what they saw
 reliability: setup $(STAMPS)/test-requirements

@@ -47,7 +47,7 @@ def on_this_machine() -> tuple[int, int]:
 
 def own_device(device: torch.device) -> torch.device:
     """``cuda`` without a number is the GPU with the number of this process, where torchrun has started it."""
-    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+    if str(device) != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:

@@ -48,31 +48,43 @@ def trained(
         return train_module.train(CONFIG, scenes, checkpoint, CHECKPOINT_EVERY)
 
 
-def normalized(rows: torch.Tensor, counted: torch.Tensor, across: bool, weight: torch.Tensor) -> list[torch.Tensor]:
-    """A normalization's output, gradient for ``(output * weight).sum()``, and running statistics."""
+def normalized(
+    rows: torch.Tensor, counted: torch.Tensor | None, across: bool, weight: torch.Tensor
+) -> list[torch.Tensor]:
+    """A normalization's output, gradient for ``(output * weight).sum()``, and running statistics.
+
+    Where none are ``counted`` the last row stands for what is not stored.
+    """
     norm = SparseBatchNorm2d(3).double()
     norm.across_processes = across
     rows = rows.clone().requires_grad_()
-    output = norm.rows(rows, counted)
+    output = norm.rows(rows, counted, counted is None)
     (output * weight).sum().backward()
     return [output.detach(), rows.grad, norm.running_mean, norm.running_var]
 
 
 def normalization_error() -> float:
-    """How far a normalization of rows that lie in two processes, all of its own or none, is from that of one."""
+    """How far a normalization of rows that lie in two processes is from that of one process with all of them."""
     generator = torch.Generator().manual_seed(1)
     rows, weight = (torch.randn(ROWS, 3, generator=generator, dtype=torch.float64) + 5 for _ in range(2))
-    errors = []
+    every, first, errors = torch.arange(0, ROWS, 2), processes.rank() == 0, []
+    # The first process has the rows before the cut, perhaps none; every second one counts.
     for cut in (0, 7):
-        # The first process has the rows before the cut, and counts every second one.
-        own = slice(0, cut) if processes.rank() == 0 else slice(cut, ROWS)
-        every = torch.arange(0, ROWS, 2)
-        mine = every[(every >= own.start) & (every < own.stop)] - own.start
+        own = torch.arange(0, cut) if first else torch.arange(cut, ROWS)
+        mine = every[torch.isin(every, own)] - (0 if first else cut)
         whole = normalized(rows, every, False, weight)
-        part = normalized(rows[own], mine, True, weight[own])
-        expected = [whole[0][own], whole[1][own], *whole[2:]]
-        errors += [float((a - b).abs().max()) for a, b in zip(part, expected, strict=True) if len(a)]
-    return max(errors)
+        errors += _apart(normalized(rows[own], mine, True, weight[own]), whole, own)
+    # All have the last row, which none asks for.
+    weight[-1] = 0
+    own = torch.tensor([*(range(7) if first else range(7, ROWS - 1)), ROWS - 1])
+    part, whole = normalized(rows[own], None, True, weight[own]), normalized(rows, None, False, weight)
+    return max(errors + _apart([part[0], part[1][:-1], *part[2:]], [whole[0], whole[1][:-1], *whole[2:]], own))
+
+
+def _apart(part: list[torch.Tensor], whole: list[torch.Tensor], own: torch.Tensor) -> list[float]:
+    """How far what a process has is from its part of the whole."""
+    expected = [whole[0][own], whole[1][own[own < len(whole[1])]], *whole[2:]]
+    return [float((a - b).abs().max()) for a, b in zip(part, expected, strict=True) if len(a)]
 
 
 def _tell(file: TextIO, losses: dict[str, float]) -> None:

@@ -307,8 +307,8 @@ class ResidualUnit(nn.Module):
         stands for what is not stored."""
         weights = [conv.weight for conv in (self.reduce, self.conv, self.expand, self.project) if conv is not None]
         norms: list[layer_plain.Rows] = [
-            lambda rows: self.norm1.rows(rows, counted).relu(),
-            lambda rows: self.norm2.rows(rows, counted).relu(),
+            lambda rows: self.norm1.rows(rows, counted, counted is None).relu(),
+            lambda rows: self.norm2.rows(rows, counted, counted is None).relu(),
             lambda rows: self.norm3.rows(rows).relu(),
         ]
         return SparseMap(layer_plain.residual_unit(x.values, x.pixels, output, self.stride, weights, norms), output)

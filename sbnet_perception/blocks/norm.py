@@ -31,13 +31,14 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         y = self.rows(rows_of(x), None if tiles is None else tiles.pixels.flat)
         return y.view(images, height, width, channels).permute(0, 3, 1, 2)
 
-    def rows(self, rows: Tensor, counted: Tensor | None = None) -> Tensor:
+    def rows(self, rows: Tensor, counted: Tensor | None = None, absent: bool = False) -> Tensor:
         """Normalize rows [R, C]; in training the statistics are those of the rows ``counted``, int64, or of all.
 
-        Of fewer than two there is nothing to take statistics of: the running ones serve, and stay as they are.
+        Of fewer than two there is nothing to take statistics of: the running ones serve, and stay as they are. With
+        ``absent`` the last row stands for what is not stored: of several processes all have it, and it counts once.
         """
         if self.training and self.across_processes:
-            return self._rows_across_processes(rows, rows if counted is None else rows[counted])
+            return self._rows_across_processes(rows, rows if counted is None else rows[counted], absent)
         count = len(rows) if counted is None else len(counted)
         training, momentum = self.training and count > 1, self.momentum if self.momentum is not None else 0.1
         if counted is None or not training:
@@ -51,15 +52,19 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         return self._normalized(rows, mean, variance)
 
-    def _rows_across_processes(self, rows: Tensor, counted: Tensor) -> Tensor:
+    def _rows_across_processes(self, rows: Tensor, counted: Tensor, absent: bool) -> Tensor:
         """`rows` in training, by the rows [K, C] ``counted`` in all processes, of which some may have none."""
         assert self.running_mean is not None and self.running_var is not None
         values, momentum = counted.to(self.weight.dtype), self.momentum if self.momentum is not None else 0.1
         # Number, sum and sum of squares go from process to process in double precision: their difference is small.
-        centre = values.sum(0) / max(len(values), 1)
-        spread = (values - centre).square().sum(0)
-        mean, square = centre.double(), spread.double() + len(values) * centre.double().square()
-        number = mean.new_full((1,), len(values))
+        weight = values.new_ones(len(values), 1)
+        if absent:
+            weight[-1] /= processes.count()
+        number = weight.sum(0)
+        centre = (weight * values).sum(0) / number.clamp(min=1 / processes.count())
+        spread = (weight * (values - centre).square()).sum(0)
+        number, mean = number.double(), centre.double()
+        square = spread.double() + number * mean.square()
         total = processes.summed(torch.cat([number, number * mean, square]))
         count, (mean, square) = total[:1], total[1:].view(2, -1) / total[:1].clamp(min=1)
         # No branch on their number, which on a GPU the host would have to wait for.
@@ -67,9 +72,9 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         variance = torch.where(enough, square - mean.square(), self.running_var.double()).to(self.weight.dtype)
         mean = torch.where(enough, mean, self.running_mean.double()).to(self.weight.dtype)
         with torch.no_grad():
-            weight = momentum * enough.to(mean.dtype)
-            self.running_mean.lerp_(mean, weight)
-            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)).to(mean.dtype), weight)
+            share = momentum * enough.to(mean.dtype)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)).to(mean.dtype), share)
         return self._normalized(rows, mean, variance)
 
     def _normalized(self, rows: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

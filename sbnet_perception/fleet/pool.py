@@ -128,9 +128,9 @@ class Pool:
             if job is not None:
                 yield Answer(job, name, *answer)
             else:
-                name, error = answer
-                if error:
-                    raise UserError(f"{error} (worker {name})")
+                name, problem = answer
+                if problem:
+                    raise UserError(f"{problem} (worker {name})")
             if waiting:
                 following = waiting.popleft()
                 busy[worker.do.remote(following)] = worker, name, following

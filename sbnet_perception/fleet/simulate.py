@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     needs = Needs(arguments.cpus, 0, arguments.workers)
     missing, console = shards.missing(), Console()
     if missing:
+        shards.folder.mkdir(parents=True, exist_ok=True)
         with Pool(arguments.address, Maker, needs) as pool:
             jobs = [(shards, shards.folder, number) for number in missing]
             what = f"simulating {len(missing) * SHARD} scenes"
@@ -58,7 +59,7 @@ class Maker:
         shards, folder, number = job
         if shards.folder != folder:
             raise UserError("this machine has another version of sbnet: install the same on all")
-        if not folder.parent.is_dir() and not folder.parent.parent.is_dir():
-            raise UserError(f"there is no {folder.parent.parent} on this machine: name a folder that all machines see")
+        if not folder.is_dir():
+            raise UserError(f"there is no {folder} on this machine: name a --work folder that all machines see")
         if not shards.path(number).exists():
             shards.make(number)
