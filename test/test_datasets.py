@@ -261,6 +261,5 @@ def test_a_bag_whose_labels_fit_no_cloud_or_are_on_several_topics_says_so(tmp_pa
     with pytest.raises(UserError, match=r"several topics of boxes, name one: .*:TOPIC of /labels, /more"):
         open_data(str(tmp_path / "several.mcap"))
     assert open_data(f"{tmp_path}/several.mcap:/more").items[0].read().labels.tolist() == ["truck"]
-    because = r"no ground is found in the cloud .* no transform leads from lidar to base_link"
-    with pytest.raises(UserError, match=because):
+    with pytest.raises(UserError, match=r"no ground is found in the cloud .* no transform leads from lidar to"):
         read_all(str(tmp_path / "high.mcap"))
