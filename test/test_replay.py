@@ -133,7 +133,9 @@ def test_a_fleet_detects_in_a_bag_what_a_replay_of_every_frame_does_to_the_last_
     facts = BagDetector(settings, settings.digest)((drive, tmp_path / "out.mcap"))
     assert (facts.frames, facts.detections) == (FRAMES, replayed[0].detections)
     for topic in ("/detections", "/computation_mask"):
-        assert raw_messages(tmp_path / "out.mcap", topic) == raw_messages(replayed[1], topic)
+        pairs = zip(raw_messages(tmp_path / "out.mcap", topic), raw_messages(replayed[1], topic), strict=True)
+        # DDS fills a message up to whole words.
+        assert all(theirs == ours + bytes(-len(ours) % 4) for ours, theirs in pairs)
 
 
 def test_a_sqlite3_bag_without_transforms_or_map_plays_in_the_clouds_own_frame(weights: Path, tmp_path: Path) -> None:
