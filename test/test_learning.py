@@ -28,7 +28,9 @@ from sbnet_perception.learning.pruning import Pruning
 from sbnet_perception.learning.scenes import Scenes
 from sbnet_perception.learning.simulator import sample_scene
 from sbnet_perception.learning.targets import make_targets
-from sbnet_perception.learning.train import TrainConfig, Trainer, train
+from sbnet_perception.learning.train import train
+from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.learning.trainer import Trainer
 from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.road import RoadView
 

@@ -24,7 +24,9 @@ from sbnet_perception.detector.weights import WeightsError, save_weights
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.mask_threshold import RECALL, chosen_threshold
 from sbnet_perception.learning.targets import IGNORED, make_targets, vehicles_near
-from sbnet_perception.learning.train import TrainConfig, Trainer, hand_out
+from sbnet_perception.learning.train import hand_out
+from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.learning.trainer import Trainer
 from sbnet_perception.masks.config import MaskConfig
 
 GRID = Grid(0.0, 10.0, -3.0, 3.2, 0.2)

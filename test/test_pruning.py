@@ -9,8 +9,8 @@ from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import read_metadata, save_weights, share_of_zeros
 from sbnet_perception.learning.pruning import Pruning, pruned_weights, share_at
-from sbnet_perception.learning.train import Trainer
 from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.learning.trainer import Trainer
 
 SMALL = NetworkConfig(32, (24, 32, 32, 32), (1, 1, 1, 1), 36, (32, 20), 1)
 """Some of its widths are no multiple of 16."""

@@ -9,7 +9,8 @@ from devices import operations_on
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Voxels
-from sbnet_perception.learning.train import TrainConfig, Trainer
+from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.learning.trainer import Trainer
 
 GRID = Grid(0.0, 12.8, -6.4, 6.4, resolution=0.2)
 CONFIG = TrainConfig(steps=6, batch=2, crop=64, crop_rows=64)

@@ -239,8 +239,8 @@ def _header_table(header: Sequence[Row], layers: Sequence[Row]) -> list[str]:
         "",
         "A copy of the header's convolutions could run first and say where the header itself has to. Its own threshold "
         "is the highest that keeps every pixel above the score threshold, chosen on the same frames: no other could do "
-        "better. Each convolution must also compute what the next one reads around the kept pixels. Shares are means of "
-        "the frames. The copy's cost is that of its products in "
+        "better. Each convolution must also compute what the next one reads around the kept pixels. Shares are means "
+        "of the frames. The copy's cost is that of its products in "
         f"{COPY_BITS}-bit numbers (fewer bits are no faster); the header's dense products are 1.",
         "",
         *_table(["bits", "pixels kept, %", "header's work left, %", "spared", "the copy costs", "gain"], lines),

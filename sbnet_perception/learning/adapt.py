@@ -20,7 +20,9 @@ from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.scenes import SHARD
 from sbnet_perception.learning.sensor import KnownSensor, read_sensor
 from sbnet_perception.learning.simulator import sample_scene
-from sbnet_perception.learning.train import TrainConfig, Trainer, train
+from sbnet_perception.learning.train import train
+from sbnet_perception.learning.train_config import TrainConfig
+from sbnet_perception.learning.trainer import Trainer
 
 HELD_OUT = 9_500_001
 """Seed of the first scene that measures; no training has seen it."""
