@@ -20,6 +20,7 @@ from sbnet_perception.detector.device import CPU
 from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.learning import scenes as scenes_module
 from sbnet_perception.learning import train as train_module
+from sbnet_perception.learning import trainer as trainer_module
 from sbnet_perception.learning.train_config import TrainConfig
 
 SHAPE = NetworkConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, (8, 8), 1)
@@ -30,10 +31,10 @@ ROWS = 40
 
 def trained(
     scenes: Path, checkpoint: Path, tell: Callable[[dict[str, float]], object], kill: bool = False
-) -> train_module.Trainer:
+) -> trainer_module.Trainer:
     """The training of `CONFIG`; ``tell`` gets the losses of each step. With ``kill`` the process dies in a step."""
 
-    class Watched(train_module.Trainer):
+    class Watched(trainer_module.Trainer):
         def train_on(self, batch):
             if kill and self.step == KILLED_AT:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -41,7 +42,7 @@ def trained(
             return {}
 
     with (
-        mock.patch.object(train_module, "Detector", lambda classes: Detector(classes, SHAPE)),
+        mock.patch.object(trainer_module, "Detector", lambda classes: Detector(classes, SHAPE)),
         mock.patch.object(train_module, "Trainer", Watched),
         mock.patch.object(scenes_module, "SHARD", 2),
     ):
