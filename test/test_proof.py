@@ -38,7 +38,7 @@ def of_the_cpu():
 def usable(of_the_cpu, monkeypatch):
     """A GPU that is there, and its kernels."""
     monkeypatch.setattr(pipeline, "TRUSTED", ())
-    monkeypatch.setattr(pipeline, "device_of", lambda name: torch.device("cpu", 0))
+    monkeypatch.setattr(pipeline, "device_of", lambda name, dtype: torch.device("cpu", 0))
     monkeypatch.setattr(proof, "on_cpu", lambda network, config: of_the_cpu)
     monkeypatch.setattr(gpu, "FEWEST_POINTS", 1024)
     with operations_on("shim"):
