@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from recordings import SENSOR_HEIGHT, START_NS, points, write_drive
 from ros_process import tiny_weights
 
 from sbnet_perception import cli
-from sbnet_perception.bags.messages import point_cloud2
+from sbnet_perception.bags.messages import occupancy_grid, point_cloud2
+from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.writer import BagWriter
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.desk.topics import GRID
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.fleet.detect import Totals, _left
@@ -22,6 +26,7 @@ from sbnet_perception.fleet.one_bag import BagDetector, finished, outputs
 from sbnet_perception.fleet.settings import Settings, configuration
 from sbnet_perception.learning import evaluate
 from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.masks.road import RoadMap
 
 FRAMES = 3
 
@@ -61,6 +66,32 @@ def test_a_bag_without_a_usable_cloud_leaves_no_file_and_says_why(settings, tmp_
     with pytest.raises(UserError, match=r"none of 2 clouds can be used: frame_id empty \(2\)"):
         BagDetector(settings, settings.digest)((bag, out))
     assert not out.exists()
+
+
+def test_an_external_mask_counts_beside_the_road_and_a_malformed_one_is_told(settings, tmp_path):
+    mask = replace(settings.detector.mask, expression="road and external")
+    named = replace(settings, detector=replace(settings.detector, mask=mask))
+    half = torch.ones(80, 200, dtype=torch.bool)
+    half[:40] = False
+    grid = occupancy_grid(RoadMap(half, 0.5, SE2(-10.0, -20.0, 0.0)), "map", START_NS)
+
+    def refused_and_computed(name: str, external: list[object]) -> tuple[str, int]:
+        """What was refused, and the cells of the mask."""
+        bag, out = tmp_path / f"{name}.mcap", tmp_path / f"{name}.out.mcap"
+        with BagReader(write_drive(tmp_path / f"{name}.drive.mcap", 1)) as drive, BagWriter(bag) as writer:
+            for message in external:
+                writer.write("/external_mask", message, START_NS, GRID)
+            for message in drive.messages():
+                writer.write(message.topic, message.raw, message.stamp_ns, message.msgtype)
+        facts = BagDetector(named, named.digest)((bag, out))
+        with BagReader(out) as reader:
+            (computed,) = [deserialize(message.raw, GRID) for message in reader.messages(["/computation_mask"])]
+        return facts.refused, int((computed.data > 0).sum())
+
+    nothing, everywhere = refused_and_computed("none", [])
+    refused, computed = refused_and_computed("half", [grid, b"no"])
+    assert (nothing, refused) == ("", "external mask malformed (1)")
+    assert 0 < computed < 0.6 * everywhere
 
 
 def test_a_worker_whose_weights_are_others_does_not_work(settings):
@@ -105,6 +136,13 @@ def test_figures_of_drives_measured_apart_are_those_of_all_together(settings, mo
     whole = evaluate.evaluate_simulated(pipelines, list(evaluate.frames_of_drives(seeds)), detector.thresholds)
     assert [replace(result, mask_ms=0) for result in merged] == [replace(result, mask_ms=0) for result in whole]
     assert whole[0].objects == 8 and whole[0].precision50 < 1
+
+
+@pytest.mark.parametrize("words", ["--data kitti:x", "--frames 0", "--simulated", "--worst x", "--curves x.png"])
+def test_options_of_evaluate_that_a_fleet_does_not_have_are_refused(capsys, words):
+    assert cli.main(["fleet", "evaluate", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert f"{words.split()[0]} is for 'sbnet evaluate'" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("line", ["detect a.mcap --out out", "simulate", "evaluate"])

@@ -25,7 +25,6 @@ from sbnet_perception.desk.topics import DETECTIONS, GRID, TRANSFORMS, Played, c
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
 from sbnet_perception.fleet.settings import Settings
-from sbnet_perception.masks.road import ROAD
 from sbnet_perception.messages.cdr import Header
 from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.occupancy_grid import computation_mask_message
@@ -146,7 +145,7 @@ class _Offline:
     """The node's steps for the messages of one bag.
 
     Attributes:
-        refused: clouds and road masks without an answer, by reason.
+        refused: clouds and masks without an answer, by reason.
     """
 
     def __init__(self, config: NodeConfig, pipeline: Pipeline) -> None:
@@ -157,23 +156,23 @@ class _Offline:
         self._now_ns = 0
         self._gate = Gate()
         layers = mask_layers(config, pipeline)
-        self._road = layers[ROAD.name]
+        self._masks = {f"/{layer.kind.topic}": layer for layer in layers.values()}
         transforms = TopicTransforms(cast(Node, self._ear))
         self._process = Processor(config, pipeline, transforms, layers, lambda: self._now_ns, self._refuse)
 
     def process(self, reader: BagReader, played: Played) -> Iterator[tuple[BagMessage, Processed | None]]:
         """Each cloud, as soon as the transforms up to the next one are known, and what came of it."""
         waiting: BagMessage | None = None
-        roads: list[BagMessage] = []
+        masks: list[BagMessage] = []
         for message in Timeline(reader.messages(played.wire), played.points, lambda _: None):
             if message.topic == played.points:
                 if waiting is not None:
                     yield waiting, self._cloud(waiting)
-                self._take(roads)
+                self._take(masks, played)
                 waiting = message
-            elif message.topic == played.road_mask:
+            elif message.topic in played.masks:
                 # It counts for the clouds that come after it.
-                roads.append(message)
+                masks.append(message)
             else:
                 self._ear.hear(*played.wire[message.topic][:2], message.raw)
         if waiting is not None:
@@ -192,14 +191,15 @@ class _Offline:
             return None
         return self._process(Frame((arrived,), {}, self._gate.era), threading.Event())
 
-    def _take(self, roads: list[BagMessage]) -> None:
-        """The road masks in their order; the last one that can be used counts."""
-        for message in roads:
+    def _take(self, masks: list[BagMessage], played: Played) -> None:
+        """The masks in their order; of each topic the last one that can be used counts."""
+        for message in masks:
+            layer = self._masks[played.wire[message.topic][0]]
             try:
-                self._road.receive(deserialize(message.raw, GRID), message.stamp_ns)
+                layer.receive(deserialize(message.raw, GRID), message.stamp_ns)
             except (Rejected, UserError):
-                self.refused["road mask malformed"] += 1
-        roads.clear()
+                self.refused[f"{layer.kind.name} malformed"] += 1
+        masks.clear()
 
     def _refuse(self, error: NotProcessed, frame_id: str) -> None:
         self.refused[error.reason] += 1
