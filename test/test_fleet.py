@@ -41,21 +41,49 @@ def test_a_finished_bag_is_skipped_and_one_of_other_settings_is_only_replaced_wh
     bag, out = write_drive(tmp_path / "drive.mcap", FRAMES), tmp_path / "out" / "drive.mcap"
     out.parent.mkdir()
     # What a worker has left that was killed.
-    (out.parent / "drive.mcap.0123.partial").touch()
+    (out.parent / "drive.mcap.01234567.partial").touch()
+    others = out.parent / "drive.mcap.b.mcap.01234567.partial"
+    others.touch()
     facts = BagDetector(settings, settings.digest)((bag, out))
     assert facts == finished(out)
-    assert (facts.frames, list(out.parent.iterdir())) == (FRAMES, [out])
+    assert (facts.frames, {*out.parent.iterdir()}) == (FRAMES, {out, others})
     made = out.stat().st_mtime_ns
     assert BagDetector(settings, settings.digest)((bag, out)) == facts and out.stat().st_mtime_ns == made
 
     other = replace(settings, detector=replace(settings.detector, nms_iou=0.2)).digest
-    elsewhere = replace(settings, detector=replace(settings.detector, threads=7, device="cuda")).digest
-    assert other != settings.digest == elsewhere
+    on_gpu = replace(settings, detector=replace(settings.detector, threads=7, device="cuda"))
+    alike = replace(on_gpu, detector=replace(on_gpu.detector, dtype="float32")).digest
+    assert settings.digest == alike and len({settings.digest, on_gpu.digest, other}) == 3
     totals = Totals()
     assert _left({bag: out}, settings.digest, False, totals) == [] and totals.skipped == [bag]
     assert _left({bag: out}, other, True, totals) == [bag]
-    with pytest.raises(UserError, match="other settings; choose another --out folder, or add --overwrite"):
+    with pytest.raises(UserError, match="other settings; choose another --out folder, or --overwrite replaces it"):
         _left({bag: out}, other, False, totals)
+
+
+def test_a_file_of_another_bag_of_the_same_name_is_only_replaced_when_asked(settings, tmp_path):
+    out = tmp_path / "out" / "drive.mcap"
+    first, second = (write_drive(tmp_path / name / "drive.mcap", frames) for name, frames in (("a", 1), ("b", 2)))
+    BagDetector(settings, settings.digest)((first, out))
+    with pytest.raises(UserError, match=r"made of another bag; .*--overwrite replaces it"):
+        _left({second: out}, settings.digest, False, Totals())
+    assert _left({second: out}, settings.digest, True, Totals()) == [second]
+    assert BagDetector(settings, settings.digest)((second, out)).frames == 2
+    # Moved, it is the same.
+    moved = second.rename(tmp_path / "drive.mcap")
+    assert _left({moved: out}, settings.digest, False, Totals()) == []
+
+
+@pytest.mark.parametrize("there", [b"", bytes(range(256)), b"\x89MCAP0\r\n" + bytes(99), "a drive", "cut"])
+def test_what_no_fleet_made_is_replaced_when_asked_and_only_then(settings, tmp_path, there):
+    bag, out = write_drive(tmp_path / "drive.mcap", 1), tmp_path / "out.mcap"
+    raw = there if isinstance(there, bytes) else bag.read_bytes()
+    out.write_bytes(raw[:-9] if there == "cut" else raw)
+    with pytest.raises(UserError, match=r"exists already; .*--overwrite"):
+        _left({bag: out}, settings.digest, False, Totals())
+    assert _left({bag: out}, settings.digest, True, Totals()) == [bag]
+    facts = BagDetector(settings, settings.digest)((bag, out))
+    assert facts.frames == 1 and finished(out) == facts
 
 
 def test_a_bag_without_a_usable_cloud_leaves_no_file_and_says_why(settings, tmp_path):

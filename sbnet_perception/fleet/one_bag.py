@@ -8,6 +8,9 @@ nothing is lost or late, and no clock to wait by: a transform that the bag does 
 from __future__ import annotations
 
 import collections
+import glob
+import hashlib
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +21,7 @@ from typing import Any, cast
 from rclpy.node import Node
 
 from sbnet_perception.bags.reader import BagMessage, BagReader, deserialize
+from sbnet_perception.bags.refusals import SUFFIXES
 from sbnet_perception.bags.writer import BagWriter, read_metadata, whole_bag
 from sbnet_perception.desk.grid_frame import choose_grid_frame
 from sbnet_perception.desk.timeline import Timeline
@@ -51,6 +55,7 @@ class BagFacts:
         seconds: from opening the bag to the whole file.
         refused: why clouds have no answer, and how many.
         digest: of the settings.
+        bag: which one it is, see `identity`.
     """
 
     clouds: int
@@ -59,6 +64,7 @@ class BagFacts:
     seconds: float
     refused: str
     digest: str
+    bag: str
 
 
 class BagDetector:
@@ -74,22 +80,31 @@ class BagDetector:
         if settings.digest != digest:
             raise UserError("this machine has another version of sbnet, or other weights: install the same on all")
         self._settings = settings
-        self._pipeline = Pipeline(settings.detector)
+        self._pipeline = Pipeline(settings.computed)
 
     def __call__(self, job: tuple[Path, Path]) -> BagFacts:
         """Detects in a bag and writes /detections and /computation_mask; (bag, MCAP file to write).
 
-        A file that is there is replaced, unless it is finished and was made with the same settings: a worker that died
-        may have come so far.
+        A file that is there is replaced, whatever it is, unless it is finished and was made of the same bag with the
+        same settings: a worker that died may have come so far.
 
         Raises:
             UserError: the bag cannot be read, has no cloud that can be used, or the file cannot be written.
         """
         bag, out = job
-        if (done := finished(out)) is not None and done.digest == self._settings.digest:
-            return done
         begin = time.monotonic()
-        with BagReader(bag) as reader, whole_bag(out, overwrite=True) as writer:
+        with BagReader(bag) as reader:
+            this, done = identity(reader), finished(out)
+            if done is not None and (done.digest, done.bag) == (self._settings.digest, this):
+                return done
+            facts = self._detect(reader, this, out, begin)
+        # What workers have left that died at this bag: the names are those of `whole_bag`.
+        for partial in out.parent.glob(f"{glob.escape(out.name)}.{'[0-9a-f]' * 8}.partial"):
+            partial.unlink(missing_ok=True)
+        return facts
+
+    def _detect(self, reader: BagReader, this: str, out: Path, begin: float) -> BagFacts:
+        with whole_bag(out, overwrite=True) as writer:
             asked = self._settings.points_topic, self._settings.road_mask_topic, self._settings.tf_namespace
             played = choose_topics(reader.topics, *asked)
             config = self._settings.node
@@ -104,12 +119,10 @@ class BagDetector:
                     self._write(writer, processed, message.stamp_ns)
             refused = ", ".join(f"{reason} ({number})" for reason, number in sorted(offline.refused.items()))
             if not frames:
-                raise UserError(f"{bag}: none of {clouds} clouds can be used: {refused}")
-            facts = BagFacts(clouds, frames, detections, time.monotonic() - begin, refused, self._settings.digest)
+                raise UserError(f"{reader.path}: none of {clouds} clouds can be used: {refused}")
+            seconds, digest = time.monotonic() - begin, self._settings.digest
+            facts = BagFacts(clouds, frames, detections, seconds, refused, digest, this)
             writer.add_metadata(METADATA, {name: str(value) for name, value in asdict(facts).items()})
-        # What workers have left that died at this bag.
-        for partial in out.parent.glob(f"{out.name}.*.partial"):
-            partial.unlink(missing_ok=True)
         return facts
 
     def _write(self, writer: BagWriter, processed: Processed, stamp_ns: int) -> None:
@@ -122,23 +135,26 @@ class BagDetector:
 
 
 def finished(out: Path) -> BagFacts | None:
-    """What came of a bag whose file is there already; None without one.
-
-    Raises:
-        UserError: the file was not made by a fleet.
-    """
-    if not out.exists():
-        return None
-    told = read_metadata(out, METADATA)
+    """What came of a bag whose file is there already; None without one, and where no fleet made it or it is damaged."""
     try:
+        told = read_metadata(out, METADATA)
         return BagFacts(
             **{name: int(told[name]) for name in ("clouds", "frames", "detections")},
             seconds=float(told["seconds"]),
             refused=told["refused"],
             digest=told["digest"],
+            bag=told["bag"],
         )
-    except (KeyError, ValueError):
-        raise UserError(f"{out} was not made by 'sbnet fleet detect'; choose another --out folder") from None
+    except (KeyError, ValueError, struct.error):
+        return None
+
+
+def identity(bag: BagReader) -> str:
+    """Which recording it is, wherever it lies: by the size of its files, its first and last stamp, and its topics."""
+    files = [file for suffix in SUFFIXES for file in bag.path.glob(f"*{suffix}")] if bag.path.is_dir() else [bag.path]
+    sizes = sorted(file.stat().st_size for file in files)
+    topics = sorted((name, topic.msgtype, topic.count) for name, topic in bag.topics.items())
+    return hashlib.sha256(repr((sizes, bag.start_ns, bag.end_ns, topics)).encode()).hexdigest()[:16]
 
 
 class _Offline:
