@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import sys
+import types
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import torch
 from recordings import SENSOR_HEIGHT, START_NS, points, write_drive
 from ros_process import tiny_weights
 
-from sbnet_perception import cli
+from sbnet_perception import cli, fleet
 from sbnet_perception.bags.messages import occupancy_grid, point_cloud2
 from sbnet_perception.bags.reader import BagReader, deserialize
 from sbnet_perception.bags.writer import BagWriter
@@ -164,6 +168,61 @@ def test_figures_of_drives_measured_apart_are_those_of_all_together(settings, mo
     whole = evaluate.evaluate_simulated(pipelines, list(evaluate.frames_of_drives(seeds)), detector.thresholds)
     assert [replace(result, mask_ms=0) for result in merged] == [replace(result, mask_ms=0) for result in whole]
     assert whole[0].objects == 8 and whole[0].precision50 < 1
+
+
+class RayOfTheDead(types.ModuleType):
+    """As much of Ray as the pool asks for. Workers start or die as they are told, those that start work."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self, start: Iterator[bool]) -> None:
+        super().__init__("ray")
+        self.started = 0
+
+        class Method:
+            def __init__(self, method) -> None:
+                self.remote = lambda *given: lambda: method(*given)
+
+        def ready(worker):
+            self.started += 1
+            if not next(start):
+                raise self.exceptions.RayError(f"no memory for worker {self.started}\nmore")
+            return worker.ready()
+
+        def actor(kind, make):
+            worker = kind(make)
+            return types.SimpleNamespace(ready=Method(lambda: ready(worker)), do=Method(worker.do))
+
+        self.init = self.shutdown = self.kill = lambda *_, **__: None
+        self.cluster_resources = lambda: {"CPU": 2}
+        self.remote = lambda **_: lambda kind: types.SimpleNamespace(remote=lambda make: actor(kind, make))
+        self.wait = lambda references, timeout: (references[:1], references[1:])
+        self.get = lambda reference: reference()
+
+
+def pool_on(monkeypatch: pytest.MonkeyPatch, ray: types.ModuleType) -> types.ModuleType:
+    """The module, apart from the one that others import."""
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    spec = importlib.util.spec_from_file_location("pool_on_a_stub", Path(fleet.__path__[0]) / "pool.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_workers_that_die_as_they_start_are_given_up_after_some_tries(monkeypatch):
+    ray = RayOfTheDead(itertools.repeat(False))
+    pool = pool_on(monkeypatch, ray)
+    with pytest.raises(UserError, match=r"6 workers in a row died as they started, the first: no memory for worker 1$"):
+        list(pool.Pool(None, lambda: abs, pool.Needs(workers=2)).run([-1, -2, -3]))
+    assert ray.started == 6
+    # One that starts does the work, however many die beside it.
+    ray = RayOfTheDead(itertools.chain(5 * [False], [True], itertools.repeat(False)))
+    pool = pool_on(monkeypatch, ray)
+    answers = pool.Pool(None, lambda: abs, pool.Needs(workers=2)).run([-1, -2, -3])
+    assert sorted(answer.value for answer in answers) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("words", ["--data kitti:x", "--frames 0", "--simulated", "--worst x", "--curves x.png"])
