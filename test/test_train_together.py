@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,18 @@ import torch
 import train_together
 from train_together import CHECKPOINT_EVERY, CONFIG, KILLED_AT, trained
 
+import sbnet_perception
+
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     program = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--rdzv-backend=c10d"]
     command = [sys.executable, *program, "--rdzv-endpoint=localhost:0", train_together.__file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    # Of another checkout, which may be the installed one, they would make other scenes.
+    paths = [str(Path(sbnet_perception.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environ)
     assert done.returncode == 0, done.stderr[-5000:]
     return folder
 

@@ -14,11 +14,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.writer import refuse_existing
 from sbnet_perception.desk.arguments import add_topic_arguments
 from sbnet_perception.desk.replay import parameters
 from sbnet_perception.errors import UserError
-from sbnet_perception.fleet.one_bag import BagDetector, BagFacts, finished, outputs
+from sbnet_perception.fleet.one_bag import BagDetector, BagFacts, finished, identity, outputs
 from sbnet_perception.fleet.settings import Settings, configuration
 from sbnet_perception.text import printable
 
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="rosbag2 folders, .mcap or .db3 files")
     out = "folder for BAG's name.mcap, seen by all machines under this name; finished bags are skipped on the next run"
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
-    parser.add_argument("--overwrite", action="store_true", help="do bags again that were done with other settings")
+    overwrite = "replace files that were made of other bags, with other settings, or by others"
+    parser.add_argument("--overwrite", action="store_true", help=overwrite)
     add_topic_arguments(parser)
     parser.add_argument("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     parameter = "a parameter of the node; device:=cuda gives each worker a GPU"
@@ -70,22 +72,32 @@ def _left(files: dict[Path, Path], digest: str, overwrite: bool, totals: Totals)
     """The bags that are still to be done; those that are finished are counted as skipped.
 
     Raises:
-        UserError: a file is there that was made otherwise, and is not to be replaced.
+        UserError: a file is there that was made otherwise or of another bag, and is not to be replaced.
     """
     left = []
     for bag, out in files.items():
-        try:
-            done = finished(out)
-        except UserError:
+        done = finished(out)
+        if done is None:
             refuse_existing(out, overwrite)
-            done = None
-        if done is not None and done.digest == digest:
+            left.append(bag)
+        elif other := _difference(done, bag, digest):
+            if not overwrite:
+                raise UserError(f"{out} was made {other}; choose another --out folder, or --overwrite replaces it")
+            left.append(bag)
+        else:
             totals.skipped.append(bag)
-            continue
-        if done is not None and not overwrite:
-            raise UserError(f"{out} was made with other settings; choose another --out folder, or add --overwrite")
-        left.append(bag)
     return left
+
+
+def _difference(done: BagFacts, bag: Path, digest: str) -> str:
+    """What a finished file was made of or with, if not of this bag with these settings; otherwise empty."""
+    try:
+        with BagReader(bag) as reader:
+            if identity(reader) != done.bag:
+                return "of another bag"
+    except UserError as error:
+        return f"of a bag that cannot be read now ({error})"
+    return "" if done.digest == digest else "with other settings"
 
 
 @dataclass

@@ -36,13 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures and prints the table.
 
     Raises:
-        UserError: a drive could not be measured: figures of the others would be of something else.
+        UserError: an option is of 'sbnet evaluate' alone, or a drive could not be measured: figures of the others
+            would be of something else.
     """
+    for option in ("data", "frames", "simulated", "worst", "curves"):
+        given = getattr(arguments, option)
+        if given is not None and given is not False:
+            raise UserError(f"--{option} is for 'sbnet evaluate': a fleet measures on simulated drives alone")
     from sbnet_perception.fleet.pool import Needs, Pool
 
-    for option in ("real", "simulated", "worst", "curves"):
-        if getattr(arguments, option):
-            raise UserError(f"--{option} is for 'sbnet evaluate': a fleet measures on simulated drives")
     config = evaluate.configuration(arguments)
     check_writable("--json", arguments.json)
     masks, console = tuple(arguments.mask or MASKS), Console()

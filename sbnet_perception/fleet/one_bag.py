@@ -8,6 +8,9 @@ nothing is lost or late, and no clock to wait by: a transform that the bag does 
 from __future__ import annotations
 
 import collections
+import glob
+import hashlib
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +21,7 @@ from typing import Any, cast
 from rclpy.node import Node
 
 from sbnet_perception.bags.reader import BagMessage, BagReader, deserialize
+from sbnet_perception.bags.refusals import SUFFIXES
 from sbnet_perception.bags.writer import BagWriter, read_metadata, whole_bag
 from sbnet_perception.desk.grid_frame import choose_grid_frame
 from sbnet_perception.desk.timeline import Timeline
@@ -25,7 +29,6 @@ from sbnet_perception.desk.topics import DETECTIONS, GRID, TRANSFORMS, Played, c
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
 from sbnet_perception.fleet.settings import Settings
-from sbnet_perception.masks.road import ROAD
 from sbnet_perception.messages.cdr import Header
 from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.occupancy_grid import computation_mask_message
@@ -52,6 +55,7 @@ class BagFacts:
         seconds: from opening the bag to the whole file.
         refused: why clouds have no answer, and how many.
         digest: of the settings.
+        bag: which one it is, see `identity`.
     """
 
     clouds: int
@@ -60,6 +64,7 @@ class BagFacts:
     seconds: float
     refused: str
     digest: str
+    bag: str
 
 
 class BagDetector:
@@ -75,22 +80,31 @@ class BagDetector:
         if settings.digest != digest:
             raise UserError("this machine has another version of sbnet, or other weights: install the same on all")
         self._settings = settings
-        self._pipeline = Pipeline(settings.detector)
+        self._pipeline = Pipeline(settings.computed)
 
     def __call__(self, job: tuple[Path, Path]) -> BagFacts:
         """Detects in a bag and writes /detections and /computation_mask; (bag, MCAP file to write).
 
-        A file that is there is replaced, unless it is finished and was made with the same settings: a worker that died
-        may have come so far.
+        A file that is there is replaced, whatever it is, unless it is finished and was made of the same bag with the
+        same settings: a worker that died may have come so far.
 
         Raises:
             UserError: the bag cannot be read, has no cloud that can be used, or the file cannot be written.
         """
         bag, out = job
-        if (done := finished(out)) is not None and done.digest == self._settings.digest:
-            return done
         begin = time.monotonic()
-        with BagReader(bag) as reader, whole_bag(out, overwrite=True) as writer:
+        with BagReader(bag) as reader:
+            this, done = identity(reader), finished(out)
+            if done is not None and (done.digest, done.bag) == (self._settings.digest, this):
+                return done
+            facts = self._detect(reader, this, out, begin)
+        # What workers have left that died at this bag: the names are those of `whole_bag`.
+        for partial in out.parent.glob(f"{glob.escape(out.name)}.{'[0-9a-f]' * 8}.partial"):
+            partial.unlink(missing_ok=True)
+        return facts
+
+    def _detect(self, reader: BagReader, this: str, out: Path, begin: float) -> BagFacts:
+        with whole_bag(out, overwrite=True) as writer:
             asked = self._settings.points_topic, self._settings.road_mask_topic, self._settings.tf_namespace
             played = choose_topics(reader.topics, *asked)
             config = self._settings.node
@@ -105,12 +119,10 @@ class BagDetector:
                     self._write(writer, processed, message.stamp_ns)
             refused = ", ".join(f"{reason} ({number})" for reason, number in sorted(offline.refused.items()))
             if not frames:
-                raise UserError(f"{bag}: none of {clouds} clouds can be used: {refused}")
-            facts = BagFacts(clouds, frames, detections, time.monotonic() - begin, refused, self._settings.digest)
+                raise UserError(f"{reader.path}: none of {clouds} clouds can be used: {refused}")
+            seconds, digest = time.monotonic() - begin, self._settings.digest
+            facts = BagFacts(clouds, frames, detections, seconds, refused, digest, this)
             writer.add_metadata(METADATA, {name: str(value) for name, value in asdict(facts).items()})
-        # What workers have left that died at this bag.
-        for partial in out.parent.glob(f"{out.name}.*.partial"):
-            partial.unlink(missing_ok=True)
         return facts
 
     def _write(self, writer: BagWriter, processed: Processed, stamp_ns: int) -> None:
@@ -123,30 +135,33 @@ class BagDetector:
 
 
 def finished(out: Path) -> BagFacts | None:
-    """What came of a bag whose file is there already; None without one.
-
-    Raises:
-        UserError: the file was not made by a fleet.
-    """
-    if not out.exists():
-        return None
-    told = read_metadata(out, METADATA)
+    """What came of a bag whose file is there already; None without one, and where no fleet made it or it is damaged."""
     try:
+        told = read_metadata(out, METADATA)
         return BagFacts(
             **{name: int(told[name]) for name in ("clouds", "frames", "detections")},
             seconds=float(told["seconds"]),
             refused=told["refused"],
             digest=told["digest"],
+            bag=told["bag"],
         )
-    except (KeyError, ValueError):
-        raise UserError(f"{out} was not made by 'sbnet fleet detect'; choose another --out folder") from None
+    except (KeyError, ValueError, struct.error):
+        return None
+
+
+def identity(bag: BagReader) -> str:
+    """Which recording it is, wherever it lies: by the size of its files, its first and last stamp, and its topics."""
+    files = [file for suffix in SUFFIXES for file in bag.path.glob(f"*{suffix}")] if bag.path.is_dir() else [bag.path]
+    sizes = sorted(file.stat().st_size for file in files)
+    topics = sorted((name, topic.msgtype, topic.count) for name, topic in bag.topics.items())
+    return hashlib.sha256(repr((sizes, bag.start_ns, bag.end_ns, topics)).encode()).hexdigest()[:16]
 
 
 class _Offline:
     """The node's steps for the messages of one bag.
 
     Attributes:
-        refused: clouds and road masks without an answer, by reason.
+        refused: clouds and masks without an answer, by reason.
     """
 
     def __init__(self, config: NodeConfig, pipeline: Pipeline) -> None:
@@ -157,23 +172,23 @@ class _Offline:
         self._now_ns = 0
         self._gate = Gate()
         layers = mask_layers(config, pipeline)
-        self._road = layers[ROAD.name]
+        self._masks = {f"/{layer.kind.topic}": layer for layer in layers.values()}
         transforms = TopicTransforms(cast(Node, self._ear))
         self._process = Processor(config, pipeline, transforms, layers, lambda: self._now_ns, self._refuse)
 
     def process(self, reader: BagReader, played: Played) -> Iterator[tuple[BagMessage, Processed | None]]:
         """Each cloud, as soon as the transforms up to the next one are known, and what came of it."""
         waiting: BagMessage | None = None
-        roads: list[BagMessage] = []
+        masks: list[BagMessage] = []
         for message in Timeline(reader.messages(played.wire), played.points, lambda _: None):
             if message.topic == played.points:
                 if waiting is not None:
                     yield waiting, self._cloud(waiting)
-                self._take(roads)
+                self._take(masks, played)
                 waiting = message
-            elif message.topic == played.road_mask:
+            elif message.topic in played.masks:
                 # It counts for the clouds that come after it.
-                roads.append(message)
+                masks.append(message)
             else:
                 self._ear.hear(*played.wire[message.topic][:2], message.raw)
         if waiting is not None:
@@ -192,14 +207,15 @@ class _Offline:
             return None
         return self._process(Frame((arrived,), {}, self._gate.era), threading.Event())
 
-    def _take(self, roads: list[BagMessage]) -> None:
-        """The road masks in their order; the last one that can be used counts."""
-        for message in roads:
+    def _take(self, masks: list[BagMessage], played: Played) -> None:
+        """The masks in their order; of each topic the last one that can be used counts."""
+        for message in masks:
+            layer = self._masks[played.wire[message.topic][0]]
             try:
-                self._road.receive(deserialize(message.raw, GRID), message.stamp_ns)
+                layer.receive(deserialize(message.raw, GRID), message.stamp_ns)
             except (Rejected, UserError):
-                self.refused["road mask malformed"] += 1
-        roads.clear()
+                self.refused[f"{layer.kind.name} malformed"] += 1
+        masks.clear()
 
     def _refuse(self, error: NotProcessed, frame_id: str) -> None:
         self.refused[error.reason] += 1

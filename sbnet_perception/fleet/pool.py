@@ -16,7 +16,8 @@ import ray
 from sbnet_perception.errors import UserError
 
 TRIES = 3
-"""Workers that may die of one job before it counts as the cause."""
+"""Workers that may die of one job before it counts as the cause; and of those wanted, how often each may die as it
+starts before none of them is."""
 START_S = 300.0
 """How long the cluster may take to start the first worker."""
 Work = Callable[[Any], Any]
@@ -94,6 +95,9 @@ class Pool:
             UserError: no worker can start.
         """
         waiting, died = collections.deque(jobs), collections.Counter[int]()
+        # Of workers that died as they started, since the last one that started: the first line of each error.
+        stillborn: list[str] = []
+        most_stillborn = TRIES * self._wanted
         # References to answers of Ray -> the worker, and the job that it does.
         starting: dict[Any, Any] = {}
         busy: dict[Any, tuple[Any, str, Any]] = {}
@@ -121,7 +125,14 @@ class Pool:
                         waiting.appendleft(job)
                     else:
                         yield Answer(job, "", error=f"{TRIES} workers died of it, the last: {_first_line(error)}")
-                if len(starting) + len(busy) < len(waiting):
+                else:
+                    stillborn.append(_first_line(error))
+                    if len(stillborn) >= most_stillborn and not busy:
+                        died_so = f"{len(stillborn)} workers in a row died as they started"
+                        raise UserError(f"{died_so}, the first: {stillborn[0]}") from error
+                # Where others work, no more is tried than that.
+                again = len(stillborn) < most_stillborn or not (starting or busy)
+                if again and len(starting) + len(busy) < len(waiting):
                     self._start(starting)
                     started = time.monotonic()
                 continue
@@ -129,6 +140,7 @@ class Pool:
                 yield Answer(job, name, *answer)
             else:
                 name, problem = answer
+                stillborn.clear()
                 if problem:
                     raise UserError(f"{problem} (worker {name})")
             if waiting:

@@ -38,13 +38,23 @@ class Settings:
     tf_namespace: str | None = None
 
     @cached_property
+    def computed(self) -> DetectorConfig:
+        """The detector as every worker has it: on a GPU only where that is asked for by name, all in one dtype."""
+        device = self.detector.device if self.detector.device.startswith("cuda") else "cpu"
+        dtype = self.detector.dtype
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        return replace(self.detector, device=device, dtype=dtype)
+
+    @cached_property
     def digest(self) -> str:
-        """Equal for settings that give equal detections: of all but where and with how many threads it is computed."""
+        """Equal for settings that give equal detections: of all but where and with how many threads it is
+        computed; the dtype is the resolved one."""
         files = [weights_path(self.detector)]
         if PREDICTED.name in self.detector.mask.names:
             files.append(mask_weights_path(self.detector.mask.weights))
         mask = replace(self.detector.mask, weights="")
-        detector = replace(self.detector, weights="", mask=mask, device="cpu", threads=0)
+        detector = replace(self.computed, weights="", mask=mask, device="cpu", threads=0)
         told = repr((__version__, self.node, detector, self.points_topic, self.road_mask_topic, self.tf_namespace))
         digest = hashlib.sha256(told.encode())
         for file in files:
