@@ -71,7 +71,8 @@ class Pruning:
         """
         for name, weight in pruned_weights(network).items():
             kept = self.kept[name]
-            more = round(share_at(progress, self.share) * kept.numel()) - int((~kept).sum())
+            gone = min(round(share_at(progress, self.share) * kept.numel()), kept.numel() - 1)  # one is left at least
+            more = gone - int((~kept).sum())
             if more >= kept.numel() / 100 or (more > 0 and progress >= RAMP):
                 squares = self._mean_squares(weight).masked_fill(~kept, torch.inf).flatten()
                 kept.view(-1)[squares.argsort(stable=True)[:more]] = False

@@ -27,6 +27,8 @@ def _weight(d: Draw, n: int, k: int, side: int) -> Tensor:
     most = 127 if d.chance(0.05) else 64
     shape = n, k + (1 if d.chance(0.02) else 0), side, side
     weight = torch.randint(-most, most + 1, shape, dtype=torch.int8, generator=d._torch)
+    if d.chance(0.02):  # packed for another shape, often of as many bytes
+        weight = weight.transpose(0, 1).contiguous()
     return OPS.pack_weights(weight, torch.empty(0, dtype=torch.uint8)) if most == 64 and d.chance(0.5) else weight
 
 
