@@ -169,7 +169,7 @@ def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
         names = [name for name in slices if not name.startswith(STEPS)]
         for name in sorted(slices.keys() - set(names)):
             if (dtype := slices[name].get_dtype()) != "F32":
-                raise WeightsError(f"weights: {path} has scales {quoted(name)} of {dtype}, expected F32; quantize again")
+                raise WeightsError(f"weights: {path} has scales {quoted(name)} of {dtype}, not F32; quantize again")
         _compare(path, classes, config, {name: slices[name] for name in names})
     # safe_open.get_tensor of safetensors 0.7.0 keeps two Python objects of each tensor for ever.
     found = safetensors.torch.load(path.read_bytes())

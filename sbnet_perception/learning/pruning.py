@@ -47,11 +47,12 @@ class Pruning:
 
     def __init__(self, network: nn.Module, share: float, inputs: int) -> None:
         """Args:
-        network: a detector; blocks of it that are 0 stay so.
+        network: a detector; its weights that are 0 for 16 outputs together stay so, whatever ``inputs`` is.
         share: of the blocks of each weight that are 0 in the end, in [0, 1).
         inputs: of a block.
         """
         self.share, self.inputs = share, inputs
+        self.finest = Pruning(network, 0.0, 1) if inputs > 1 else None
         self.kept = {name: self._mean_squares(weight) > 0 for name, weight in pruned_weights(network).items()}
 
     @property
@@ -86,6 +87,8 @@ class Pruning:
                 each = self.kept[name].repeat_interleave(OUTPUTS, 0).repeat_interleave(self.inputs, 1)
                 self._factors[name] = each[: weight.shape[0], : weight.shape[1]].to(weight.dtype)
             weight.mul_(self._factors[name])
+        if self.finest:
+            self.finest.apply(network)
 
     def _mean_squares(self, weight: Tensor) -> Tensor:
         """Of the weights of each block; those at the ends are smaller."""
