@@ -148,10 +148,12 @@ struct LayerKernel {
   void (*compute)(const Layer&, const Band&, void* scratch);
 };
 
-// Weights [terms, outputs, depth] (float, or double for kDouble), as the kernels read them.
+// Weights [terms, outputs, depth] (float, or double for kDouble), as the kernels read them. `valid`: whether what stands
+// in `packed` beside the weights leads a kernel nowhere outside of its bytes.
 struct PackKernel {
   int64_t (*bytes)(Type type, int terms, int outputs, int depth);
   void (*pack)(Type type, const void* weights, int terms, int outputs, int depth, void* packed);
+  bool (*valid)(Type type, int terms, int outputs, int depth, const void* packed);
 };
 
 // The kernels of one instruction set.

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "layer_arguments.h"
@@ -27,6 +29,37 @@ struct Window {
   int depth() const { return static_cast<int>(taps() * padded_channels(static_cast<int>(inputs))); }
 };
 
+// What stands before packed weights: what they are for. As long as a line of the cache, so that vectors stay aligned.
+struct alignas(64) Header {
+  char isa[16] = {};
+  int64_t type, outputs, inputs, side;
+
+  Header(Type of, const Window& window)
+      : type(static_cast<int64_t>(of)), outputs(window.outputs), inputs(window.inputs), side(window.height) {
+    std::strncpy(isa, kernels().isa, sizeof isa - 1);
+  }
+};
+static_assert(sizeof(Header) == 64);
+constexpr size_t kWritten = offsetof(Header, side) + sizeof(int64_t);  // the rest is padding
+
+int64_t packed_bytes(Type type, const Window& window) {
+  return static_cast<int64_t>(sizeof(Header)) +
+         kernels().weights.bytes(type, window.terms(), static_cast<int>(window.outputs), window.depth());
+}
+
+// Refuses bytes that pack_weights did not make for this layer: their words would lead a kernel out of them.
+void check_packed(const char* op, const char* name, const Tensor& packed, Type type, const Window& window) {
+  const auto* const bytes = static_cast<const char*>(packed.const_data_ptr());
+  const Header expected(type, window);
+  const bool aligned = reinterpret_cast<uintptr_t>(bytes) % alignof(double) == 0;
+  check(aligned && std::memcmp(bytes, &expected, kWritten) == 0 &&
+            kernels().weights.valid(type, window.terms(), static_cast<int>(window.outputs), window.depth(),
+                                    bytes + sizeof expected),
+        op, ": ", name, " must be what pack_weights makes of [", window.outputs, ", ", window.inputs, ", ",
+        window.height, ", ", window.width, "] for maps of this dtype on this machine (", expected.isa,
+        "), these bytes are of other weights; pack them again");
+}
+
 // weight [outputs, inputs, height, width] as [terms, outputs, depth], a pixel's channels beside each other.
 template <typename Weight>
 std::vector<Weight> arranged(const Weight* weight, const Window& window) {
@@ -48,9 +81,12 @@ Tensor pack(const char* op, const char* name, const Tensor& argument, Type type)
   const Tensor weight = torch::stable::contiguous(argument);
   const auto outputs = static_cast<int>(window.outputs);
   const PackKernel& kernel = kernels().weights;
-  const int64_t bytes = kernel.bytes(type, window.terms(), outputs, window.depth());
+  const int64_t bytes = packed_bytes(type, window);
   Tensor packed = allocate(op, name, {bytes}, [&] { return torch::stable::new_empty(weight, {bytes}, ScalarType::Byte); });
   std::memset(packed.mutable_data_ptr(), 0, bytes);  // the same weights give the same bytes, also where rows are left out
+  const Header header(type, window);
+  std::memcpy(packed.mutable_data_ptr(), &header, kWritten);
+  auto* const matrix = static_cast<char*>(packed.mutable_data_ptr()) + sizeof header;
   const auto pack_as = [&]<typename Weight>(Weight) {
     const auto* const numbers = static_cast<const Weight*>(weight.const_data_ptr());
     if constexpr (std::is_same_v<Weight, int8_t>)
@@ -58,7 +94,7 @@ Tensor pack(const char* op, const char* name, const Tensor& argument, Type type)
         check(numbers[i] >= -kMostWeight && numbers[i] <= kMostWeight, op, ": ", name, " must be in -", kMostWeight, " .. ",
               kMostWeight, ", got ", int{numbers[i]});
     const auto matrices = arranged(numbers, window);
-    kernel.pack(type, matrices.data(), window.terms(), outputs, window.depth(), packed.mutable_data_ptr());
+    kernel.pack(type, matrices.data(), window.terms(), outputs, window.depth(), matrix);
   };
   switch (type) {
     case Type::kDouble: pack_as(double{}); break;
@@ -95,14 +131,16 @@ Type held_type(const Tensor& x) {
 const void* LayerWeights::matrix(const char* name, const Tensor& weight, int64_t outputs, int64_t inputs,
                                  int64_t side) {
   const Window window{outputs, inputs, side, side};
-  const int64_t bytes = kernels().weights.bytes(type_, window.terms(), static_cast<int>(outputs), window.depth());
   // all sums of levels fit 32 bits
   check(type_ != Type::kLevels || inputs * side * side <= kMostLevels, op_, ": ", name, " must have at most ",
         kMostLevels, " inputs and taps, got ", inputs, " x ", side, " x ", side);
-  check_weight_of(op_, name, weight, outputs, inputs, side, bytes);
-  if (weight.scalar_type() == ScalarType::Byte) return weight.const_data_ptr();
-  packed_.push_back(pack(op_, name, weight, type_));
-  return packed_.back().const_data_ptr();
+  check_weight_of(op_, name, weight, outputs, inputs, side, packed_bytes(type_, window));
+  const bool is_packed = weight.scalar_type() == ScalarType::Byte;
+  if (is_packed)
+    check_packed(op_, name, weight, type_, window);
+  else
+    packed_.push_back(pack(op_, name, weight, type_));
+  return static_cast<const char*>((is_packed ? weight : packed_.back()).const_data_ptr()) + sizeof(Header);
 }
 
 void LayerWeights::norm(const char* name, const Tensor& norm, int64_t channels, Weights& weights) const {

@@ -142,7 +142,7 @@ def missing(name: str) -> None:
     ("options", "says"),
     [
         ("--grid huge", "--grid is 'huge'; use one of compact, paper"),
-        ("--dtype half", "--dtype is 'half'; use one of float32, bfloat16, both"),
+        ("--dtype half", "--dtype is 'half'; use one of float32, bfloat16, int8, both"),
         ("--frames 0", "--frames is 0; it must be at least 1"),
         ("--rounds 0", "--rounds is 0"),
         ("--plot a.jpg", "--plot is a.jpg; its name must end in one of .png"),

@@ -238,3 +238,25 @@ def test_too_little_memory_for_a_thread_is_an_error_that_says_so(threads):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
         torch.set_num_threads(threads_before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_packed_for_another_shape_or_with_a_wrong_word_are_refused(dtype):
+    pack, like = torch.ops.sbnet.pack_weights, torch.empty(0, dtype=dtype)
+    numbers, pixels = torch.promote_types(dtype, torch.float32), Pixels.all((1, 2, 2))
+
+    def computed(weight, outputs=4, inputs=8):
+        maps = torch.ones(4, inputs, dtype=dtype), pixels.lists, pixels.size, pixels.lists
+        return run("conv", (*maps, 1, False, weight, torch.ones(2, outputs, dtype=numbers)))
+
+    right = pack(torch.ones(4, 8, 1, 1, dtype=numbers), like)
+    assert (computed(right) == 9).all()
+    others = [pack(torch.ones(n, k, 1, 1, dtype=numbers), like) for n, k in ((8, 4), (4, 7), (2, 16))]
+    beyond = right.clone()
+    beyond[-8:] = 255  # the last word: a bit for each step of inputs
+    unaligned = torch.cat([right.new_zeros(1), right])[1:]
+    for wrong in (*others, torch.zeros_like(right), torch.full_like(right, 255), beyond, unaligned):
+        bytes_of = wrong.new_zeros(right.numel())
+        bytes_of[: wrong.numel()] = wrong[: right.numel()]
+        with pytest.raises(RuntimeError, match=r"weight must be what pack_weights makes of \[4, 8, 1, 1\]"):
+            computed(wrong if wrong.numel() == right.numel() else bytes_of)

@@ -8,6 +8,7 @@ import torch
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import read_metadata, save_weights, share_of_zeros
+from sbnet_perception.errors import UserError
 from sbnet_perception.learning.pruning import Pruning, pruned_weights, share_at
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.learning.trainer import Trainer
@@ -71,3 +72,29 @@ def test_a_file_says_how_many_of_its_weights_are_zero_and_training_keeps_the_zer
     trainer.pruning.advance(trainer.network, 1.0)
     assert share_of_zeros(trainer.network) == share_of_zeros(network)
     assert Trainer(TrainConfig(), "scenes").pruning is None
+
+
+def test_zeros_of_the_start_that_are_finer_than_the_blocks_stay_and_no_convolution_is_emptied(tmp_path):
+    network = initialize(Detector(), 0)
+    Pruning(network, 0.7, 1).advance(network, 1.0)
+    start = tmp_path / "sparse.safetensors"
+    save_weights(start, network, 0.2, (VEHICLE,), {})
+    trainer = Trainer(TrainConfig(start=str(start), zeros=0.1, zeros_inputs=4), "scenes")
+    with torch.no_grad():
+        for parameter in trainer.network.parameters():
+            parameter.add_(1.0)
+    assert trainer.pruning
+    trainer.pruning.advance(trainer.network, 1.0)
+    after = pruned_weights(trainer.network)
+    assert all((after[name][weight == 0] == 0).all() for name, weight in pruned_weights(network).items())
+    save_weights(start, initialize(Detector(), 0), 0.2, (VEHICLE,), {})
+    checkpoint = tmp_path / "checkpoint"
+    Trainer(TrainConfig(start=str(start)), "scenes").save(checkpoint)
+    save_weights(start, network, 0.2, (VEHICLE,), {})
+    with pytest.raises(UserError, match="began with another file than --start has now"):
+        Trainer(TrainConfig(start=str(start)), "scenes").load(checkpoint)
+    small = small_detector()
+    Pruning(small, 0.999, 4).advance(small, 1.0)
+    assert all((weight != 0).any() for weight in pruned_weights(small).values())
+    with pytest.raises(UserError, match="--zeros-inputs is 4"):
+        TrainConfig(zeros_inputs=4)

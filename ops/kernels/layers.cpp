@@ -367,6 +367,15 @@ constexpr PackKernel kPackKernel = {
     [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
       with_type(type, [&]<typename T>(T) { pack_weights<Numbers<T>>(weights, terms, outputs, depth, packed); });
     },
+    [](Type type, int terms, int outputs, int depth, const void* packed) {
+      return with_type(type, [&]<typename T>(T) {
+        using Element = typename Numbers<T>::Element;
+        for (int64_t t = 0; t < terms; ++t)
+          if (!valid(static_cast<const Element*>(packed) + t * Panels<Element>::size(outputs, depth), outputs, depth))
+            return false;
+        return true;
+      });
+    },
 };
 
 template <typename Layer>

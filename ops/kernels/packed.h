@@ -46,6 +46,13 @@ class Panels {
   const Element* rows() const { return rows_; }
   const uint64_t* steps() const { return words_ + 1; }  // a bit for each: whether its row is there
 
+  // Whether the words of the next of `left` panels are such as `pack` writes: no row of theirs lies beyond those panels.
+  bool valid(int left) const {
+    const int last = (depth_ / Multiply<Element>::kStep - 1) % 64;  // bit of the last step in the last word
+    const uint64_t beyond = last == 63 ? 0 : ~uint64_t{0} << (last + 1);
+    return *words_ <= (left > 1) && (words_[words(depth_) - 1] & beyond) == 0;
+  }
+
   void next() {
     const int panels = joined() ? 2 : 1;
     rows_ += static_cast<int64_t>(panels) * kLanes<Element> * depth_;
@@ -73,6 +80,17 @@ std::vector<bool> needed_steps(const Sum* weights, int depth, int begin, int end
     for (int k = 0; k < depth; ++k)
       if (weights[static_cast<int64_t>(n) * depth + k] != 0) needed[k / Multiply<Element>::kStep] = true;
   return needed;
+}
+
+// Whether a packed matrix can be read, whatever its weights are.
+template <typename Element>
+bool valid(const Element* packed, int outputs, int depth) {
+  Panels<Element> panels(packed, outputs, depth);
+  for (int left = (outputs + kLanes<Element> - 1) / kLanes<Element>; left > 0; panels.next()) {
+    if (!panels.valid(left)) return false;
+    left -= panels.joined() ? 2 : 1;
+  }
+  return true;
 }
 
 // Packs a matrix [outputs, depth] into Panels::size numbers; `convert` makes an Element of a weight.

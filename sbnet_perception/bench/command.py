@@ -104,9 +104,10 @@ def _add_zeros_arguments(command: argparse.ArgumentParser) -> None:
 
 def _add_sparsity_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
-    _add_detector_arguments(command, frames=8)
+    _add_detector_arguments(command, frames=8, dtype=False)
     trained = "weights to measure too, with their figures of 'sbnet evaluate --json'; may be given several times"
     names = ("WEIGHTS", "FIGURES")
+    command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
     command.add_argument("--trained", nargs=2, action="append", default=[], metavar=names, help=trained)
     plot = "also draw the speed-up over the zeros to FILE, and the accuracy of --trained over the time"
     command.add_argument("--plot", type=Path, metavar="FILE", help=plot)

@@ -141,6 +141,8 @@ def read_figures(path: Path) -> dict[str, float]:
 
 def run(arguments: argparse.Namespace) -> int:
     chosen = current.dtypes(arguments)
+    if "int8" in chosen:
+        raise UserError("--dtype is int8, for which the smaller networks have no scales; use float32, bfloat16 or both")
     at_least_one(arguments, "frames")
     check_writable("--json", arguments.json)
     check_plot("--plot", arguments.plot)

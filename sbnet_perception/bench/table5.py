@@ -119,7 +119,7 @@ class Reproduction:
         known: Figures = {}
         for number, line in ((number, line) for number in range(1, seeds + 1) for line in LINES):
             file = self.folder / f"{LINES.index(line) + 1}-{number}.json"
-            if not file.exists() and all(self.weights(name, number).exists() for name in line.needs):
+            if _is_due(file, [self.weights(name, number) for name in line.needs]):
                 config = self.detector(line, number)
                 under = {line.name: pipeline_under(config, line.mask)}
                 results = evaluate_simulated(under, self.frames(), config.thresholds, lambda _: ASKED)
@@ -131,7 +131,7 @@ class Reproduction:
     def speed(self) -> list[Row]:
         """Times of the network under each mask, with the weights of seed 1; none before these are there."""
         file, lines = self.folder / "speed.json", LINES[:4]
-        if not file.exists() and all(self.weights(name, 1).exists() for line in lines for name in line.needs):
+        if _is_due(file, [self.weights(name, 1) for line in lines for name in line.needs]):
             self.console.print("measuring the speed-up")
             of_mask = {line.mask: pipeline_under(self.detector(line, 1), line.mask) for line in (lines[0], *lines[2:])}
             _write(file, table5_speed.measure(of_mask, self.frames()))
@@ -177,6 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"training {number + 1} of {len(plan)}: {name}, seed {seed}{pace.left(left)}")
             whole, began = not out.with_suffix(".checkpoint").exists(), time.monotonic()
             make_weights(work.config(name, seed), out, work.folder, device)
+            out.with_suffix(".checkpoint").unlink()  # else deleting the weights would not have them trained again
             if whole:
                 pace.took(name, time.monotonic() - began)
         table = report(work.figures(seed), work.speed(), base, work.folder)
@@ -185,6 +186,13 @@ def run(arguments: argparse.Namespace) -> int:
     closing(work.speed(), console)
     console.print(f"wrote {work.folder}/table5.json and table5.md")
     return 0
+
+
+def _is_due(file: Path, weights: Sequence[Path]) -> bool:
+    """Whether what is measured with weights that are all there is missing, or older than one of them."""
+    if not all(path.exists() for path in weights):
+        return False
+    return not file.exists() or any(path.stat().st_mtime > file.stat().st_mtime for path in weights)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -213,7 +213,8 @@ def _speed_table(layers: Sequence[Row], sweep: Sequence[Row], network: Row) -> l
         "",
         "The product of single outputs (`bench/zeros_product.cpp`, a measurement only) against the shipped dense one, "
         "float32, with the true zeros of these frames, the lists of what to compute given for free: an upper bound. "
-        f"Copy: a product of {COPY_BITS}-bit numbers in 16-bit sums, rounding of the inputs left out. Pays from: "
+        f"Copy: a product of {COPY_BITS}-bit numbers in 16-bit sums (which wrap in 3x3 layers: the time alone counts), "
+        "rounding of the inputs left out. Pays from: "
         "zeros at random places. The first layer of conv-1 adds up weights of occupied voxels and is not among them.",
         "",
         *_table(headings, [*(line(part) for part in parts_of(sweep)), whole]),

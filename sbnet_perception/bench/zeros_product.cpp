@@ -72,7 +72,8 @@ void dots_of(int count, const float* const* one, const float* const* const* othe
 }
 
 #if defined(__AVX2__)
-// Numbers of up to 4 bits: unsigned inputs, signed weights, and sums of 16 bits, which 300 products cannot exceed.
+// Numbers of up to 4 bits: unsigned inputs, signed weights, and sums of 16 bits, which 300 products cannot exceed. More of
+// them, as 3x3 layers have, may wrap: only the time of this product is used.
 struct Low {
   uint8_t bits;
 };

@@ -68,7 +68,7 @@ class SparseBatchNorm2d(nn.BatchNorm2d):
         total = processes.summed(torch.cat([number, number * mean, square]))
         count, (mean, square) = total[:1], total[1:].view(2, -1) / total[:1].clamp(min=1)
         # No branch on their number, which on a GPU the host would have to wait for.
-        enough = count > 1
+        enough = count > 1.5  # shares of one row may add up to a little more than 1
         variance = torch.where(enough, square - mean.square(), self.running_var.double()).to(self.weight.dtype)
         mean = torch.where(enough, mean, self.running_mean.double()).to(self.weight.dtype)
         with torch.no_grad():

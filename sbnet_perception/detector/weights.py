@@ -165,8 +165,12 @@ def load_state(path: Path, about: dict[str, Any], classes: int) -> Detector:
         raise WeightsError(f"weights: {path} describes a network that this version does not know ({reason})") from None
     with safetensors.safe_open(path, "pt") as file:
         # Nothing is allocated before the file is seen to hold what it describes.
-        names = [name for name in file.keys() if not name.startswith(STEPS)]  # noqa: SIM118
-        _compare(path, classes, config, {name: file.get_slice(name) for name in names})
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        names = [name for name in slices if not name.startswith(STEPS)]
+        for name in sorted(slices.keys() - set(names)):
+            if (dtype := slices[name].get_dtype()) != "F32":
+                raise WeightsError(f"weights: {path} has scales {quoted(name)} of {dtype}, not F32; quantize again")
+        _compare(path, classes, config, {name: slices[name] for name in names})
     # safe_open.get_tensor of safetensors 0.7.0 keeps two Python objects of each tensor for ever.
     found = safetensors.torch.load(path.read_bytes())
     network = Detector(classes, config)

@@ -47,11 +47,12 @@ class Pruning:
 
     def __init__(self, network: nn.Module, share: float, inputs: int) -> None:
         """Args:
-        network: a detector; blocks of it that are 0 stay so.
+        network: a detector; its weights that are 0 for 16 outputs together stay so, whatever ``inputs`` is.
         share: of the blocks of each weight that are 0 in the end, in [0, 1).
         inputs: of a block.
         """
         self.share, self.inputs = share, inputs
+        self.finest = Pruning(network, 0.0, 1) if inputs > 1 else None
         self.kept = {name: self._mean_squares(weight) > 0 for name, weight in pruned_weights(network).items()}
 
     @property
@@ -71,7 +72,8 @@ class Pruning:
         """
         for name, weight in pruned_weights(network).items():
             kept = self.kept[name]
-            more = round(share_at(progress, self.share) * kept.numel()) - int((~kept).sum())
+            gone = min(round(share_at(progress, self.share) * kept.numel()), kept.numel() - 1)  # one is left at least
+            more = gone - int((~kept).sum())
             if more >= kept.numel() / 100 or (more > 0 and progress >= RAMP):
                 squares = self._mean_squares(weight).masked_fill(~kept, torch.inf).flatten()
                 kept.view(-1)[squares.argsort(stable=True)[:more]] = False
@@ -85,6 +87,8 @@ class Pruning:
                 each = self.kept[name].repeat_interleave(OUTPUTS, 0).repeat_interleave(self.inputs, 1)
                 self._factors[name] = each[: weight.shape[0], : weight.shape[1]].to(weight.dtype)
             weight.mul_(self._factors[name])
+        if self.finest:
+            self.finest.apply(network)
 
     def _mean_squares(self, weight: Tensor) -> Tensor:
         """Of the weights of each block; those at the ends are smaller."""

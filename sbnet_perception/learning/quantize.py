@@ -8,6 +8,7 @@ round the weights of small channels, the second their values.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -130,13 +131,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write: the same weights, and scales beside them")
 
 
+def _check_out(out: Path) -> None:
+    """Raises UserError, before the scenes are made, where ``out`` cannot be written."""
+    if out.is_dir():
+        raise UserError(f"OUT is {out}, a folder; name a file to write in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"OUT is {out}, whose folder cannot be made ({error.strerror}); choose another") from None
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"OUT is {out}, but nothing can be written to {out.parent}; choose another folder")
+
+
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.weights.is_file():
         raise UserError(f"there is no file {arguments.weights}; give a weights file, as weights/compact.safetensors")
+    _check_out(arguments.out)
     config = config_for(arguments.weights)
     seeds = track(range(FIRST_SEED, FIRST_SEED + SCENES), "simulated scenes", console=Console(stderr=True))
     steps = steps_on(config, (scene(seed, config) for seed in seeds))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_steps(arguments.weights, arguments.out, steps, {"scenes": SCENES, "first_seed": FIRST_SEED})
     print(f"wrote {arguments.out}; measure it with 'sbnet evaluate --weights {arguments.out} --dtype int8'")
     return 0

@@ -141,7 +141,8 @@ def _options(config: TrainConfig) -> str:
     paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
     told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
-    words = {name: "" if value is True else f" {value}" for name, value in told.items() if value not in ("", False)}
+    told = {name: value for name, value in told.items() if value != "" and value is not False}  # 0 is told
+    words = {name: "" if value is True else f" {value}" for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')}{value}" for name, value in words.items())
 
 

@@ -61,6 +61,8 @@ class TrainConfig:
             raise UserError(f"--zeros is {self.zeros}; it must be at least 0 and less than 1")
         if self.zeros_inputs not in (1, 2, 4):
             raise UserError(f"--zeros-inputs is {self.zeros_inputs}; it must be 1, 2 or 4")
+        if self.zeros_inputs != type(self).zeros_inputs and not self.zeros:
+            raise UserError(f"--zeros-inputs is {self.zeros_inputs}, which counts with --zeros only; give both or none")
         if self.zeros and self.mask_network:
             raise UserError("--zeros is for the detector; leave it or --mask-network out")
         try:

@@ -93,6 +93,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "kept": self.pruning.kept if self.pruning else {},
+            "finest": self.pruning.finest.kept if self.pruning and self.pruning.finest else {},
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -114,6 +115,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.pruning:
             self.pruning.kept = {name: kept.to(self.device) for name, kept in state["kept"].items()}
+            if self.pruning.finest and state.get("finest"):
+                self.pruning.finest.kept = {name: kept.to(self.device) for name, kept in state["finest"].items()}
         return True
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -125,6 +128,11 @@ class Trainer:
             raise UserError(
                 f"checkpoint {path} was made with {state.get('made_with')}, not with {self.made_with}; "
                 "use the same options to resume, or delete it to start again"
+            )
+        if bool(state["kept"]) != bool(self.pruning):
+            raise UserError(
+                f"checkpoint {path} began with another file than --start has now: one of them has weights that are 0; "
+                "give that file again, or delete the checkpoint to start again"
             )
         return state
 
@@ -141,7 +149,7 @@ def pruning_of(config: TrainConfig, network: nn.Module) -> Pruning | None:
     """What keeps weights at 0: those that ``zeros`` asks for, and blocks that are 0 in the weights of ``start``."""
     if config.mask_network:
         return None
-    pruning = Pruning(network, config.zeros, config.zeros_inputs if config.zeros else 1)
+    pruning = Pruning(network, config.zeros, config.zeros_inputs if config.zeros else 1)  # of --start the finest count
     return pruning if config.zeros or not all(kept.all() for kept in pruning.kept.values()) else None
 
 

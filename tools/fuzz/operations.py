@@ -133,6 +133,8 @@ def _size(d: Draw) -> list[int]:
 def _weight(d: Draw, n: int, k: int, side: int, dtype: torch.dtype) -> Tensor:
     weight = d.values([n, k + (1 if d.chance(0.02) else 0), side, side], torch.promote_types(dtype, torch.float32))
     like = torch.empty(0, dtype=dtype)
+    if n != k and d.chance(0.02) and weight.numel() < 1e6:  # packed for another shape, often of as many bytes
+        return OPS.pack_weights(weight.transpose(0, 1).contiguous(), like)
     return OPS.pack_weights(weight.contiguous(), like) if d.chance(0.5) and weight.numel() < 1e6 else weight
 
 

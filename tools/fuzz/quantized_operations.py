@@ -15,18 +15,25 @@ MAPS = (torch.uint8, torch.float32)
 
 def _map(d: Draw, size: list[int], channels: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     lists = Pixels.from_mask(torch.rand(size, generator=d._torch) < d.random.random()).lists
-    return d.retyped((d.values([len(lists[0]), channels]) * 100).to(dtype).contiguous()), lists
+    return d.retyped(_contiguous(d.values([len(lists[0]), channels], dtype, scale=100.0))), lists
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """Copies what is small; a vast expanded tensor stays one that takes no memory."""
+    return x.contiguous() if x.numel() < 1e6 else x
 
 
 def _weight(d: Draw, n: int, k: int, side: int) -> Tensor:
     most = 127 if d.chance(0.05) else 64
     shape = n, k + (1 if d.chance(0.02) else 0), side, side
     weight = torch.randint(-most, most + 1, shape, dtype=torch.int8, generator=d._torch)
+    if d.chance(0.02):  # packed for another shape, often of as many bytes
+        weight = weight.transpose(0, 1).contiguous()
     return OPS.pack_weights(weight, torch.empty(0, dtype=torch.uint8)) if most == 64 and d.chance(0.5) else weight
 
 
 def _norm(d: Draw, channels: int) -> Tensor:
-    return d.retyped(d.values([2, channels + (1 if d.chance(0.02) else 0)]).contiguous())
+    return d.retyped(_contiguous(d.values([2, channels + (1 if d.chance(0.02) else 0)])))
 
 
 def _size(d: Draw) -> list[int]:
@@ -58,7 +65,7 @@ def quantized_units(d: Draw) -> tuple[object, ...]:
         project = unit == 0 and (stride == 2 or inputs != channels or d.chance(0.5))
         weights += [_norm(d, into), _weight(d, middle, into, 1), _norm(d, middle), _weight(d, middle, middle, 3)]
         weights += [_norm(d, middle), _weight(d, channels, middle, 1)]
-        weights += [_weight(d, channels, into, 1) if project else torch.empty(0), d.values([channels]).contiguous()]
+        weights += [_weight(d, channels, into, 1) if project else torch.empty(0), _contiguous(d.values([channels]))]
         into = channels
     if d.chance(0.02):
         weights = weights[:-1]
