@@ -66,7 +66,7 @@ ARGUMENTS = {
 }
 CHOICES = {
     "missing_intensity": ("", "reject", "zero"),
-    "dtype": ("", "auto", "float32", "bfloat16", "float16"),
+    "dtype": ("", "auto", "float32", "bfloat16", "float16", "int8"),
     "autostart": ("", *YES, *NO),
     "use_sim_time": ("", *YES, *NO),
     "log_level": ("debug", "info", "warn", "error", "fatal"),
