@@ -36,7 +36,7 @@ CONFIG = Path(__file__).resolve().parent.parent / "config"
 TOPICS = {
     "points": "Clouds in (sensor_msgs/PointCloud2)",
     "road_mask": "Road in (nav_msgs/OccupancyGrid, transient local)",
-    "external_mask": "Where others want it computed in (nav_msgs/OccupancyGrid, transient local)",
+    "external_mask": "Where others want it computed in (nav_msgs/OccupancyGrid, reliable)",
     "detections": "Boxes out (vision_msgs/Detection3DArray)",
     "markers": "Boxes to look at out (visualization_msgs/MarkerArray)",
     "computation_mask": "Where it computed out (nav_msgs/OccupancyGrid)",
@@ -66,7 +66,7 @@ ARGUMENTS = {
 }
 CHOICES = {
     "missing_intensity": ("", "reject", "zero"),
-    "dtype": ("", "auto", "float32", "bfloat16", "float16"),
+    "dtype": ("", "auto", "float32", "bfloat16", "float16", "int8"),
     "autostart": ("", *YES, *NO),
     "use_sim_time": ("", *YES, *NO),
     "log_level": ("debug", "info", "warn", "error", "fatal"),

@@ -231,15 +231,24 @@ def test_a_missing_part_is_named_and_each_part_that_is_there_can_be_read(tmp_pat
     metadata = (folder / "metadata.yaml").read_text()
     three = metadata.replace("- bag.db3", "- bag.db3\n  - second.db3\n  - third.db3", 1)
     (folder / "metadata.yaml").write_text(three)
-    said = is_refused(folder, "third.db3.*; give one of its files alone")
+    said = is_refused(folder, "metadata.yaml lists third.db3, which is not there; give one of its files alone")
     for name in said.rsplit(": ", 1)[1].split(", "):
         is_read(Path(name))
+    (folder / "second.db3").rename(tmp_path / "second.db3")
+    is_read(folder, "metadata.yaml lists second.db3, third.db3, which is not there; reading bag.db3")
+    (tmp_path / "second.db3").rename(folder / "second.db3")
     # All parts are there, and only the metadata is of another version.
     (folder / "third.db3").unlink(missing_ok=True)
     (folder / "metadata.yaml").write_text(three.replace("\n  - third.db3", "").replace("version: 9", "version: 99"))
     with BagReader(folder) as bag:
         assert bag.topics["/points"].count == 2 * FRAMES
         assert len(list(bag.messages(["/points"]))) == 2 * FRAMES
+
+
+def test_a_folder_whose_only_file_is_gone_says_so(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bag", "MCAP")
+    next(folder.glob("*.mcap")).unlink()
+    is_refused(folder, r"is no bag: metadata.yaml lists \w+.mcap, which is not there, and it holds metadata.yaml")
 
 
 def _link(tmp_path: Path) -> Path:

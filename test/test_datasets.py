@@ -122,6 +122,27 @@ def test_a_converted_drive_measures_as_its_data_set_does(tmp_path: Path):
     assert bag.labels.tolist() == ["vehicle", "vehicle"], "the classes of the table, as sbnet simulate writes them"
 
 
+def test_a_converted_drive_is_labelled_where_its_data_set_is(tmp_path: Path, capsys):
+    sides = np.array([[20.0, 8.9], [20.0, 9.1], [-34.9, 0.0], [-35.1, 0.0]])
+    assert written("bag", tmp_path).is_file()
+    assert "are not marked in the bag" not in capsys.readouterr().out
+    frame = open_data(str(tmp_path / "drive.mcap")).items[0].read()
+    assert frame.is_labelled_at(sides).tolist() == [True, False, True, False]
+    kitti = written("kitti", tmp_path)
+    assert main(["convert", f"{kitti}:val", str(tmp_path / "kitti.mcap")]) == 0
+    assert "DontCare regions" in capsys.readouterr().out
+    half_views = [open_data(str(place)).items[0].read().half_view for place in (kitti, tmp_path / "kitti.mcap")]
+    assert half_views[0] == half_views[1] == pytest.approx(0.71, abs=0.01)
+
+
+def test_clouds_that_vehicles_are_cut_out_of_become_no_bag(tmp_path: Path, capsys):
+    arrays = {"points": POINTS[:, :3], "intensity": POINTS[:, 3], "classes": np.zeros(len(POINTS), np.uint8)}
+    np.savez(tmp_path / "ika_1.npz", **arrays)
+    assert main(["convert", str(tmp_path), str(tmp_path / "out.mcap")]) == 2
+    assert "ika_1.npz has classified points, of which those of vehicles are left out" in capsys.readouterr().err
+    assert not (tmp_path / "out.mcap").exists()
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-11])
 
@@ -158,8 +179,25 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
         "pandaset", lambda root: next(root.glob("001/lidar/*.gz")).unlink(), "", "has 0 sweeps, 1 poses and 1 stamps"
     ),
     "a torn pickle": ("pandaset", lambda root: _cut(next(root.glob("001/lidar/*.gz"))), "", "00.pkl.gz is no table"),
+    "a raw drive with a split": (
+        "kitti", lambda root: _raw_drive(root), ":val", "is a raw drive of KITTI, which has no split val"
+    ),
     "another layout": ("kitti", lambda root: shutil.rmtree(root / "training"), "", "holds no data set that is known"),
 }  # fmt: skip
+
+
+def _raw_drive(root: Path) -> None:
+    (root / "velodyne_points").mkdir()
+    (root / "training" / "velodyne").rename(root / "velodyne_points" / "data")
+
+
+def test_kittis_testing_frames_alone_are_read_without_labels(tmp_path: Path):
+    write_kitti(tmp_path)
+    (tmp_path / "testing").mkdir()
+    (tmp_path / "training" / "velodyne").rename(tmp_path / "testing" / "velodyne")
+    shutil.rmtree(tmp_path / "training")
+    frames = [item.read() for item in open_data(str(tmp_path)).items]
+    assert [frame.labelled for frame in frames] == [NOTHING] * 2
 
 
 def read_all(text: str) -> None:
@@ -229,8 +267,31 @@ def test_a_pickle_is_read_as_a_table_or_not_at_all(thing: object, says: str, tmp
     assert says in str(raised.value)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_npz_file_is_refused_in_one_line_or_read(save: Callable, tmp_path: Path):
+    write_npz(tmp_path / "set")
+    file = tmp_path / "set" / "mine_1.npz"
+    with np.load(file) as arrays:
+        save(file, **dict(arrays))
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    said: list[str] = []
+    for number in range(150):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 3 == 0 else whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        try:
+            read_frame(file)
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) > 75 and all(str(file) in text and "\n" not in text for text in said)
+
+
 def test_frames_are_taken_evenly_and_it_is_said_of_how_many():
     data = open_data("simulator:validation:hdl64")
+    drive = data.items[0].recording
+    assert [item.name for item in open_data(f"simulator:validation:{drive}").items] == [
+        item.name for item in data.items if item.recording == drive
+    ]
     few = data.evenly(3)
     assert [item.name for item in few.items] == [data.items[i].name for i in (0, 10, 19)]
     assert str(few).endswith("evenly taken of 20") and len(data.evenly(99).items) == 20
@@ -250,6 +311,8 @@ def test_the_real_argoverse_and_kitti_frames_are_those_of_the_files_made_of_them
 
 def test_a_bag_whose_labels_fit_no_cloud_or_are_on_several_topics_says_so(tmp_path: Path):
     bags = {"late": (("/labels",), 7, "base_link"), "several": (("/labels", "/more"), 0, "base_link")}
+    # What a node in a namespace found is no label.
+    bags["own"] = (("/labels", "/robot1/detections"), 0, "base_link")
     for name, (topics, late, frame_id) in (bags | {"high": (("/labels",), 0, "lidar")}).items():
         with BagWriter(tmp_path / f"{name}.mcap") as writer:
             writer.write("/points", point_cloud2(POINTS, frame_id, STAMP), STAMP)
@@ -261,5 +324,7 @@ def test_a_bag_whose_labels_fit_no_cloud_or_are_on_several_topics_says_so(tmp_pa
     with pytest.raises(UserError, match=r"several topics of boxes, name one: .*:TOPIC of /labels, /more"):
         open_data(str(tmp_path / "several.mcap"))
     assert open_data(f"{tmp_path}/several.mcap:/more").items[0].read().labels.tolist() == ["truck"]
+    own = open_data(str(tmp_path / "own.mcap"))
+    assert own.items[0].read().labels.tolist() == ["truck"] and str(own).endswith("labels on /labels")
     with pytest.raises(UserError, match=r"no ground is found in the cloud .* no transform leads from lidar to"):
         read_all(str(tmp_path / "high.mcap"))

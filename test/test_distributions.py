@@ -40,7 +40,6 @@ SOMEWHERE = {
     ("rclpy.clock_type", "ClockType"): NEWER,
     ("rclpy.event_handler", "PublisherEventCallbacks"): NEWER,
     ("rclpy.event_handler", "SubscriptionEventCallbacks"): NEWER,
-    ("rclpy.parameter", "parameter_dict_from_yaml_file"): NEWER,
     ("rclpy.qos_event", "PublisherEventCallbacks"): frozenset({"humble"}),
     ("rclpy.qos_event", "SubscriptionEventCallbacks"): frozenset({"humble"}),
 }

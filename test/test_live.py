@@ -203,17 +203,20 @@ def test_two_nodes_in_two_namespaces_share_diagnostics_and_nothing_else(vehicle:
 
 
 def test_what_the_numbers_of_the_classes_mean_is_told_to_those_who_come_late(vehicle: Vehicle) -> None:
-    heard: list[Any] = []
-    for kind, topic in ((VisionInfo, "vision_info"), (LabelInfo, "label_info")):
-        vehicle.spinners[2].call(lambda k=kind, t=topic: vehicle.peer.create_subscription(k, t, heard.append, LATCHED))
-    vehicle.wait(lambda: len(heard) == 2, "both")
-    vision, label = sorted(heard, key=lambda message: isinstance(message, LabelInfo))
+    visions: list[VisionInfo] = []
+    labels: list[LabelInfo] = []
+    for kind, topic, heard in ((VisionInfo, "vision_info", visions), (LabelInfo, "label_info", labels)):
+        vehicle.spinners[2].call(
+            lambda k=kind, t=topic, h=heard: vehicle.peer.create_subscription(k, t, h.append, LATCHED)
+        )
+    vehicle.wait(lambda: visions and labels, "both")
+    vision, label = visions[-1], labels[-1]
     assert vision.method == "SBNet, weights tiny.safetensors"
     assert (vision.database_location, vision.database_version) == ("/left/sbnet/classes", 1)
     assert [(entry.class_id, entry.class_name) for entry in label.class_map] == [(0, "vehicle")]
     assert label.threshold == 0.0
     assert vehicle.set(score_threshold=0.25).successful
-    vehicle.wait(lambda: heard[-1].threshold == 0.25, "the new threshold")
+    vehicle.wait(lambda: labels[-1].threshold == 0.25, "the new threshold")
     assert vehicle.set(score_threshold=0.0).successful
 
 

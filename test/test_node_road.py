@@ -12,6 +12,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from ros_process import (
+    RELIABLE,
     ROAD,
     SECOND,
     Robot,
@@ -177,6 +178,13 @@ def test_31_an_external_mask_says_where_to_compute_and_without_it_everything_is(
     status = values(robot.status())
     assert (status["external mask"], status["external mask coverage"]) == ("in use", "1.00")
     assert status["road mask"] == "not used"
+
+    # The computation_mask of another detector is reliable too, but not latched.
+    other = robot.publisher(OccupancyGrid, "external_mask", RELIABLE)
+    received = robot.counter("external masks received")
+    other.publish(road_grid(wanted, 0.5, xy=(50.0, -20.0), frame_id="map"))
+    robot.wait(lambda: robot.counter("external masks received") == received + 1, "it is received")
+    robot.withdraw(other)
 
     short = road_grid(wanted)
     short.data = short.data[:-1]

@@ -12,7 +12,7 @@ from rclpy.context import Context
 
 from sbnet_perception.errors import UserError
 from sbnet_perception.node import run
-from sbnet_perception.node.params_file import applies, given_files, names_in, value_of
+from sbnet_perception.node.params_file import applies, given_files, names_in, parameters_in, value_of
 from sbnet_perception.yaml_events import LARGEST_BYTES
 
 NAMES = ("/sbnet", "/r1/sbnet", "/r1/deep/sbnet")
@@ -67,6 +67,7 @@ r1: {sbnet: {ros__parameters: {}}}
         given = parameters_of(file, fqn)
         for parameter in ("grid_frame", "mask.expression", "after"):
             assert value_of(file, fqn, parameter) == given.get(parameter), (fqn, parameter)
+        assert parameters_in(file, fqn) == given
     assert value_of(file, "/sbnet", "mask.deep.er") == "1"
     assert value_of(file, "/r1/sbnet", "mask.deep.er") is None
 

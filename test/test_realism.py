@@ -140,6 +140,6 @@ def test_the_command_compares_each_source_of_a_folder(tmp_path: Path, capsys: py
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(tmp_path)]) == 2
-    assert "no frames" in capsys.readouterr().err
+    assert "holds no data set that is known here" in capsys.readouterr().err
     assert main(["compare", str(tmp_path), "--scenes", "1"]) == 2
     assert "--scenes is 1" in capsys.readouterr().err

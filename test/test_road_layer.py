@@ -144,5 +144,21 @@ def test_31_an_external_mask_may_be_empty_and_is_everywhere_where_it_ends_is_unk
     answer = at(mask, START_NS)
     assert answer.view is not None and not answer.view.mask(GRID).numpy()[5:-5, (x > 1) & (x < 29)].any()
     assert answer.warnings == ("the external mask covers 43 % of the grid: the rest is computed",)
+    # Probabilities, or zeros and ones.
+    mask.receive(road_grid(np.ones((80, 141))), START_NS)
+    answer = at(mask, START_NS)
+    says = "external mask has 1 as its largest value: 50 and more is computed, so nothing is"
+    assert (answer.view, answer.problem) == (None, says)
     with pytest.raises(Rejected, match="external mask malformed: frame_id is empty"):
         mask.receive(road_grid(wanted, frame_id=""), START_NS)
+
+
+def test_31_after_time_has_jumped_back_an_external_mask_from_before_is_gone_and_the_road_is_not() -> None:
+    for kind, timeout, problem in (
+        (EXTERNAL_MASK, 1.0, "no external mask received yet"), (EXTERNAL_MASK, 0.0, ""), (ROAD_MASK, 1.0, ""),
+    ):  # fmt: skip
+        mask = MaskLayer(kind, GRID, timeout)
+        mask.receive(road_grid(np.full((80, 141), 100)), START_NS)
+        mask.clock_jumped()
+        # The jump from long after it came leads to just after it came.
+        assert at(mask, START_NS + SECOND // 2).problem == problem, (kind, timeout)

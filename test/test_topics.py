@@ -57,9 +57,14 @@ def test_clouds_that_names_do_not_tell_apart_are_refused_with_the_option(clouds:
 
 def test_an_external_mask_is_played_by_its_name_and_is_never_the_road() -> None:
     played = choose("c/robot1/points g/robot1/external_mask g/robot2/external_mask g/map")
-    assert played.wire["/robot1/external_mask"] == ("/external_mask", GRID, True)
+    assert played.wire["/robot1/external_mask"] == ("/external_mask", GRID, False)
     assert (played.road_mask, played.masks) == (None, {"/robot1/external_mask"})
     assert played.said[3] == "external mask /robot1/external_mask: by its name"
+    played = choose("c/points g/left/external_mask g/right/external_mask")
+    assert "/left/external_mask" not in played.wire
+    assert played.said[3].startswith(
+        "external mask none, so it counts as everywhere: /left/external_mask, /right/external_mask are as near"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ _DEPTH = {"latched": 1, "sensor": 5, "reliable": 10}
 
 def profile_for(topic: str, msgtype: str) -> Profile:
     """The customary profile: maps and static transforms are latched, clouds are sensor data."""
-    if topic.rsplit("/", 1)[-1] in ("tf_static", "road_mask", "external_mask"):
+    if topic.rsplit("/", 1)[-1] in ("tf_static", "road_mask"):
         return "latched"
     return "sensor" if msgtype == "sensor_msgs/msg/PointCloud2" else "reliable"
 

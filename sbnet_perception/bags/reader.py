@@ -29,6 +29,13 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 LARGEST_MESSAGE = 2**30
 
 
+class _Gone(Exception):
+    """Files that a recording's metadata lists and its folder lacks."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+
+
 class BagReader:
     """Context manager over one recording.
 
@@ -121,11 +128,15 @@ class BagReader:
             for _ in events(self.path / METADATA):
                 pass
             files = sorted(self.path / name for name in _listed_in(self.path / METADATA))
+            if gone := [file.name for file in files if not file.exists()]:
+                raise _Gone(gone)
             if not files or any(file.suffix != ".mcap" for file in files):
                 return IndexedStorage(self.path)
             return SeveralStorages([self._open_file(file) for file in files])
         except PermissionError:
             raise
+        except _Gone as error:
+            reason = f"{METADATA} lists {error}, which is not there"
         except FileNotFoundError:
             reason = f"{METADATA} is missing"
         # Parsers of damaged files fail in every way there is.

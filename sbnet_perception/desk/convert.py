@@ -24,7 +24,8 @@ from sbnet_perception.bags.recorded import ROAD, TRUTH
 from sbnet_perception.bags.writer import BagWriter, whole_bag
 from sbnet_perception.detector.classes import CLASSES
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets.frame import BOXES, RealFrame
+from sbnet_perception.learning.datasets.frame import BOXES, POINTS, RealFrame
+from sbnet_perception.learning.datasets.labelled_part import RECORD, LabelledPart, common
 from sbnet_perception.learning.datasets.registry import FORM, HELP, READERS, Data, open_data
 
 PERIOD_NS = 100_000_000
@@ -62,13 +63,14 @@ def run(args: argparse.Namespace) -> int:
 def convert(data: Data, writer: BagWriter) -> list[str]:
     """Writes /points, /tf_static, and where the frames have them /tf, /road_mask and /ground_truth.
 
-    Frames: map -> base_link (on the ground) -> that of the clouds. The truth is of the classes of the table.
+    Frames: map -> base_link (on the ground) -> that of the clouds. The truth is of the classes of the table. Where
+    objects are labelled is a metadata record, which the reader of bags takes.
 
     Returns:
         What the bag lacks, one sentence each.
 
     Raises:
-        UserError: the frames are of several recordings, or one of them cannot be read.
+        UserError: the frames are of several recordings, one of them cannot be read, or lacks its vehicles' points.
     """
     recordings = sorted({item.recording for item in data.items})
     if len(recordings) > 1:
@@ -79,15 +81,34 @@ def convert(data: Data, writer: BagWriter) -> list[str]:
     if data.reader is READERS["bag"]:
         raise UserError(f"{data.folder} is a bag already")
     written: set[str] = set()
+    parts: list[LabelledPart] = []
+    doubtful = False
     for number, item in enumerate(track(data.items, f"{data.reader.name} {recordings[0][:8]}")):
         frame = item.read(tuple(CLASSES.values()))
+        if frame.labelled == POINTS:
+            raise UserError(
+                f"{item.file} has classified points, of which those of vehicles are left out: its clouds are no drive; "
+                "convert frames that have boxes"
+            )
+        if frame.labelled == BOXES:
+            area = None if frame.area is None or frame.map_from_grid is None else frame.area.ground
+            parts.append(LabelledPart(frame.half_view, area))
+            doubtful |= frame.doubtful is not None and bool(frame.doubtful.any())
         stamp = frame.stamp_ns or START_NS + number * PERIOD_NS
         for topic, message in _messages(frame, data.reader.frame_id, stamp, ROAD in written):
             if topic != "/tf_static" or topic not in written:
                 writer.write(topic, message, stamp)
                 written.add(topic)
     lacks = {topic: thing for topic, thing in ((ROAD, "map"), (TRUTH, "labelled boxes")) if topic not in written}
-    return [f"{data.folder} has no {thing}: the bag has no {topic}" for topic, thing in lacks.items()]
+    notes = [f"{data.folder} has no {thing}: the bag has no {topic}" for topic, thing in lacks.items()]
+    if parts:
+        writer.add_metadata(RECORD, common(parts).record())
+    if doubtful:
+        notes.append(
+            "points where vehicles may have no box (DontCare regions, what the camera misses) are not marked in the "
+            f"bag: train on {data.folder} itself"
+        )
+    return notes
 
 
 def _messages(frame: RealFrame, frame_id: str, stamp: int, has_road: bool) -> list[tuple[str, Any]]:

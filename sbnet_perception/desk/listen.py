@@ -20,7 +20,7 @@ from sbnet_perception.bags.storage import Topic
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.interruption import Interruption
-from sbnet_perception.desk.topics import CLOUD, GRID, TRANSFORMS, Played, choose_topics
+from sbnet_perception.desk.topics import CLOUD, GRID, Played, choose_topics
 from sbnet_perception.desk.types import message_class
 from sbnet_perception.errors import UserError
 from sbnet_perception.node.spinner import Spinner
@@ -130,10 +130,10 @@ def _record(
             heard.counts[topic] = heard.counts.get(topic, 0) + 1
             writer.write(topic, raw, time.time_ns())
 
-    kinds = {topic: msgtype for topic, (_, msgtype, _) in heard.played.wire.items()}
+    wire = {topic: (msgtype, latched) for topic, (_, msgtype, latched) in heard.played.wire.items()}
     subscriptions = []
-    for topic, msgtype in {**kinds, **dict([DIAGNOSTICS])}.items():
-        qos = SENSOR if msgtype == CLOUD else LATCHED if wants_latched(topic, msgtype) else RELIABLE
+    for topic, (msgtype, latched) in {**wire, DIAGNOSTICS[0]: (DIAGNOSTICS[1], False)}.items():
+        qos = _wanted(msgtype, latched)
         writer.add_topic(topic, msgtype)
         callback = functools.partial(take, topic)
         make = functools.partial(node.create_subscription, message_class(msgtype), topic, callback, qos, raw=True)
@@ -153,16 +153,16 @@ def _record(
         spinner.call(functools.partial(node.destroy_subscription, subscription))
 
 
-def wants_latched(topic: str, msgtype: str) -> bool:
-    """The node asks for the last message of before it came."""
-    return msgtype == GRID or (msgtype == TRANSFORMS and topic.endswith("static"))
+def _wanted(msgtype: str, latched: bool) -> QoSProfile:
+    """As the node asks for it."""
+    return SENSOR if msgtype == CLOUD else LATCHED if latched else RELIABLE
 
 
 def _endpoints(node: Any, heard: Heard) -> Iterator[Finding]:
     """Publishers and their quality of service, and whether the node listens to them."""
     assert heard.played is not None
-    for topic, (_, msgtype, _) in heard.played.wire.items():
-        wanted = SENSOR if msgtype == CLOUD else LATCHED if wants_latched(topic, msgtype) else RELIABLE
+    for topic, (_, msgtype, latched) in heard.played.wire.items():
+        wanted = _wanted(msgtype, latched)
         yield qos_finding(topic, node.get_publishers_info_by_topic(topic), wanted, heard.counts.get(topic, 0))
     listeners = {
         _full(info): topic

@@ -82,8 +82,13 @@ def choose_topics(
     named = [name for name, kind in filled.items() if kind == GRID and name.endswith("/external_mask")]
     external = topic_names.nearest([name for name in named if name not in others and name != mask], cloud)
     if len(external) == 1:
-        wire[external[0]] = ("/external_mask", GRID, True)
+        wire[external[0]] = ("/external_mask", GRID, False)
         said += (f"external mask {external[0]}: by its name",)
+    elif external:
+        said += (
+            f"external mask none, so it counts as everywhere: {_names(external)} are as near to {cloud}; "
+            "leave all but one out of the bag (ros2 bag convert) to have it played",
+        )
     carried = {name: msgtype for name, msgtype in filled.items() if msgtype == DETECTIONS}
     return Played(cloud, mask, wire, carried, said)
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rclpy.parameter import get_parameter_value, parameter_dict_from_yaml_file, parameter_value_to_python
+import yaml
 
 from sbnet_perception import __version__
 from sbnet_perception.desk.session import NODE
@@ -19,7 +19,7 @@ from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.predicted import PREDICTED
 from sbnet_perception.node.parameters import SPECIFICATIONS, NodeConfig, ParameterError, build
-from sbnet_perception.node.params_file import names_in
+from sbnet_perception.node.params_file import parameters_in
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,14 @@ def configuration(given: Mapping[str, object], file: Path | None) -> tuple[NodeC
 
     Args:
         given: texts of values by name, as after ``-p``; they win over the file.
-        file: a ROS parameter file; what stands under ``/**`` and ``/sbnet`` counts.
+        file: a ROS parameter file; what it has for the node ``/sbnet`` counts.
 
     Raises:
         UserError: a parameter is unknown or unusable, or the file cannot be read.
     """
     values: dict[str, Any] = {name: spec.default for name, spec in SPECIFICATIONS.items()}
-    of_file: dict[str, Any] = {}
-    if file is not None and names_in(file):
-        read = parameter_dict_from_yaml_file(str(file), use_wildcard=True, target_nodes=[NODE])
-        of_file = {name: parameter_value_to_python(message.value) for name, message in read.items()}
-    of_line = {name: parameter_value_to_python(get_parameter_value(str(text))) for name, text in given.items()}
+    of_file = {} if file is None else parameters_in(file, NODE)
+    of_line = {name: _typed(str(text)) for name, text in given.items()}
     try:
         for name, value in {**of_file, **of_line}.items():
             if name in SPECIFICATIONS:
@@ -87,3 +84,12 @@ def configuration(given: Mapping[str, object], file: Path | None) -> tuple[NodeC
         return build(NodeConfig, values), build(DetectorConfig, values)
     except ParameterError as error:
         raise UserError(str(error)) from error
+
+
+def _typed(text: str) -> Any:
+    """What YAML makes of a value on the command line; the text itself where that is nothing."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if value is None else value

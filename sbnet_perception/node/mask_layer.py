@@ -108,6 +108,12 @@ class MaskLayer:
             values = np.asarray(msg.data, np.int8).reshape(raster.cells.shape)
             self._last = _Received(raster, frame_id, now_ns, values)
 
+    def clock_jumped(self) -> None:
+        """Time has jumped back: the age of a mask from before means nothing, so one that ages is forgotten."""
+        with self._lock:
+            if self.kind.changes and self._timeout_s:
+                self._last = None
+
     def forget_masks(self) -> None:
         """Gives back the masks made of the map so far; in the thread that calls `at`."""
         with self._lock:
@@ -168,13 +174,19 @@ class MaskLayer:
         view = RoadView(last.raster, map_from_grid)
         coverage = view.coverage(self._grid)
         problem = ""
+        smallest, largest = int(last.values.min()), int(last.values.max())
         if not coverage:
             problem = f"{self.kind.name} covers no part of the grid"
         # A grid without any road would mean: compute nothing, see nothing.
         elif self.kind.is_road and not view.has_road(self._grid):
             problem = "no road in the grid"
-            if (largest := int(last.values.max())) < ROAD_FROM:
+            if largest < ROAD_FROM:
                 problem += f" (the mask's largest value is {largest}, road is {ROAD_FROM} and more)"
+        # Zeros alone are an answer; these are of another scale, such as 0 to 1.
+        elif not self.kind.is_road and smallest >= 0 and 0 < largest < ROAD_FROM:
+            problem = (
+                f"{self.kind.name} has {largest} as its largest value: {ROAD_FROM} and more is computed, so nothing is"
+            )
         if problem:
             answer = MaskAnswer(None, problem, age_s, coverage)
         else:

@@ -13,7 +13,7 @@ from sbnet_perception.node.frame_names import FrameNames
 from sbnet_perception.node.mask_kinds import MASKS
 from sbnet_perception.node.mask_layer import MaskLayer, mask_layers
 from sbnet_perception.node.parameters import NodeConfig
-from sbnet_perception.node.qos import OVERRIDABLE, latched
+from sbnet_perception.node.qos import OVERRIDABLE, latched, latest
 from sbnet_perception.node.status import NotProcessed, Rejected, Status
 from sbnet_perception.text import quoted
 
@@ -44,11 +44,16 @@ class MaskTopics:
                 OccupancyGrid,
                 layer.kind.topic,
                 partial(self._on_mask, layer),
-                latched(),
+                latest() if layer.kind.changes else latched(),
                 qos_overriding_options=OVERRIDABLE,
             )
             for layer in self.layers.values()
         ]
+
+    def clock_jumped(self) -> None:
+        """The node's clock has jumped back."""
+        for layer in self.layers.values():
+            layer.clock_jumped()
 
     def destroy(self) -> None:
         for subscription in self._subscriptions:

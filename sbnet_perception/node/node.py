@@ -282,6 +282,7 @@ class SbnetNode(LifecycleNode):
         self._status.dropped(WAITING if waiting else NEWER, len(frame.clouds))
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._masks.clock_jumped()
         now_ns = self._now_ns()
         if self._clouds.clock_jumped(now_ns):
             self.on_time_jump(jump.delta.nanoseconds / 1e9)

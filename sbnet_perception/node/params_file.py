@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -53,6 +54,25 @@ def value_of(path: str | Path, node_fqn: str, parameter: str) -> str | None:
     return found[-1] if found else None
 
 
+def parameters_in(path: str | Path, node_fqn: str) -> dict[str, Any]:
+    """All that a parameter file has for a node, by the parameters' names; of all places that apply the last wins.
+
+    Raises:
+        UserError: as for `names_in`.
+    """
+    # Once its events have been read it is known to be no larger than it looks.
+    names_in(path)
+    found: dict[str, Any] = {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"parameter file {path} is no ROS parameter file: {' '.join(str(error).split())}") from error
+    for name, parameters in _tables(content, []):
+        if _matches(name, node_fqn):
+            found.update(_flat(parameters))
+    return found
+
+
 def given_files(arguments: Sequence[str]) -> list[str]:
     """The files that ROS reads parameters from, by a program's arguments: ``--ros-args --params-file FILE``."""
     found, ros = [], False
@@ -69,6 +89,24 @@ def _matches(name: str, node_fqn: str) -> bool:
     parts = re.sub(r"(/\*\*)+", "/**", name).split("/")[1:]
     pattern = "".join(_WILDCARDS.get(part, "/" + re.escape(part)) for part in parts)
     return re.fullmatch(pattern, node_fqn) is not None
+
+
+def _tables(content: Any, above: list[str | None]) -> Iterator[tuple[str, Any]]:
+    """(node, its table of parameters) of each place of a file."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        keys = [*above, str(key)]
+        if key == PARAMETERS:
+            yield _node(keys), value
+        else:
+            yield from _tables(value, keys)
+
+
+def _flat(parameters: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in parameters.items() if isinstance(parameters, dict) else ():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", deeper) for name, deeper in _flat(value))
+        else:
+            yield str(key), value
 
 
 def _scalars(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -28,7 +28,7 @@ def of_sensors() -> QoSProfile:
 
 
 def latest() -> QoSProfile:
-    """Of outputs: the newest message, reliable."""
+    """Of outputs, and of masks of the moment: the newest message, reliable; a publisher may latch or not."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 

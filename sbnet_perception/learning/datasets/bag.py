@@ -23,7 +23,17 @@ from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.datasets.frame import BOXES, NOTHING, Item, Objects, Reader, RealFrame, make_frame
+from sbnet_perception.learning.datasets.frame import (
+    BOXES,
+    NOTHING,
+    Item,
+    LabelledArea,
+    Objects,
+    Reader,
+    RealFrame,
+    make_frame,
+)
+from sbnet_perception.learning.datasets.labelled_part import labelled_part
 from sbnet_perception.learning.datasets.poses import Matrices, moved, yaws
 from sbnet_perception.masks.road import RoadMap, RoadView
 from sbnet_perception.messages.detections import detections_of
@@ -32,7 +42,7 @@ from sbnet_perception.messages.occupancy_grid import MaskError, road_from_occupa
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
-BASE = "base_link"
+BASE, MAP = "base_link", "map"
 SOURCE = "bag"
 _BOXES, _GRID, _TRANSFORMS = (
     "vision_msgs/msg/Detection3DArray",
@@ -48,6 +58,7 @@ class Recording:
     Attributes:
         stamps: of the clouds that have labels, ascending; of all clouds where there is no topic of labels.
         labelled: whether there is one.
+        labels_on: its name, or empty.
     """
 
     def __init__(self, path: Path, topic: str = "") -> None:
@@ -59,10 +70,11 @@ class Recording:
         self.path = path
         self._transforms, self._labels = TransformTable(), dict[int, Any]()
         self._road: tuple[str, RoadMap] | None = None
+        self._part = labelled_part(path)
         with BagReader(path) as bag:
             self._topic = bag.find_topic(CLOUD_TYPE, preferred="/points")
             labels = _topic_of_labels(bag, topic)
-            self.labelled = bool(labels)
+            self.labelled, self.labels_on = bool(labels), "".join(labels)
             wanted = [*labels, *bag.topics_of(_TRANSFORMS), *(ROAD for _ in range(ROAD in bag.topics_of(_GRID)))]
             for message in bag.messages(wanted) if wanted else ():
                 self._take(deserialize(message.raw, message.msgtype), message.topic in labels)
@@ -128,6 +140,8 @@ class Recording:
             stamp_ns=stamp,
             map_from_grid=on_map,
             eye=tuple(grid_from_cloud[:3, 3].tolist()),
+            half_view=self._part.half_view,
+            area=self._area(grid_frame, stamp),
         )
 
     def _grid_from(self, frame_id: str, points: NDArray[np.float32], stamp: int) -> tuple[Matrices, str]:
@@ -148,6 +162,11 @@ class Recording:
     def _lookup(self, target: str, source: str, stamp: int) -> Matrices:
         return np.eye(4) if target == source else self._transforms.lookup(target, source, stamp)
 
+    def _area(self, grid_frame: str, stamp: int) -> LabelledArea | None:
+        if self._part.area is None:
+            return None
+        return LabelledArea(self._part.area, SE2.from_matrix(self._lookup(MAP, grid_frame, stamp)))
+
     def _placed(self, grid_frame: str, stamp: int) -> tuple[RoadView | None, Matrices | None]:
         """The road beneath the frame and its pose on the map; None where there is no mask, or nothing leads to it."""
         if self._road is None:
@@ -166,7 +185,8 @@ def _topic_of_labels(bag: BagReader, name: str) -> list[str]:
         return [bag.find_topic(_BOXES, name)]
     if TRUTH in found:
         return [TRUTH]
-    others = [topic for topic in found if topic != DETECTIONS]
+    # A node in a namespace publishes its own there.
+    others = [topic for topic in found if not topic.endswith(DETECTIONS)]
     if len(others) > 1:
         raise UserError(f"{bag.path} has several topics of boxes, name one: {bag.path}:TOPIC of {', '.join(others)}")
     return others
@@ -190,8 +210,9 @@ def items(path: Path, split: str = "") -> list[Item]:
         UserError: as `Recording`.
     """
     recording = Recording(path, split)
+    name, topic = path.stem, recording.labels_on
     return [
-        Item(f"{SOURCE}_{path.stem}_{stamp}", SOURCE, path.stem, path, partial(recording.read, stamp))
+        Item(f"{SOURCE}_{name}_{stamp}", SOURCE, name, path, partial(recording.read, stamp), topic)
         for stamp in recording.stamps
     ]
 

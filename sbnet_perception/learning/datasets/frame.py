@@ -141,6 +141,7 @@ class Item:
         recording: what it is a part of: frames of one recording have one map and ascending stamps.
         file: its cloud.
         read_as: makes the frame of the detector of these classes; raises UserError where a file is missing or damaged.
+        labels_on: the topic of its labels, where they come from one.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Item:
     recording: str
     file: Path
     read_as: Callable[[Sequence[ObjectClass]], RealFrame]
+    labels_on: str = ""
 
     def read(self, classes: Sequence[ObjectClass] = (VEHICLE,)) -> RealFrame:
         return self.read_as(classes)

@@ -35,14 +35,20 @@ _KITTI = DELIVERIES["kitti"]
 def items(folder: Path, split: str = "") -> list[Item]:
     """The frames of training, testing, or of the list ImageSets/SPLIT.txt; or of a raw drive, which has no split.
 
+    Without a split those of training, or of testing where there is nothing else.
+
     Raises:
         UserError: there is no cloud, no such split, or a listed frame is missing.
     """
     drive = sorted((folder / "velodyne_points" / "data").glob("*.bin"))
+    if drive and split:
+        raise UserError(f"{folder} is a raw drive of KITTI, which has no split {split}; leave the split out")
     if drive:
         stamps = _drive_stamps(folder / "velodyne_points" / "timestamps.txt", drive)
         return [_item(file, folder.name, stamp) for stamp, file in sorted(zip(stamps, drive, strict=True))]
     part = split if split in SPLITS else "training"
+    if not split and not (folder / "training" / "velodyne").is_dir():
+        part = "testing"
     clouds = sorted((folder / part / "velodyne").glob("*.bin"))
     if not clouds:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +39,8 @@ DELIVERIES = {
 }
 VIEWS = {"full": math.pi, "camera": _CAMERA, "front": _CAMERA}
 """Words of `label_fov` and the half view in radians that they mean."""
+# What numpy and zipfile raise for a file that is torn, damaged, encrypted or no archive at all.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 # Size of a cell in metres and corner of the road rasters in the files.
 _RASTER = (0.1, SE2(0.0, -20.0))
 _FOLDERS = ("", "real", "frames")
@@ -120,8 +123,8 @@ def read_arrays(file: Path) -> dict[str, NDArray]:
     try:
         with np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+    except _DAMAGE as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
 
 
 _Read = tuple[NDArray[np.float32], NDArray[np.float32], float, float]

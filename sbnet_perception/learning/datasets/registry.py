@@ -46,7 +46,8 @@ class Data:
         return dict(sorted(Counter(item.source for item in self.items).items()))
 
     def __str__(self) -> str:
-        split = f", {self.split}" if self.split else ""
+        topic = self.items[0].labels_on if self.items else ""
+        split = f", labels on {topic}" if topic else f", {self.split}" if self.split else ""
         taken = f", evenly taken of {self.of}" if self.of > len(self.items) else ""
         return f"{self.reader.name}: {len(self.items)} frames of {self.folder}{split}{taken}"
 

@@ -20,20 +20,27 @@ DRIVES = {"validation": VALIDATION, "held-out": HELD_OUT}
 
 
 def items(place: Path, split: str = "") -> list[Item]:
-    """The frames of the drives, or of those of one sensor.
+    """The frames of the drives, or of those of one sensor, or of one by its number, as ``drive-7`` or ``7``.
 
     Raises:
-        UserError: no drive has this sensor.
+        UserError: no drive has this sensor or number.
     """
     drives = [(seed, SENSORS[number % len(SENSORS)]) for number, seed in enumerate(DRIVES[str(place)])]
-    chosen = [(seed, sensor) for seed, sensor in drives if split in ("", sensor)]
+    chosen = [(seed, sensor) for seed, sensor in drives if split in ("", sensor, str(seed), _recording(seed))]
     if not chosen:
-        raise UserError(f"no drive of {place} has the sensor {split}; theirs are {', '.join(SENSORS)}")
+        numbers = ", ".join(str(seed) for seed, _ in drives)
+        raise UserError(
+            f"no drive of {place} has the sensor {split}; theirs are {', '.join(SENSORS)}, or name a drive: {numbers}"
+        )
     return [
-        Item(f"{SIMULATOR}_{seed}_{number}", SIMULATOR, f"drive {seed}", Path(), partial(_read, seed, sensor, number))
+        Item(f"{SIMULATOR}_{seed}_{number}", SIMULATOR, _recording(seed), Path(), partial(_read, seed, sensor, number))
         for seed, sensor in chosen
         for number in range(int(SECONDS * RATE_HZ))
     ]
+
+
+def _recording(seed: int) -> str:
+    return f"drive-{seed}"
 
 
 @lru_cache(maxsize=1)
