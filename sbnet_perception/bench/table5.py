@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"training {number + 1} of {len(plan)}: {name}, seed {seed}{pace.left(left)}")
             whole, began = not out.with_suffix(".checkpoint").exists(), time.monotonic()
             make_weights(work.config(name, seed), out, work.folder, device)
-            out.with_suffix(".checkpoint").unlink()  # else deleting the weights would not have them trained again
+            out.with_suffix(".checkpoint").unlink(missing_ok=True)  # else a deleted file would not be trained again
             if whole:
                 pace.took(name, time.monotonic() - began)
         table = report(work.figures(seed), work.speed(), base, work.folder)
