@@ -1,33 +1,12 @@
 // The fused layers for one instruction set. Compiled once for each (setup.py).
 #include <cstddef>
 
+#include "pack_weights.h"
 #include "stream.h"
 #include "voxel_conv.h"
 
 namespace sbnet::SBNET_ISA {
 namespace {
-
-// The numbers of a layer: what its maps x and y hold, what is multiplied, and what its sums are scaled in.
-template <typename Storage>
-struct Numbers {
-  using X = Storage;
-  using Y = Storage;
-  using Element = typename ElementOf<Storage>::type;
-  using Sum = typename Multiply<Element>::Sum;
-  using Scale = Sum;
-};
-template <typename InX, typename InY>
-struct Levels {
-  using X = InX;
-  using Y = InY;
-  using Element = uint8_t;
-  using Sum = int32_t;
-  using Scale = float;
-};
-template <>
-struct Numbers<uint8_t> : Levels<uint8_t, uint8_t> {};
-template <typename N>
-constexpr bool kOfLevels = std::is_same_v<typename N::Element, uint8_t>;
 
 // A matrix of `outputs` rows that multiplies windows or pixels.
 template <typename N>
@@ -305,34 +284,6 @@ void compute(const Upsample& u, const Band& band, Scratch& scratch) {
   });
 }
 
-// Weights are as their sums, or whole numbers of 7 bits for levels.
-template <typename N>
-void pack_weights(const void* weights, int terms, int outputs, int depth, void* packed) {
-  using Element = typename N::Element;
-  using Weight = std::conditional_t<kOfLevels<N>, int8_t, typename N::Sum>;
-  for (int64_t t = 0; t < terms; ++t)
-    pack(static_cast<const Weight*>(weights) + t * outputs * depth, outputs, depth,
-         static_cast<Element*>(packed) + t * Panels<Element>::size(outputs, depth), [](Weight value) {
-           Element element;
-           if constexpr (kOfLevels<N>)
-             element = static_cast<Element>(value);
-           else
-             write(value, &element);
-           return element;
-         });
-}
-
-template <typename Body>
-auto with_type(Type type, Body body) {
-  switch (type) {
-    case Type::kDouble: return body(double{});
-    case Type::kHalf: return body(Half{});
-    case Type::kBFloat16: return body(BFloat16{});
-    case Type::kLevels: return body(uint8_t{});
-    default: return body(float{});
-  }
-}
-
 // Calls body(numbers) for those of a layer. Where levels are multiplied, x and y may each be of them, or of floats; units
 // leave floats.
 template <typename Layer, typename Body>
@@ -356,27 +307,6 @@ template <typename Body>
 void with_numbers(const VoxelConv& layer, Body body) {
   with_type(layer.type, body);
 }
-
-constexpr PackKernel kPackKernel = {
-    [](Type type, int terms, int outputs, int depth) {
-      return with_type(type, [&]<typename T>(T) {
-        using Element = typename Numbers<T>::Element;
-        return terms * Panels<Element>::size(outputs, depth) * static_cast<int64_t>(sizeof(Element));
-      });
-    },
-    [](Type type, const void* weights, int terms, int outputs, int depth, void* packed) {
-      with_type(type, [&]<typename T>(T) { pack_weights<Numbers<T>>(weights, terms, outputs, depth, packed); });
-    },
-    [](Type type, int terms, int outputs, int depth, const void* packed) {
-      return with_type(type, [&]<typename T>(T) {
-        using Element = typename Numbers<T>::Element;
-        for (int64_t t = 0; t < terms; ++t)
-          if (!valid(static_cast<const Element*>(packed) + t * Panels<Element>::size(outputs, depth), outputs, depth))
-            return false;
-        return true;
-      });
-    },
-};
 
 template <typename Layer>
 constexpr LayerKernel<Layer> kLayerKernel = {
