@@ -13,7 +13,7 @@ OPS    := sbnet_perception/_ops.so
 
 # The tests that the sanitizers watch; test_layer_ops runs itself once per instruction set of the machine
 SANITIZED := $(wildcard test/test_ops*.py test/test_mask_ops.py test/test_layer*.py test/test_pixels.py) \
-             $(wildcard test/test_voxelize.py test/test_boxes.py)
+             $(wildcard test/test_voxelize.py test/test_boxes.py test/test_quantized_layers.py test/test_zero_rows.py)
 
 # A sourced ROS would come before the wheels of .venv: recipes do not see it, and nothing outside .venv is changed.
 SOURCED_ROS := $(if $(AMENT_PREFIX_PATH),$(or $(ROS_DISTRO),another installation))
