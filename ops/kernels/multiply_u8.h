@@ -15,19 +15,9 @@ struct Multiply<uint8_t> {
   static constexpr int kStep = 4;
 
   template <int bytes>
-  struct Lanes {
+  struct Lanes : Words<uint8_t, int32_t, bytes> {
     using Sums = typename VectorOf<int32_t, bytes>::type;
     using Weights = Sums;
-    static Weights load(const uint8_t* weights) {
-      Weights lanes;
-      std::memcpy(&lanes, weights, sizeof lanes);
-      return lanes;
-    }
-    static Weights broadcast(const uint8_t* input) {
-      int four;
-      std::memcpy(&four, input, sizeof four);
-      return Weights{} + four;
-    }
     static Sums add(Sums sums, Weights weights, Weights input) {
 #if defined(__AVX512VNNI__)
       if constexpr (bytes == 64) return (Sums)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)input, (__m512i)weights);

@@ -58,6 +58,22 @@ struct Multiply {
   };
 };
 
+// Where several inputs or weights are multiplied at a time, they lie in a lane as one `Word`.
+template <typename Element, typename Word, int bytes>
+struct Words {
+  using Weights = typename VectorOf<Word, bytes>::type;
+  static Weights load(const Element* weights) {
+    Weights lanes;
+    std::memcpy(&lanes, weights, sizeof lanes);
+    return lanes;
+  }
+  static Weights broadcast(const Element* input) {
+    Word word;
+    std::memcpy(&word, input, sizeof word);
+    return Weights{} + word;
+  }
+};
+
 #if defined(__AVX512BF16__)
 template <>
 struct Multiply<BFloat16> {
@@ -65,20 +81,10 @@ struct Multiply<BFloat16> {
   static constexpr int kStep = 2;
 
   template <int bytes>
-  struct Lanes {
+  struct Lanes : Words<BFloat16, int, bytes> {
     static_assert(bytes == 64 || bytes == 32);
     using Sums = typename VectorOf<float, bytes>::type;
-    using Weights = typename VectorOf<int, bytes>::type;
-    static Weights load(const BFloat16* weights) {
-      Weights lanes;
-      std::memcpy(&lanes, weights, sizeof lanes);
-      return lanes;
-    }
-    static Weights broadcast(const BFloat16* input) {
-      int pair;
-      std::memcpy(&pair, input, sizeof pair);
-      return Weights{} + pair;
-    }
+    using Weights = typename Words<BFloat16, int, bytes>::Weights;
     static Sums add(Sums sums, Weights weights, Weights input) {
       if constexpr (bytes == 64)
         return _mm512_dpbf16_ps(sums, (__m512bh)weights, (__m512bh)input);

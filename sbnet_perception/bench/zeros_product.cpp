@@ -85,19 +85,9 @@ struct Multiply<Low> {
   static constexpr int kStep = 2;
 
   template <int bytes>
-  struct Lanes {
+  struct Lanes : Words<Low, int16_t, bytes> {
     using Sums = typename VectorOf<int16_t, bytes>::type;
     using Weights = Sums;
-    static Weights load(const Low* weights) {
-      Weights lanes;
-      std::memcpy(&lanes, weights, sizeof lanes);
-      return lanes;
-    }
-    static Weights broadcast(const Low* input) {
-      int16_t pair;
-      std::memcpy(&pair, input, sizeof pair);
-      return Weights{} + pair;
-    }
     static Sums add(Sums sums, Weights weights, Weights input) {
 #if defined(__AVX512BW__)
       if constexpr (bytes == 64) return sums + (Sums)_mm512_maddubs_epi16((__m512i)input, (__m512i)weights);
