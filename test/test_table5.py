@@ -16,7 +16,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import SimulatedResult
 from sbnet_perception.learning.frames import LabelledFrame
@@ -41,7 +41,7 @@ def frame() -> LabelledFrame:
 
 
 def under(mask: str, loss_mask: str = "") -> DetectorTask:
-    return DetectorTask(DetectorConfig(mask=MaskConfig(mask)), None, loss_mask)
+    return DetectorTask(DetectorConfig(mask=MaskConfig(mask)), NetworkConfig(), None, loss_mask)
 
 
 def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_learn_on_all_pixels() -> None:

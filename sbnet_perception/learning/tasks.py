@@ -56,14 +56,18 @@ class DetectorTask:
     """Boxes where the mask says to compute; without a mask everywhere, by dense convolutions."""
 
     def __init__(
-        self, detector: DetectorConfig, mask_network: PreparedMaskNetwork | None = None, loss_mask: str = ""
+        self,
+        detector: DetectorConfig,
+        network: NetworkConfig,
+        mask_network: PreparedMaskNetwork | None = None,
+        loss_mask: str = "",
     ) -> None:
-        """``mask_network`` makes what the detector's mask expression calls ``predicted``.
+        """``mask_network`` makes what the detector's mask expression calls ``predicted``; ``network`` is the shape.
 
         The loss counts where the expression ``loss_mask`` is, of what is computed; empty means all of it.
         """
         self._detector, self._mask_network = detector, mask_network
-        self._tile = NetworkConfig().tile("conv-3")
+        self._tile = network.tile("conv-3")
         self._loss_mask = replace(detector.mask, expression=loss_mask) if loss_mask else None
         self.inputs = 2 if detector.mask.names else 1
 
