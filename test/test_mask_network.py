@@ -151,5 +151,5 @@ def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> N
     gone = tmp_path / "gone.safetensors"
     with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
         Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
-    with pytest.raises(WeightsError, match="none is shipped; make one with 'sbnet train --mask-network'"):
-        Pipeline(DetectorConfig(mask=MaskConfig("predicted")))
+    with pytest.raises(WeightsError, match="no mask network is shipped for grid 'paper'; make one with"):
+        Pipeline(DetectorConfig(grid="paper", mask=MaskConfig("predicted")))
