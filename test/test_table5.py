@@ -26,6 +26,7 @@ from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.road import RoadMap, RoadView
 
+RNG = np.random.default_rng(0)
 GRID = Grid(0.0, 12.8, -6.4, 6.4, 0.2)
 
 
@@ -41,13 +42,21 @@ def frame() -> LabelledFrame:
 
 
 def under(mask: str, loss_mask: str = "") -> DetectorTask:
-    return DetectorTask(DetectorConfig(mask=MaskConfig(mask)), NetworkConfig(), None, loss_mask)
+    return DetectorTask(DetectorConfig(), NetworkConfig(), [MaskConfig(mask)], None, loss_mask)
+
+
+def test_each_sample_of_a_training_under_several_masks_is_under_one_of_them() -> None:
+    masks = [MaskConfig(mask) for mask in ("road", "road", "road", "everywhere")]
+    task, rng = DetectorTask(DetectorConfig(), NetworkConfig(), masks), np.random.default_rng(1)
+    computed = [int(task.sample(frame(), GRID, rng)[1].sum()) for _ in range(60)]
+    assert set(computed) == {32 * 64, 64 * 64}
+    assert 5 <= computed.count(64 * 64) <= 25
 
 
 def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_learn_on_all_pixels() -> None:
     network = initialize(Detector(), 1).train()
-    bev, *wanted = under("everywhere").sample(frame(), GRID)
-    voxels, _, *same = under("dilate(road, 50)").sample(frame(), GRID)
+    bev, *wanted = under("everywhere").sample(frame(), GRID, RNG)
+    voxels, _, *same = under("dilate(road, 50)").sample(frame(), GRID, RNG)
     assert isinstance(bev, torch.Tensor) and all(torch.equal(a, b) for a, b in zip(wanted, same, strict=True))
     everywhere = torch.ones((1, *GRID.shape), dtype=torch.bool)
     losses = [under("everywhere").loss(outputs, *wanted)[0] for outputs in (network(bev), network(voxels, everywhere))]
@@ -56,7 +65,7 @@ def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_le
 
 def test_a_loss_on_the_road_only_asks_for_what_the_road_mask_would_and_ignores_the_rest() -> None:
     tasks = under("everywhere"), under("everywhere", "road"), under("road")
-    (*_, everything, _), (*_, label, _), (_, mask, wanted, _) = (task.sample(frame(), GRID) for task in tasks)
+    (*_, everything, _), (*_, label, _), (_, mask, wanted, _) = (task.sample(frame(), GRID, RNG) for task in tasks)
     # Whole tiles of 2 x 2 pixels at stride 4.
     tiles = mask[0].view(8, 8, 8, 8).any(3).any(1)
     counted = tiles.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]

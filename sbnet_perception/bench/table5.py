@@ -40,11 +40,11 @@ ASKED = ("on the road", "all")
 MASK_NETWORK = "mask"
 
 TRAININGS: dict[str, dict[str, Any]] = {
-    "road": {"mask": ROAD},
+    "road": {"mask": (ROAD,)},
     MASK_NETWORK: {"mask_network": True},
-    "predicted": {"mask": PREDICTED},
-    "dense": {"mask": EVERYWHERE},
-    "dense_road_loss": {"mask": EVERYWHERE, "loss_mask": ROAD},
+    "predicted": {"mask": (PREDICTED,)},
+    "dense": {"mask": (EVERYWHERE,)},
+    "dense_road_loss": {"mask": (EVERYWHERE,), "loss_mask": ROAD},
 }
 """Name -> what sets it apart from the others; the cheap ones first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
     paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
-    told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
+    told = {name: shlex.join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     told = {name: value for name, value in told.items() if value != "" and value is not False}  # 0 is told
     words = {name: "" if value is True else f" {value}" for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')}{value}" for name, value in words.items())
@@ -162,7 +163,7 @@ def _told(data: Data | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__}
-    given |= {name: tuple(given[name]) for name in ("region", "classes")}
+    given |= {name: tuple(given[name]) for name in ("region", "classes", "mask")}
     config = TrainConfig(**given)
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")

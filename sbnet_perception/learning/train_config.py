@@ -37,8 +37,12 @@ class TrainConfig:
     data_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
     sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
-    mask: str = field(
-        default=MaskConfig.expression, metadata={"help": "mask expression that the detector is trained under"}
+    mask: tuple[str, ...] = field(
+        default=(MaskConfig.expression,),
+        metadata={
+            "help": "mask expressions that the detector is trained under: of several one is drawn for each sample, one "
+            "that is given twice twice as often",
+        },
     )
     mask_weights: str = field(
         default="", metadata={"help": "mask network of an expression that names predicted"}
@@ -81,10 +85,11 @@ class TrainConfig:
             raise UserError("--zeros is for the detector; leave it or --mask-network out")
         try:
             grid = self.detector.raster
-            loss_mask = MaskConfig(self.loss_mask or self.mask)
+            loss_mask = MaskConfig(self.loss_mask or self.mask[0])
+            named = frozenset().union(*(mask.names for mask in self.masks))
         except ValueError as error:
             raise UserError(f"--{error}") from None
-        if PREDICTED.name in loss_mask.names - self.detector.mask.names:
+        if PREDICTED.name in loss_mask.names - named:
             raise UserError("--loss-mask names predicted, which --mask does not; name it in both")
         for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
             if not 16 <= value <= extent or value % 16:
@@ -96,7 +101,13 @@ class TrainConfig:
         return replace(NetworkConfig(), header_convolutions=self.header_convolutions).thinner(self.width)
 
     @property
+    def masks(self) -> tuple[MaskConfig, ...]:
+        """What the detector is trained under."""
+        return tuple(MaskConfig(mask, weights=self.mask_weights) for mask in self.mask)
+
+    @property
     def detector(self) -> DetectorConfig:
-        """What the weights are for, and what they begin with."""
-        mask = MaskConfig(self.mask, weights=self.mask_weights)
-        return DetectorConfig(grid=self.grid, region=self.region, classes=self.classes, weights=self.start, mask=mask)
+        """What the weights are for, and what they begin with; its mask is the first."""
+        return DetectorConfig(
+            grid=self.grid, region=self.region, classes=self.classes, weights=self.start, mask=self.masks[0]
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,10 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
         detector.load_state_dict(given.state_dict())
     else:
         initialize(detector, config.seed)
-    mask_network = prepared_mask_network(config.detector)
-    return DetectorTask(config.detector, detector.config, mask_network, config.loss_mask), detector
+    # Those that name predicted name the same network.
+    networks = [prepared_mask_network(replace(config.detector, mask=mask)) for mask in config.masks]
+    mask_network = next((network for network in networks if network), None)
+    return DetectorTask(config.detector, detector.config, config.masks, mask_network, config.loss_mask), detector
 
 
 def _average(
