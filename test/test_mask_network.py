@@ -129,7 +129,7 @@ def test_a_trained_mask_network_keeps_the_vehicles_and_the_pipeline_computes_the
     # What is handed out has a threshold that keeps the vehicles of other drives.
     monkeypatch.setattr("sbnet_perception.learning.train.frames_of_drives", lambda *_: iter([frame]))
     weights = tmp_path / "mask.safetensors"
-    hand_out(trainer.network.eval(), config.detector, weights, {})
+    hand_out(trainer.network.eval(), config, weights, {})
     mask = MaskConfig("predicted", weights=str(weights))
     result = Pipeline(DetectorConfig(mask=mask))(frame.points)
     label = make_targets(frame.boxes, frame.point_counts, frame.classes, (VEHICLE,), COMPACT).label > 0

@@ -28,7 +28,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sbnet_perception import __version__, processes
-from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import CPU, device_of
 from sbnet_perception.detector.mask_network import MaskNetwork
 from sbnet_perception.detector.mask_weights import save_mask_weights
@@ -193,11 +192,12 @@ def make_weights(config: TrainConfig, out: Path, work: Path, device: torch.devic
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
-    hand_out(trainer.averaged.eval().cpu(), config.detector, out, notes)
+    hand_out(trainer.averaged.eval().cpu(), config, out, notes)
 
 
-def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: dict[str, Any]) -> None:
+def hand_out(network: nn.Module, config: TrainConfig, path: Path, notes: dict[str, Any]) -> None:
     """Write trained weights; a mask network gets its threshold first."""
+    detector = config.detector
     if isinstance(network, MaskNetwork):
         frames = list(track(frames_of_drives(VALIDATION, detector.objects), "validation drives"))
         threshold = chosen_threshold(network, frames, detector)
@@ -205,6 +205,6 @@ def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: di
         option = f"--mask predicted --mask-weights {path}"
     else:
         assert isinstance(network, Detector)
-        save_weights(path, network, detector.cell_size, detector.objects, notes)
+        save_weights(path, network, detector.cell_size, detector.objects, notes, config.mask)
         option = f"--weights {path}"
     print(f"wrote {path}; measure it with 'sbnet evaluate {option}'")
