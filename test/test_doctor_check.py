@@ -19,12 +19,13 @@ from sensor_msgs.msg import PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from sbnet_perception import cli
-from sbnet_perception.bags.reader import BagReader
+from sbnet_perception.bags.reader import BagReader, Topic
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import check, inspection, listen
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.node_word import Report, box_finding, word_findings
-from sbnet_perception.desk.topics import choose_topics
+from sbnet_perception.desk.running import Running
+from sbnet_perception.desk.topics import CLOUD, choose_topics
 from sbnet_perception.node.spinner import Spinner
 
 QUIET = Console(quiet=True)
@@ -66,15 +67,15 @@ def spoilt(what: str) -> list[PointCloud2]:
 @pytest.mark.parametrize(
     ("what", "line", "state", "says"),
     [
-        ("nothing", "fields", "OK", "x float32 at 0"),
+        ("nothing", "fields of /points", "OK", "x float32 at 0"),
         ("nothing", "/points", "OK", "10 clouds, 10.0 Hz, 1100 points"),
-        ("NaN", "points", "FAIL", "100 % of them are NaN"),
-        ("no intensity", "fields", "FAIL", "no intensity among x float32"),
-        ("truncated", "fields", "FAIL", "truncated"),
-        ("no frame_id", "frame_id", "FAIL", "empty"),
-        ("two sensors", "frame_id", "WARN", "'lidar0', 'lidar1'"),
-        ("no stamp", "stamps", "FAIL", "0"),
-        ("twice", "stamps", "WARN", "5 with a stamp that came before"),
+        ("NaN", "points of /points", "FAIL", "100 % of them are NaN"),
+        ("no intensity", "fields of /points", "FAIL", "no intensity among x float32"),
+        ("truncated", "fields of /points", "FAIL", "truncated"),
+        ("no frame_id", "frame_id of /points", "FAIL", "empty"),
+        ("two sensors", "frame_id of /points", "WARN", "'lidar0', 'lidar1'"),
+        ("no stamp", "stamps of /points", "FAIL", "0"),
+        ("twice", "stamps of /points", "WARN", "5 with a stamp that came before"),
     ],
 )
 def test_what_is_wrong_with_clouds_is_one_line_of_its_own(what: str, line: str, state: str, says: str) -> None:
@@ -89,8 +90,8 @@ def test_lost_clouds_no_clouds_and_another_clock_are_told() -> None:
     assert (rate.state, "3 missing between them" in rate.found) == ("WARN", True)
     assert named(inspection.cloud_findings("/points", seen(), live=True), "/points").state == "FAIL"
     late = seen(*spoilt("nothing"), received_ns=START_NS + 7 * 10**9)
-    assert "6.5 s behind" in named(inspection.cloud_findings("/points", late, live=True), "stamps").found
-    assert named(inspection.cloud_findings("/points", late, live=False), "stamps").state == "OK"
+    assert "6.5 s behind" in named(inspection.cloud_findings("/points", late, live=True), "stamps of /points").found
+    assert named(inspection.cloud_findings("/points", late, live=False), "stamps of /points").state == "OK"
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,37 @@ def test_a_map_that_the_node_cannot_hear_is_told_from_one_that_does_not_arrive(
     assert found.state == state and says in found.found and "/map_server" in found.found
 
 
-def test_a_node_that_listens_elsewhere_is_told_with_the_remapping() -> None:
-    (found,) = listen.listener_findings({"/sbnet": "/points"}, "/lidar_top")
-    assert (found.state, found.remedy) == ("FAIL", "remap it: points:=/lidar_top")
-    assert [f.state for f in listen.listener_findings({"/sbnet": "/lidar_top"}, "/lidar_top")] == ["OK"]
-    assert [f.state for f in listen.listener_findings({}, "/lidar_top")] == ["WARN"]
+def running(*clouds: str, **others: Any) -> Running:
+    return Running("/sbnet", dict.fromkeys(clouds, RELIABLE), **others)
+
+
+@pytest.mark.parametrize(
+    ("node", "played", "state", "remedy"),
+    [
+        (running("/points"), ["/lidar_top"], "FAIL", "points:=/lidar_top"),
+        (running("/lidar_top"), ["/lidar_top"], "OK", ""),
+        (running("/a", "/b"), ["/a", "/b"], "OK", ""),
+        (running("/a"), ["/a", "/b"], "FAIL", "points:=[/a, /b]"),
+        (running("/a", "/b"), ["/a"], "FAIL", "is that LiDAR's driver running?"),
+        (running(), ["/a"], "WARN", "configure and activate it: ros2 lifecycle set /sbnet configure"),
+        (None, ["/a", "/b"], "WARN", "points:=[/a, /b]"),
+    ],
+)
+def test_what_the_node_listens_to_is_compared_with_what_is_published(
+    node: Running | None, played: list[str], state: str, remedy: str
+) -> None:
+    topics = choose_topics({name: Topic(CLOUD, 1, False, "") for name in played}, played, None)
+    (found,) = listen.listener_findings(node, topics)
+    assert found.state == state and remedy in found.remedy and bool(remedy) == bool(found.remedy)
+
+
+@pytest.mark.parametrize(("later_s", "state"), [(0.02, "OK"), (0.07, "WARN")])
+def test_lidars_whose_stamps_lie_too_far_apart_to_become_one_are_told(later_s: float, state: str) -> None:
+    front, rear = seen(*spoilt("nothing")), seen(*spoilt("nothing"))
+    rear.stamps = [stamp + int(later_s * 1e9) for stamp in rear.stamps]
+    (found,) = inspection.merge_findings({"/front": front, "/rear": rear}, 0.025)
+    assert found.state == state and f"{min(later_s, 0.1 - later_s):.3f} s (median) from those of /front" in found.found
+    assert not list(inspection.merge_findings({"/front": front}, 0.025))
 
 
 def test_kernel_buffers_smaller_than_a_cloud_are_told(tmp_path: Path) -> None:
@@ -172,15 +199,15 @@ def test_live_topics_become_a_recording_whose_transforms_and_mask_are_judged(tmp
         driver.create_timer(0.05, lambda: clouds.publish(cloud(scene(500), next(stamps), "lidar")))
         spinner = Spinner(driver)
         try:
-            heard = listen.listen(tmp_path / "live.mcap", 2.0, None, None, QUIET)
+            heard = listen.listen(tmp_path / "live.mcap", 2.0, (), None, None, QUIET)
         finally:
             spinner.stop()
             driver.destroy_node()
-    assert heard.played is not None and (heard.played.points, heard.played.road_mask) == ("/lidar_top", "/map/road")
+    assert heard.played is not None and (heard.played.points, heard.played.road_mask) == (("/lidar_top",), "/map/road")
     qos = [f for f in heard.findings if f.what.startswith("QoS")]
     assert len(qos) == 3 and {f.state for f in qos} == {"OK"} and "/driver" in qos[0].found
     with BagReader(tmp_path / "live.mcap") as reader:
-        found = list(inspection.inspect(reader, choose_topics(reader.topics, None, None), "base_link", live=True))
+        found = list(inspection.inspect(reader, choose_topics(reader.topics, (), None), "base_link", True, 0.05))
     assert named(found, "/lidar_top").found.partition(" clouds")[0] != "0"
     assert named(found, "TF of lidar").state == "FAIL" and named(found, "TF of map").state == "OK"
     assert "nothing is road" in named(found, "/map/road").found
