@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rclpy
 from nav_msgs.msg import OccupancyGrid
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rich.console import Console
@@ -24,8 +25,9 @@ from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import check, inspection, listen
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.node_word import Report, box_finding, word_findings
-from sbnet_perception.desk.running import Running
+from sbnet_perception.desk.running import Running, choose
 from sbnet_perception.desk.topics import CLOUD, choose_topics
+from sbnet_perception.errors import UserError
 from sbnet_perception.node.spinner import Spinner
 
 QUIET = Console(quiet=True)
@@ -211,6 +213,95 @@ def test_live_topics_become_a_recording_whose_transforms_and_mask_are_judged(tmp
     assert named(found, "/lidar_top").found.partition(" clouds")[0] != "0"
     assert named(found, "TF of lidar").state == "FAIL" and named(found, "TF of map").state == "OK"
     assert "nothing is road" in named(found, "/map/road").found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "chosen"),
+    [
+        ("/talker /sbnet", None, "/sbnet"),
+        ("/talker", None, None),
+        ("/left/sbnet /right/sbnet", "/left/sbnet", "/left/sbnet"),
+        ("/left/sbnet /right/sbnet", "right", "/right/sbnet"),
+        ("/left/sbnet /sbnet", "/", "/sbnet"),
+        ("/left/detector", "/left/detector", "/left/detector"),
+    ],
+)
+def test_a_node_is_chosen_by_its_name_or_namespace(nodes: str, wanted: str | None, chosen: str | None) -> None:
+    assert choose(nodes.split(), wanted) == chosen
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "says"),
+    [
+        ("/left/sbnet /right/sbnet", None, "are named sbnet: /left/sbnet, /right/sbnet; choose one with --node"),
+        ("/left/sbnet /talker", "/right", "--node /right: no such node is heard of; those named sbnet are /left/sbnet"),
+        ("/talker", "/sbnet", "no such node is heard of; none is named sbnet"),
+    ],
+)
+def test_several_nodes_and_a_wrong_name_are_refused_with_the_candidates(
+    nodes: str, wanted: str | None, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        choose(nodes.split(), wanted)
+
+
+def test_what_the_user_gives_wins_over_the_running_node_and_what_counts_is_told(tmp_path: Path) -> None:
+    own = {"grid_frame": "", "ground_z": -1.5, "nms_iou": 0.3, "classes": ["vehicle"], "points": ["/a"]}
+    node = running("/a", parameters={**own, "autostart": False, "use_sim_time": True})
+    assert check.as_running(check.Check(), node).parameters == {
+        "grid_frame": '""', "ground_z": "-1.5", "nms_iou": "0.3",
+    }  # fmt: skip
+    (tmp_path / "p.yaml").write_text("/**: {ros__parameters: {nms_iou: 0.4}}")
+    asked = check.Check(params_file=tmp_path / "p.yaml", parameters={"ground_z": "0.2"})
+    assert check.as_running(asked, node).parameters == {"grid_frame": '""', "ground_z": "0.2"}
+    told = check.parameter_finding(asked, node)
+    assert told.state == "OK" and told.found == (
+        f"those of /sbnet: grid_frame ''; given here instead: {tmp_path / 'p.yaml'}, ground_z"
+    )
+    for other, says in ((None, "the defaults: no node sbnet runs"), (running(), "/sbnet does not answer within 5 s")):
+        told = check.parameter_finding(check.Check(), other)
+        assert told.state == "WARN" and says in told.found and "--params-file" in told.remedy
+
+
+def test_the_road_is_told_from_another_mask_by_its_name_or_by_how_it_is_asked_for() -> None:
+    assert running(grids={"/r/road_mask": LATCHED, "/r/external_mask": RELIABLE}).road_mask == "/r/road_mask"
+    assert running(grids={"/map/road": LATCHED, "/other": RELIABLE}).road_mask == "/map/road"
+    assert running(grids={"/one": LATCHED, "/two": LATCHED}).road_mask is None
+
+
+def test_a_running_node_is_judged_by_its_own_topics_quality_of_service_and_parameters(tmp_path: Path) -> None:
+    """Two nodes, of which one is asked: it wants its cloud reliable, the driver publishes best effort."""
+    wanted = "qos_overrides./left/lidar.subscription.reliability"
+    overrides = {"points": ["lidar"], "nms_iou": 0.25, "grid_frame": "base_link", wanted: "reliable"}
+    given = [Parameter(name, value=value) for name, value in overrides.items()]
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    with own_domain() as context:
+        # The node's inputs and parameters, without the detector.
+        nodes = [
+            rclpy.create_node("sbnet", context=context, namespace=name, parameter_overrides=given,
+                              automatically_declare_parameters_from_overrides=True)
+            for name in ("left", "right")
+        ]  # fmt: skip
+        nodes[0].create_subscription(PointCloud2, "lidar", lambda _: None, RELIABLE)
+        driver = rclpy.create_node("driver", context=context)
+        clouds = [driver.create_publisher(PointCloud2, name, best_effort) for name in ("/left/lidar", "/lidar_top")]
+        driver.create_timer(0.05, lambda: [publisher.publish(cloud(scene(10), START_NS)) for publisher in clouds])
+        spinners = [Spinner(node) for node in (*nodes, driver)]
+        try:
+            heard, refused = (
+                listen.listen(tmp_path / "live.mcap", 1.0, (), None, name, QUIET) for name in ("left", None)
+            )
+        finally:
+            for spinner, node in zip(spinners, (*nodes, driver), strict=True):
+                spinner.stop()
+                node.destroy_node()
+    assert heard.running is not None and heard.played is not None and heard.running.parameters is not None
+    assert (heard.running.name, heard.played.points) == ("/left/sbnet", ("/left/lidar",))
+    assert heard.running.parameters.items() >= overrides.items()
+    assert heard.running.own == {"points": ["lidar"], "nms_iou": 0.25, "grid_frame": "base_link"}
+    assert named(heard.findings, "QoS of /left/lidar").found.startswith("/driver cannot be heard by the node")
+    (finding,) = refused.findings
+    assert finding.state == "FAIL" and "/left/sbnet, /right/sbnet; choose one with --node" in finding.found
 
 
 def test_the_doctors_own_node_is_not_among_those_of_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,12 +87,11 @@ def parameter_finding(check: Check, running: Running | None) -> Finding:
         remedy = "give doctor the node's: --params-file, -p NAME:=VALUE"
         who = f"no node {NODE[1:]} runs" if running is None else f"{running.name} does not answer within {ANSWER_S:g} s"
         return Finding("WARN", "parameters", f"{ours}: {who}", remedy)
-    names = [name for name in running.own if name in as_running(check, running).parameters]
-    shown = ", ".join(f"{name} {running.own[name]!r}" for name in names if name not in check.parameters)
-    theirs = f"those of {running.name}: {shown or 'all as by default'}"
-    here = f"; given here instead: {', '.join(check.parameters)}" if check.parameters else ""
-    here += f"; given here instead: what {check.params_file} has" if check.params_file else ""
-    return Finding("OK", "parameters", theirs + here)
+    judged = as_running(check, running).parameters.keys() - check.parameters.keys()
+    shown = ", ".join(f"{name} {running.parameters[name]!r}" for name in sorted(judged))
+    given_here = [*([str(check.params_file)] if check.params_file else []), *check.parameters]
+    here = f"; given here instead: {', '.join(given_here)}" if given_here else ""
+    return Finding("OK", "parameters", f"those of {running.name}: {shown or 'the defaults'}{here}")
 
 
 def check_bag(bag: Path, check: Check, console: Console) -> Iterator[Finding]:
