@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from tf2_msgs.msg import TFMessage
 from sbnet_perception import cli
 from sbnet_perception.bags.reader import BagReader, Topic
 from sbnet_perception.bags.writer import BagWriter
-from sbnet_perception.desk import check, inspection, listen
+from sbnet_perception.desk import check, doctor, inspection, listen
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.node_word import Report, box_finding, word_findings
 from sbnet_perception.desk.running import Running, choose
@@ -185,6 +186,18 @@ def test_a_bag_is_looked_at_only_as_far_as_asked_and_without_clouds_the_topics_a
     assert "/tf (tf2_msgs/msg/TFMessage)" in capsys.readouterr().out.replace("\n", "")
     assert cli.main(["doctor", "--bag", str(bag), "--seconds", "0"]) == 2
     assert "--seconds is 0" in capsys.readouterr().err
+
+
+def test_several_topics_are_one_option_and_a_node_is_named_with_live_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = argparse.ArgumentParser()
+    doctor.add_arguments(parser)
+    for words in (["--points", "/a", "/b"], ["--points", "/a", "--points-topic", "/b"]):
+        assert parser.parse_args(words).points == ["/a", "/b"]
+    assert parser.parse_args([]).points == []
+    assert cli.main(["doctor", "--node", "/left"]) == 2
+    assert "--node is for --live" in capsys.readouterr().err
 
 
 def test_live_topics_become_a_recording_whose_transforms_and_mask_are_judged(tmp_path: Path) -> None:

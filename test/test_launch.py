@@ -241,8 +241,7 @@ def test_arguments_reach_the_node_as_topics_parameters_and_the_level_of_its_own_
     given = parameters_of(note, "/car/sbnet")
     expected = {"mask.expression": "everywhere", "region": [0.0, 35.2, -20.0, 20.0], "ground_z": -2.0}
     expected |= {"intensity_scale": "auto", "autostart": False, "dtype": "bfloat16", "use_sim_time": True}
-    expected["points"] = ["/lidar_top"]
-    assert given == expected
+    assert given == expected | {"points": ["/lidar_top"]}
     assert all(type(number) is float for number in given["region"])
 
 
@@ -331,8 +330,7 @@ def test_two_nodes_stand_side_by_side_and_leave_the_parents_launch_as_it_was(lau
     sibling = [DeclareLaunchArgument("rviz_frame", default_value="odom")]
     sibling += [ExecuteProcess(cmd=["ros2", LaunchConfiguration("rviz_frame")])]
     result = launched([include(SBNET), *cars, *sibling])
-    notes = result.started["sbnet_node"]
-    assert len(notes) == 3
+    assert len(notes := result.started["sbnet_node"]) == 3
     for name in ("a", "b"):
         (note,) = (note for note in notes if f"-r __ns:=/{name} " in note.splitlines()[0])
         assert parameters_of(note, f"/{name}/sbnet") == {"points": [f"/{name}/lidar"]}
@@ -344,10 +342,9 @@ def test_two_nodes_stand_side_by_side_and_leave_the_parents_launch_as_it_was(lau
 def test_several_lidars_are_launched_by_a_list_and_rviz_shows_the_first(place, launched):
     (place.folder / "p.yaml").write_text("/**: {ros__parameters: {points: [/of_file, /other]}}")
     params = {"params_file": str(place.folder / "p.yaml"), "rviz": "on"}
-    result = launched(SBNET, **params, points="[/front/points, /rear/points]")
-    (note,) = result.started["sbnet_node"]
-    assert parameters_of(note, "/sbnet") == {"points": ["/front/points", "/rear/points"]}
-    assert "-r /points:=/front/points" in result.command("rviz2")
+    result = launched(SBNET, **params, points="[/front, /rear]")
+    assert parameters_of(result.started["sbnet_node"][0], "/sbnet") == {"points": ["/front", "/rear"]}
+    assert "-r /points:=/front" in result.command("rviz2")
     assert "-r /points:=/of_file" in launched(SBNET, **params).command("rviz2")
 
 
