@@ -330,11 +330,11 @@ def test_two_nodes_stand_side_by_side_and_leave_the_parents_launch_as_it_was(lau
     sibling = [DeclareLaunchArgument("rviz_frame", default_value="odom")]
     sibling += [ExecuteProcess(cmd=["ros2", LaunchConfiguration("rviz_frame")])]
     result = launched([include(SBNET), *cars, *sibling])
-    assert len(notes := result.started["sbnet_node"]) == 3
+    notes = result.started["sbnet_node"]
     for name in ("a", "b"):
         (note,) = (note for note in notes if f"-r __ns:=/{name} " in note.splitlines()[0])
         assert parameters_of(note, f"/{name}/sbnet") == {"points": [f"/{name}/lidar"]}
-    assert result.command("ros2") == "odom"
+    assert result.command("ros2") == "odom" and len(notes) == 3
     assert not any(f"{name}=" in result.started["ros2"][0] for name in PROFILE_VARIABLES)
     assert all(f"{PROFILE_VARIABLE}={CONFIG / 'fastdds.xml'}" in note for note in result.started["sbnet_node"])
 
