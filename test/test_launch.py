@@ -236,8 +236,7 @@ def test_arguments_reach_the_node_as_topics_parameters_and_the_level_of_its_own_
     start = launched(SBNET, **arguments, dtype="bfloat16", use_sim_time="True", enclave="/car")
     command, (note,) = start.command("sbnet_node"), start.started["sbnet_node"]
     assert "-r points:=" not in command and "-r road_mask:=road_mask" in command
-    assert "-r __ns:=/car" in command
-    assert "--log-level car.sbnet:=debug --enclave /car " in command
+    assert "-r __ns:=/car" in command and "--log-level car.sbnet:=debug --enclave /car " in command
     given = parameters_of(note, "/car/sbnet")
     expected = {"mask.expression": "everywhere", "region": [0.0, 35.2, -20.0, 20.0], "ground_z": -2.0}
     expected |= {"intensity_scale": "auto", "autostart": False, "dtype": "bfloat16", "use_sim_time": True}
@@ -340,8 +339,8 @@ def test_two_nodes_stand_side_by_side_and_leave_the_parents_launch_as_it_was(lau
 
 
 def test_several_lidars_are_launched_by_a_list_and_rviz_shows_the_first(place, launched):
-    (place.folder / "p.yaml").write_text("/**: {ros__parameters: {points: [/of_file, /other]}}")
     params = {"params_file": str(place.folder / "p.yaml"), "rviz": "on"}
+    Path(params["params_file"]).write_text("/**: {ros__parameters: {points: [/of_file, /other]}}")
     result = launched(SBNET, **params, points="[/front, /rear]")
     assert parameters_of(result.started["sbnet_node"][0], "/sbnet") == {"points": ["/front", "/rear"]}
     assert "-r /points:=/front" in result.command("rviz2")
