@@ -1,6 +1,7 @@
 """The detector node, with RViz if asked for.
 
     ros2 launch sbnet_perception sbnet.launch.py points:=/lidar_top grid_frame:=base_link rviz:=true
+    ros2 launch sbnet_perception sbnet.launch.py points:="[/front/points, /rear/points]" grid_frame:=base_link
 
 All that can be wrong is looked at before anything starts. What it declares ends with it: a launch file that includes
 this one finds its own configurations as they were.
@@ -26,15 +27,14 @@ from sbnet_perception.node.launching import (
     ArgumentError,
     existing_file,
     fast_dds_profile,
-    grid_frame,
     is_yes,
     log_levels,
     node_parameters,
+    parameters_of,
 )
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TOPICS = {
-    "points": "Clouds in (sensor_msgs/PointCloud2)",
     "road_mask": "Road in (nav_msgs/OccupancyGrid, transient local)",
     "external_mask": "Where others want it computed in (nav_msgs/OccupancyGrid, reliable)",
     "detections": "Boxes out (vision_msgs/Detection3DArray)",
@@ -42,6 +42,7 @@ TOPICS = {
     "computation_mask": "Where it computed out (nav_msgs/OccupancyGrid)",
 }
 ARGUMENTS = {
+    "points": ("", "Clouds in (sensor_msgs/PointCloud2): a topic, or [/front, /rear], which become one cloud"),
     **{topic: (topic, text) for topic, text in TOPICS.items()},
     "params_file": ("", "Parameters of the node (YAML); empty: the defaults, as in config/sbnet.yaml"),
     "weights": ("", "Weights file (safetensors)"),
@@ -82,9 +83,9 @@ def start(context: LaunchContext) -> list[Node]:
     pushed = context.launch_configurations.get("ros_namespace")
     namespace = make_namespace_absolute(prefix_namespace(pushed, given["namespace"]))
     params_file = existing_file("params_file", given["params_file"]) if given["params_file"] else None
-    parameters = {
-        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
-        for name, value in node_parameters(given).items()
+    parameters = node_parameters(given)
+    texts = {
+        name: ParameterValue(value, value_type=str) for name, value in parameters.items() if isinstance(value, str)
     }
     delay = respawn_delay(given["respawn_delay"])
     with_rviz = is_yes(given["rviz"])
@@ -101,7 +102,7 @@ def start(context: LaunchContext) -> list[Node]:
         name="sbnet",  # with its full name, arguments win over a params_file that names the node
         namespace=namespace,
         output="screen",
-        parameters=[*([str(params_file)] if params_file else []), *([parameters] if parameters else [])],
+        parameters=[*([str(params_file)] if params_file else []), *([{**parameters, **texts}] if parameters else [])],
         remappings=[(topic, given[topic]) for topic in TOPICS],
         ros_arguments=log_levels(namespace, given["log_level"]) + enclave,
         additional_env=profile,
@@ -109,14 +110,17 @@ def start(context: LaunchContext) -> list[Node]:
         respawn_delay=delay,
         on_exit=end_all if is_yes(given["required"]) and not is_yes(given["respawn"]) else None,
     )
-    frame = given["rviz_frame"] or grid_frame(given, params_file) or "base_link"
+    # RViz has no parameters of ours, and one display for clouds: it shows the first LiDAR.
+    known = {**parameters_of(params_file, f"{namespace.rstrip('/')}/sbnet"), **parameters}
+    frame = given["rviz_frame"] or str(known.get("grid_frame") or "base_link")
+    shown = {"points": (known.get("points") or ["points"])[0], **{topic: given[topic] for topic in TOPICS}}
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
         arguments=["-d", str(CONFIG / "sbnet.rviz"), "-f", frame],
         parameters=[{"use_sim_time": parameters["use_sim_time"]}] if "use_sim_time" in parameters else [],
-        remappings=[(f"/{topic}", given[topic]) for topic in TOPICS],
+        remappings=[(f"/{topic}", name) for topic, name in shown.items()],
         additional_env=profile,
     )
     return [rviz, node] if with_rviz else [node]

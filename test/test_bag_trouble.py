@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ruamel.yaml
+import yaml
 import zstandard
 from mcap.reader import make_reader
 from mcap.writer import CompressionType
@@ -190,7 +193,7 @@ def test_a_sqlite3_file_without_index_or_with_a_foreign_type_is_read(tmp_path: P
         database.execute("INSERT INTO topics VALUES (9, '/own', 'my_msgs/msg/Own', 'cdr', '[]', '')")
         database.execute("INSERT INTO messages VALUES (99, 9, 1, x'00010000')")
     is_read(path)
-    is_read(path.parent, "cannot be read")
+    is_read(path.parent)
 
 
 def test_what_a_killed_recorder_left_in_sqlites_journal_is_told_with_the_command_that_takes_it_in(
@@ -306,19 +309,59 @@ def test_a_name_with_a_space_an_umlaut_or_behind_a_link_is_a_name(tmp_path: Path
     is_read(tmp_path / "link")
     odd = tmp_path / "50% #1?"
     shutil.copytree(folder, odd)
-    if plugin == "SQLITE3":
-        is_read(odd, "by its metadata.yaml it cannot be read")
+    is_read(odd)
     is_read(next(path for path in odd.iterdir() if path.suffix != ".yaml"))
 
 
+LAUGHS = "\n".join(
+    ["a0: &a0 {k: v}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
+)
+HOSTILE = {"laughs": LAUGHS, "deep": "[" * 100_000, "large": "- durability: 1\n" * 200_000, "broken": "a: ["}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_the_yaml_within_a_sqlite3_bag_is_never_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """In the column of the quality of service, in the table of metadata, and as a text within metadata.yaml."""
+    folder = write_folder(tmp_path / "bag", "SQLITE3")
+    with sqlite3.connect(folder / "bag.db3") as database:
+        database.execute("UPDATE topics SET offered_qos_profiles = ?", (text,))
+        database.execute("UPDATE metadata SET metadata = ?", (text,))
+    metadata = (folder / "metadata.yaml").read_text()
+    hostile = f"offered_qos_profiles: {json.dumps(text[:100_000])}"
+    within = re.sub(r"offered_qos_profiles: .*", lambda _: hostile, metadata)
+    assert within != metadata
+    (folder / "metadata.yaml").write_text(within)
+    for loader in (ruamel.yaml.YAML, yaml.SafeLoader, yaml.CSafeLoader):
+        for name in ("load", "get_single_data"):
+            monkeypatch.setattr(loader, name, None, raising=False)
+    is_read(folder / "bag.db3")
+    is_read(folder)
+    with BagReader(folder) as bag:
+        assert bag.topics["/points"].latched == (text == HOSTILE["large"])
+        assert "float32" in bag.topics["/points"].definition or "PointField" in bag.topics["/points"].definition
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_metadata_yaml_is_refused_in_one_line_and_the_recording_beside_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = write_folder(tmp_path / "bag", "SQLITE3")
+    (folder / "metadata.yaml").write_text(HOSTILE[name])
+    monkeypatch.setattr(ruamel.yaml.YAML, "load", None)
+    (warning,) = is_read(folder, "by its metadata.yaml it cannot be read")
+    reasons = {"laughs": "has the alias", "deep": "nested more than 32", "large": "larger than 1024 KiB", "broken": ""}
+    assert reasons[name] in warning and "\n" not in warning
+
+
 def test_an_empty_message_ends_no_reading_and_what_a_channel_says_of_its_publisher_is_not_built(tmp_path):
-    layers = ["a0: &a0 {k: v}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
     path = tmp_path / "odd.mcap"
     with path.open("wb") as file:
         writer = McapWriter(file)
         writer.start()
         schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data")
-        channel = writer.register_channel("/said", "cdr", schema, {"offered_qos_profiles": "\n".join(layers)})
+        channel = writer.register_channel("/said", "cdr", schema, {"offered_qos_profiles": LAUGHS})
         for stamp, raw in enumerate((b"one", b"", b"three")):
             writer.add_message(channel, stamp, raw, stamp)
         writer.finish()

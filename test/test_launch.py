@@ -235,13 +235,12 @@ def test_arguments_reach_the_node_as_topics_parameters_and_the_level_of_its_own_
     arguments |= {"region": "[0, 35.2, -20, 20]", "ground_z": "-2", "intensity_scale": "auto", "autostart": "no"}
     start = launched(SBNET, **arguments, dtype="bfloat16", use_sim_time="True", enclave="/car")
     command, (note,) = start.command("sbnet_node"), start.started["sbnet_node"]
-    assert "-r points:=/lidar_top" in command and "-r road_mask:=road_mask" in command
-    assert "-r __ns:=/car" in command
-    assert "--log-level car.sbnet:=debug --enclave /car " in command
+    assert "-r points:=" not in command and "-r road_mask:=road_mask" in command
+    assert "-r __ns:=/car" in command and "--log-level car.sbnet:=debug --enclave /car " in command
     given = parameters_of(note, "/car/sbnet")
     expected = {"mask.expression": "everywhere", "region": [0.0, 35.2, -20.0, 20.0], "ground_z": -2.0}
     expected |= {"intensity_scale": "auto", "autostart": False, "dtype": "bfloat16", "use_sim_time": True}
-    assert given == expected
+    assert given == expected | {"points": ["/lidar_top"]}
     assert all(type(number) is float for number in given["region"])
 
 
@@ -260,6 +259,7 @@ def test_without_arguments_the_node_has_its_own_defaults_and_no_parameters(launc
         (SBNET, {"missing_intensity": "guess"}, "missing_intensity"),
         (SBNET, {"respawn": "true", "respawn_delay": "soon"}, "respawn_delay:=soon"),
         (SBNET, {"region": "front"}, "region:=front"),
+        (SBNET, {"points": "/front /rear"}, "points:=/front /rear"),
         (SBNET, {"params_file": "/none/p.yaml"}, "params_file:=/none/p.yaml: No such file"),
         (SBNET, {"params_file": "/"}, "params_file:=/: Is a directory"),
         (SBNET, {"namespace": "a car"}, "a car"),
@@ -329,13 +329,22 @@ def test_two_nodes_stand_side_by_side_and_leave_the_parents_launch_as_it_was(lau
     sibling = [DeclareLaunchArgument("rviz_frame", default_value="odom")]
     sibling += [ExecuteProcess(cmd=["ros2", LaunchConfiguration("rviz_frame")])]
     result = launched([include(SBNET), *cars, *sibling])
-    commands = sorted(note.splitlines()[0] for note in result.started["sbnet_node"])
-    assert len(commands) == 3
-    assert sum("-r __ns:=/a" in line and "-r points:=/a/lidar" in line for line in commands) == 1
-    assert sum("-r __ns:=/b" in line and "-r points:=/b/lidar" in line for line in commands) == 1
-    assert result.command("ros2") == "odom"
+    notes = result.started["sbnet_node"]
+    for name in ("a", "b"):
+        (note,) = (note for note in notes if f"-r __ns:=/{name} " in note.splitlines()[0])
+        assert parameters_of(note, f"/{name}/sbnet") == {"points": [f"/{name}/lidar"]}
+    assert result.command("ros2") == "odom" and len(notes) == 3
     assert not any(f"{name}=" in result.started["ros2"][0] for name in PROFILE_VARIABLES)
     assert all(f"{PROFILE_VARIABLE}={CONFIG / 'fastdds.xml'}" in note for note in result.started["sbnet_node"])
+
+
+def test_several_lidars_are_launched_by_a_list_and_rviz_shows_the_first(place, launched):
+    params = {"params_file": str(place.folder / "p.yaml"), "rviz": "on"}
+    Path(params["params_file"]).write_text("/**: {ros__parameters: {points: [/of_file, /other]}}")
+    result = launched(SBNET, **params, points="[/front, /rear]")
+    assert parameters_of(result.started["sbnet_node"][0], "/sbnet") == {"points": ["/front", "/rear"]}
+    assert "-r /points:=/front" in result.command("rviz2")
+    assert "-r /points:=/of_file" in launched(SBNET, **params).command("rviz2")
 
 
 def test_rviz_has_the_frame_of_the_grid_unless_another_is_given(place, launched):

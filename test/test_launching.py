@@ -12,9 +12,9 @@ from sbnet_perception.node.launching import (
     ArgumentError,
     existing_file,
     fast_dds_profile,
-    grid_frame,
     log_levels,
     node_parameters,
+    parameters_of,
 )
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
@@ -41,6 +41,7 @@ def test_arguments_become_parameters_of_their_type_and_empty_ones_none():
         "region": [0.0, 35.0, -20.0, 20.0],
         "use_sim_time": True,
         "mask.expression": "everywhere",
+        "points": ["/p"],
     }
     assert all(type(number) is float for number in node_parameters(given)["region"])
 
@@ -102,18 +103,33 @@ def test_the_log_level_is_set_for_the_nodes_own_logger_alone(namespace, logger):
 
 
 @pytest.mark.parametrize(
+    "text", ["[/front/points, rear/points]", "/front/points,rear/points", "['/front/points', \"rear/points\"]"]
+)
+def test_several_lidars_are_a_list_of_topics(text):
+    assert node_parameters({"points": text}) == {"points": ["/front/points", "rear/points"]}
+
+
+@pytest.mark.parametrize("text", ["/front /rear", "[/front, ]", "[[/front], /rear]", "[]"])
+def test_topics_that_are_no_list_are_refused_with_an_example(text):
+    with pytest.raises(ArgumentError, match=rf"points:={re.escape(text)}: give .*\[/lidar_front/points, /lidar_rear"):
+        node_parameters({"points": text})
+
+
+@pytest.mark.parametrize(
     ("text", "frame"),
     [
         ("/**: {ros__parameters: {grid_frame: velodyne}}", "velodyne"),
         ("/**: {ros__parameters: {grid_frame: a}}\n/car/sbnet: {ros__parameters: {grid_frame: b}}", "b"),
-        ("/**: {ros__parameters: {dtype: auto}}", ""),
-        ("- a list", ""),
-        ("not: [yaml", ""),
-        ("/**: {ros__parameters: null}", ""),
-        ("", ""),
+        ("/**: {ros__parameters: {grid_frame: a}}\n/other/sbnet: {ros__parameters: {grid_frame: b}}", "a"),
+        ("/**: {ros__parameters: {dtype: auto}}", None),
+        ("- a list", None),
+        ("not: [yaml", None),
+        ("/**: {ros__parameters: null}", None),
+        ("", None),
+        ("/**: {ros__parameters: {a: &a [1], grid_frame: *a}}", None),
     ],
 )
 def test_the_frame_of_the_grid_is_found_in_the_parameter_file(tmp_path, text, frame):
     (tmp_path / "p.yaml").write_text(text)
-    assert grid_frame({"grid_frame": ""}, tmp_path / "p.yaml") == frame
-    assert grid_frame({"grid_frame": "own"}, tmp_path / "p.yaml") == "own"
+    assert parameters_of(tmp_path / "p.yaml", "/car/sbnet").get("grid_frame") == frame
+    assert parameters_of(None, "/car/sbnet") == {}

@@ -20,8 +20,9 @@ from rich.console import Console
 from ros_process import tiny_weights
 
 from sbnet_perception import cli
-from sbnet_perception.bags.messages import point_cloud2
+from sbnet_perception.bags.messages import point_cloud2, shift, tf_message, transform
 from sbnet_perception.bags.reader import BagReader
+from sbnet_perception.bags.recorded import Recording
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk import recorder
 from sbnet_perception.desk.complaints import MOST, Complaints
@@ -97,6 +98,31 @@ def test_every_frame_gives_one_detection_array_per_cloud_with_its_stamp(
     assert report.detections == sum(len(message.detections) for message in found["/detections"]) > 0
     assert report.latency_p50_ms is not None
     assert 0 < report.latency_p50_ms <= report.latency_p95_ms
+
+
+def test_two_lidars_named_in_a_parameter_file_are_played_into_one_frame_and_drawn_together(
+    weights: Path, tmp_path: Path
+) -> None:
+    """The rear one is 20 ms later, its own transform away, and once missing."""
+    bag, file = tmp_path / "two.mcap", tmp_path / "vehicle.yaml"
+    with BagWriter(bag) as writer:
+        for name, height in (("front", 1.8), ("rear", 2.3)):
+            writer.write("/tf_static", tf_message([transform("base_link", name, shift(height), START_NS)]), START_NS)
+        for index, at in enumerate(stamps(3)):
+            writer.write("/front/points", point_cloud2(points(index), "front", at), at)
+            if index != 1:
+                late = at + 20_000_000
+                writer.write("/rear/points", point_cloud2(points(index, 100), "rear", late), late)
+    file.write_text("/**: {ros__parameters: {points: [front/points, /rear/points]}}")
+    report, out = replay(bag, weights, tmp_path / "out.mcap", params_file=file)
+    assert (report.frames_in, report.frames_processed, report.answers) == (5, 5, 3)
+    assert (report.exit_code, report.grid_frame) == (0, "base_link")
+    assert stamps_of(decoded(out)["/detections"]) == stamps(3)
+    sizes = [len(frame.points) for frame in Recording(out).frames()]
+    assert sizes == [3800 + 900, 3800, 3800 + 900]
+    file.write_text("/**: {ros__parameters: {points: [/front/points, /none]}}")
+    with pytest.raises(UserError, match=r"/none: the bag has no such .*\(points: .*vehicle.yaml\)"):
+        replay(bag, weights, None, params_file=file)
 
 
 def test_the_recording_holds_inputs_and_outputs_and_opens_with_an_independent_reader(

@@ -66,7 +66,7 @@ def test_times_ascend_from_the_first_cloud_on_and_gaps_are_skipped_and_told(
     messages: list[BagMessage], times: list[int], length: int, said: str
 ) -> None:
     lines: list[str] = []
-    timeline = Timeline(messages, "/points", lines.append)
+    timeline = Timeline(messages, ["/points"], lines.append)
     played = list(timeline)
     assert [message.raw for message in played] == [message.raw for message in messages]
     assert [message.stamp_ns - T for message in played] == times
@@ -78,6 +78,6 @@ def test_times_ascend_from_the_first_cloud_on_and_gaps_are_skipped_and_told(
 
 def test_a_bag_full_of_gaps_does_not_flood_the_screen() -> None:
     lines: list[str] = []
-    timeline = Timeline([cloud(T + number * HOUR) for number in range(50)], "/points", lines.append)
+    timeline = Timeline([cloud(T + number * HOUR) for number in range(50)], ["/points"], lines.append)
     assert timeline.played_ns(list(timeline)[-1].stamp_ns) == 0
     assert len(lines) == 3

@@ -16,11 +16,11 @@ from sbnet_perception.desk.topics import CLOUD, GRID, TRANSFORMS, Played, choose
 from sbnet_perception.errors import UserError
 
 
-def choose(names: str, points: str | None = None, road: str | None = None, space: str | None = None) -> Played:
+def choose(names: str, points: str = "", road: str | None = None, space: str | None = None) -> Played:
     """The choice among topics that are named with the first letter of their type: ``c/points g/map t/tf``."""
     kinds = {"c": CLOUD, "g": GRID, "t": TRANSFORMS}
     topics = {text[1:]: Topic(kinds[text[0]], 1, False, "") for text in names.split()}
-    return choose_topics(topics, points, road, space)
+    return choose_topics(topics, points.split(), road, space)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_of_several_clouds_the_one_that_names_tell_apart_is_chosen_and_the_rest_
     clouds: str, chosen: str
 ) -> None:
     played = choose(clouds)
-    assert played.points == chosen
+    assert played.points == (chosen,)
     assert played.wire[chosen][0] == "/points"
     for name in clouds.replace("c/", "/").split():
         assert name in played.said[0]
@@ -52,7 +52,7 @@ def test_of_several_clouds_the_one_that_names_tell_apart_is_chosen_and_the_rest_
 def test_clouds_that_names_do_not_tell_apart_are_refused_with_the_option(clouds: str) -> None:
     with pytest.raises(UserError, match=r"several topics .*; choose one with --points-topic"):
         choose(clouds)
-    assert choose(clouds, points=clouds.split()[1][2:]).points == clouds.split()[1][1:]
+    assert choose(clouds, points=clouds.split()[1][2:]).points == (clouds.split()[1][1:],)
 
 
 def test_an_external_mask_is_played_by_its_name_and_is_never_the_road() -> None:
@@ -126,7 +126,7 @@ def test_transforms_and_road_are_those_of_the_clouds_own_namespace(
     names: str, options: dict[str, str], chosen: str
 ) -> None:
     played = choose(names, **options)
-    assert set(played.wire) == {played.points, *chosen.split()}
+    assert set(played.wire) == {*played.points, *chosen.split()}
     targets = [target for target, _, _ in played.wire.values()]
     assert len(set(targets)) == len(targets)
     for name in (text[1:] for text in names.split() if text[0] == "t"):
@@ -140,17 +140,34 @@ def test_transforms_of_two_robots_beside_a_cloud_of_none_are_refused_with_the_op
     assert set(choose(names, space="/robot1").wire) == {"/points", "/robot1/tf"}
 
 
-def frame_of(path: Path) -> tuple[str, str]:
+TWO_LIDARS = "c/robot1/front/points c/robot1/rear/points c/robot2/front/points"
+
+
+def test_several_lidars_are_played_under_their_own_names_with_what_belongs_to_all_of_them() -> None:
+    around = "t/robot1/tf t/robot2/tf t/robot1/front/tf g/robot1/road_mask g/robot2/road_mask"
+    played = choose(f"{TWO_LIDARS} {around}", points="/robot1/front/points robot1/rear/points")
+    assert played.points == ("/robot1/front/points", "/robot1/rear/points")
+    assert played.heard == list(played.points)
+    assert set(played.wire) == {*played.points, "/robot1/tf", "/robot1/road_mask"}
+    assert "they become one" in played.said[0]
+    assert choose(TWO_LIDARS, points="/robot1/rear/points").heard == ["/points"]
+    with pytest.raises(UserError, match="name each topic once"):
+        choose(TWO_LIDARS, points="/robot1/rear/points robot1/rear/points")
+
+
+def frame_of(path: Path, *clouds: str) -> tuple[str, str]:
     with BagReader(path) as bag:
-        return choose_grid_frame(bag, choose_topics(bag.topics, None, None))
+        return choose_grid_frame(bag, choose_topics(bag.topics, clouds, None))
 
 
-def write(path: Path, frame: str, *links: tuple[str, str, str]) -> Path:
-    """One cloud, and a transform (topic, parent, child) each."""
+def write(path: Path, frame: str, *links: tuple[str, str, str], other: str = "") -> Path:
+    """One cloud, another one in a frame of its own where that is named, and a transform (topic, parent, child) each."""
     with BagWriter(path, overwrite=True) as writer:
         for topic, parent, child in links:
             writer.write(topic, tf_message([transform(parent, child, shift(1.0), START_NS)]), START_NS)
         writer.write("/points", point_cloud2(points(0, 10), frame, START_NS), START_NS)
+        if other:
+            writer.write("/other", point_cloud2(points(0, 10), other, START_NS), START_NS)
     return path
 
 
@@ -174,6 +191,27 @@ def test_base_link_is_the_grid_frame_only_where_transforms_lead_there(
     found, said = frame_of(write(tmp_path / "bag.mcap", frame, *links))
     assert found == chosen
     assert re.search(why, said)
+
+
+@pytest.mark.parametrize(
+    ("links", "chosen", "why"),
+    [
+        ([("base_link", "front"), ("base_link", "rear")], "base_link", "lead there from .*'front' and 'rear'"),
+        ([("roof", "front"), ("roof", "rear")], "front", "that of the first LiDAR"),
+    ],
+)
+def test_several_lidars_get_a_frame_that_all_of_them_lead_to(
+    tmp_path: Path, links: list[tuple[str, str]], chosen: str, why: str
+) -> None:
+    path = write(tmp_path / "bag.mcap", "front", *[("/tf_static", *link) for link in links], other="rear")
+    found, said = frame_of(path, "/points", "/other")
+    assert found == chosen and re.search(why, said)
+
+
+def test_several_lidars_that_transforms_do_not_connect_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag.mcap", "front", ("/tf_static", "base_link", "front"), other="rear")
+    with pytest.raises(UserError, match=r"do not lead from 'front' to 'rear': record the transforms"):
+        frame_of(path, "/points", "/other")
 
 
 def test_the_second_part_of_a_split_bag_and_damaged_transforms_end_in_no_traceback(tmp_path: Path) -> None:

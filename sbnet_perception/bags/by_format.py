@@ -1,4 +1,4 @@
-"""Recordings read by the libraries of their formats, where rosbags refuses them for a part that is not needed.
+"""Recordings read by the libraries of their formats: rosbags refuses them for parts that are not needed.
 
 A recorder that did not find a type's ``.msg`` leaves its definition empty, other programs write topics of protobuf or
 JSON beside ROS's, and a message may be empty. None of this keeps the rest of the recording from being read. Nor is the
@@ -7,15 +7,16 @@ YAML that a channel carries ever built: in rosbags' hands a few lines of it may 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import zstandard
 from mcap.reader import make_reader
 
 from sbnet_perception.bags.sqlite import SqliteStorage
 from sbnet_perception.bags.storage import (
     BagMessage,
-    IndexedStorage,
     Storage,
     Topic,
     TornStorage,
@@ -68,6 +69,34 @@ class McapStorage:
         self._file.close()
 
 
+class PackedStorage:
+    """A file that was compressed as a whole, in a temporary folder until it is closed.
+
+    Raises:
+        Exception: the file is damaged, or what was in it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="sbnet-bag-")
+        plain = Path(self._folder.name, path.stem)
+        try:
+            with path.open("rb") as packed, plain.open("wb") as unpacked:
+                zstandard.ZstdDecompressor().copy_stream(packed, unpacked)
+            self._storage = STORAGES[plain.suffix][0](plain)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        self.topics, self.damage = self._storage.topics, self._storage.damage
+        self.start_ns, self.end_ns = self._storage.start_ns, self._storage.end_ns
+
+    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+        return self._storage.messages(topics)
+
+    def close(self) -> None:
+        self._storage.close()
+        self._folder.cleanup()
+
+
 class SeveralStorages:
     """The parts of one split recording, in the order of their first messages."""
 
@@ -91,6 +120,7 @@ class SeveralStorages:
 
 STORAGES: dict[str, tuple[Callable[[Path], Storage], ...]] = {
     ".mcap": (McapStorage, TornStorage),
-    ".db3": (IndexedStorage, SqliteStorage),
+    ".db3": (SqliteStorage,),
+    ".zstd": (PackedStorage,),
 }
-"""What reads a file, in this order: with its index, then without."""
+"""What reads a file, in this order: with its index, then without. A packed file is one of a folder with metadata."""

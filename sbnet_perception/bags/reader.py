@@ -17,7 +17,7 @@ import zstandard
 
 from sbnet_perception.bags import refusals
 from sbnet_perception.bags.by_format import STORAGES, SeveralStorages
-from sbnet_perception.bags.storage import BagMessage, IndexedStorage, Storage, Topic, TornStorage
+from sbnet_perception.bags.storage import BagMessage, Storage, Topic, TornStorage
 from sbnet_perception.bags.types import typestore
 from sbnet_perception.errors import UserError
 from sbnet_perception.yaml_events import YamlError, events
@@ -25,6 +25,7 @@ from sbnet_perception.yaml_events import YamlError, events
 __all__ = ["BagMessage", "BagReader", "Topic", "deserialize"]
 
 METADATA = "metadata.yaml"
+PACKED = ".zstd"
 ZSTD = b"\x28\xb5\x2f\xfd"
 LARGEST_MESSAGE = 2**30
 
@@ -130,9 +131,9 @@ class BagReader:
             files = sorted(self.path / name for name in _listed_in(self.path / METADATA))
             if gone := [file.name for file in files if not file.exists()]:
                 raise _Gone(gone)
-            if not files or any(file.suffix != ".mcap" for file in files):
-                return IndexedStorage(self.path)
-            return SeveralStorages([self._open_file(file) for file in files])
+            if not files:
+                raise ValueError("it lists no file")
+            return SeveralStorages([self._open_file(file, packed=True) for file in files])
         except PermissionError:
             raise
         except _Gone as error:
@@ -154,13 +155,14 @@ class BagReader:
             return self._open_file(files[0])
         return SeveralStorages([self._open_file(file) for file in files])
 
-    def _open_file(self, path: Path) -> Storage:
+    def _open_file(self, path: Path, packed: bool = False) -> Storage:
+        """The recording in a file; with `packed` also in one that was compressed as a whole."""
         # Whole with its index; whole, but with something that rosbags does not take; without its end.
         with path.open("rb"):
             pass  # a file that may not be read is not a damaged one
         self.warnings += refusals.left_in_journal(path)
         last = Exception()
-        for storage in STORAGES.get(path.suffix, (IndexedStorage,)):
+        for storage in STORAGES.get(path.suffix, ()) if packed or path.suffix != PACKED else ():
             try:
                 return self._told(path, storage(path))
             except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from sbnet_perception.messages.detections import detections_of, raised
 from sbnet_perception.messages.pointcloud2 import read_points
 from sbnet_perception.messages.raw_cloud import CloudError, RawCloud, read_cloud
 
+POINTS = "/points"
 DETECTIONS = "/detections"
 MASK = "/computation_mask"
 TRUTH = "/ground_truth"
@@ -36,10 +38,10 @@ _STEP = 10.0
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """One processed cloud, everything in the frame of its detections; z = 0 on the ground, as far as a mask tells it.
+    """One answer and its clouds, in the frame of the detections; z = 0 on the ground, as far as a mask tells it.
 
     Attributes:
-        stamp_ns: of the cloud.
+        stamp_ns: of the answer, which is that of its oldest cloud.
         time_s: since the recording's first cloud.
         points: float32 [P, 4], metres.
         detections: what the node published.
@@ -62,6 +64,8 @@ class RecordedFrame:
 
 class Recording:
     """A recording with outputs of the node; small topics are held in memory, clouds are read one by one.
+
+    The clouds are those of /points, as one LiDAR's are recorded, else those of all topics of clouds.
 
     Attributes:
         stamps: of the clouds that have detections, in order.
@@ -87,7 +91,8 @@ class Recording:
         self._roads = RecordedRoads()
         self._transforms = TransformTable()
         with BagReader(path) as bag:
-            self._cloud_topic = bag.find_topic(CLOUD_TYPE, preferred="/points")
+            clouds = bag.topics_of(CLOUD_TYPE)
+            self._cloud_topics = [POINTS] if POINTS in clouds else clouds or [bag.find_topic(CLOUD_TYPE)]
             wanted = {
                 DETECTIONS: _BOXES,
                 MASK: _GRID,
@@ -110,22 +115,43 @@ class Recording:
     def frames(self, stamps: list[int] | None = None) -> Iterator[RecordedFrame]:
         """The processed frames in order, or those with the given stamps."""
         wanted = set(self.stamps if stamps is None else stamps)
-        first = None
-        for cloud in self._clouds():
-            stamp = stamp_ns(cloud.header)
-            first = stamp if first is None else first
-            if stamp in wanted and stamp in self._detections:
-                yield self._frame(cloud, stamp, first)
+        first = next((stamp_ns(cloud.header) for _, cloud in self._clouds()), 0)
+        for stamp, clouds in self._gathered():
+            if stamp in wanted:
+                yield self._frame(clouds, stamp, first)
 
-    def _clouds(self) -> Iterator[RawCloud]:
+    def _gathered(self) -> Iterator[tuple[int, list[RawCloud]]]:
+        """Each answer's stamp with its clouds: of each topic the first between this answer's stamp and the next one."""
+        gathering: dict[int, dict[str, RawCloud]] = {}
+        done = {-1}
+        for topic, cloud in self._clouds():
+            answer = bisect.bisect(self.stamps, stamp_ns(cloud.header)) - 1
+            if answer in done:
+                continue
+            gathering.setdefault(answer, {}).setdefault(topic, cloud)
+            # Each topic is in order: with all clouds of an answer those before it are there. One may never come.
+            whole = len(gathering[answer]) == len(self._cloud_topics)
+            for index in [index for index in sorted(gathering) if index <= (answer if whole else answer - 2)]:
+                done.add(index)
+                yield from self._whole(index, gathering.pop(index))
+        for index in sorted(gathering):
+            yield from self._whole(index, gathering[index])
+
+    def _whole(self, index: int, clouds: dict[str, RawCloud]) -> Iterator[tuple[int, list[RawCloud]]]:
+        """Nothing where the cloud that gave the answer its stamp is missing."""
+        stamp = self.stamps[index]
+        if any(stamp_ns(cloud.header) == stamp for cloud in clouds.values()):
+            yield stamp, [clouds[topic] for topic in self._cloud_topics if topic in clouds]
+
+    def _clouds(self) -> Iterator[tuple[str, RawCloud]]:
         with BagReader(self._path) as bag:
-            for message in bag.messages([self._cloud_topic]):
+            for message in bag.messages(self._cloud_topics):
                 try:
                     cloud = read_cloud(message.raw)
                 except CloudError:
                     # What cannot be read has no detections.
                     continue
-                yield cloud
+                yield message.topic, cloud
 
     def _take(self, topic: str, message: Any, received_ns: int) -> None:
         if topic in ("/tf", "/tf_static"):
@@ -158,9 +184,10 @@ class Recording:
         boxes[:, 6] += math.atan2(matrix[1, 0], matrix[0, 0])
         return Detections(boxes, truth.scores, truth.classes)
 
-    def _frame(self, cloud: RawCloud, stamp: int, first: int) -> RecordedFrame:
+    def _frame(self, clouds: list[RawCloud], stamp: int, first: int) -> RecordedFrame:
         frame_id, detections = self._detections[stamp]
-        points, truth = self._points_in(frame_id, cloud), self._placed.get(stamp)
+        points = np.concatenate([self._points_in(frame_id, cloud) for cloud in clouds])
+        truth = self._placed.get(stamp)
         mask, grid = None, self._grid
         if stamp in self._masks:
             # The mask lies on the ground.
@@ -184,7 +211,7 @@ class Recording:
         corners = [found.boxes[:, :2] for _, found in self._detections.values()]
         corners += [found.boxes[:, :2] for found in self._placed.values() if found is not None]
         first = self.stamps[0]
-        cloud = next((cloud for cloud in self._clouds() if stamp_ns(cloud.header) == first), None)
+        cloud = next((cloud for _, cloud in self._clouds() if stamp_ns(cloud.header) == first), None)
         if cloud is not None and len(points := self._points_in(self._detections[first][0], cloud)):
             corners.append(np.percentile(points[:, :2], (1, 99), axis=0))
         every = np.concatenate([*corners, np.zeros((1, 2))])

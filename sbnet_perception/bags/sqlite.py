@@ -1,22 +1,27 @@
-"""sqlite3 recordings that rosbags refuses: for a definition that is not needed, or for their end, which is missing."""
+"""sqlite3 recordings, whole or without their end; nothing in them is parsed but rows.
+
+rosbags would build the YAML of ``offered_qos_profiles``, a few lines of which may stand for billions, and compile every
+message definition.
+"""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sbnet_perception.bags.storage import BagMessage, Topic, is_latched, kind_of, merged
+from sbnet_perception.yaml_events import LARGEST_BYTES
 
+_PROFILES = f"SELECT id, substr(offered_qos_profiles, 1, {LARGEST_BYTES}) FROM topics"
 _WHOLE = "SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp, id"
 _TORN = "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
 
 
 class SqliteStorage:
     """One sqlite3 file in the order of the stamps; one that is damaged up to the damage, in the order of writing.
-
-    Message definitions are left alone.
 
     Attributes:
         damage: what ends the reading, or empty.
@@ -56,20 +61,35 @@ class SqliteStorage:
         execute = self._database.execute
         profiles = {}
         with contextlib.suppress(sqlite3.OperationalError):  # the first versions of rosbag2 have none
-            profiles = dict(execute("SELECT id, offered_qos_profiles FROM topics").fetchall())
+            profiles = dict(execute(_PROFILES).fetchall())
+        definitions = self._definitions()
         self._by_id = {}
         for topic_id, name, msgtype, encoding in execute("SELECT id, name, type, serialization_format FROM topics"):
             kind = kind_of(msgtype, encoding)
             self._by_id[topic_id] = name, kind, is_latched(profiles.get(topic_id, ""), name, kind)
-        counts = dict.fromkeys(self._by_id, 0)
+        counts = collections.Counter[int]()
         try:
             execute("SELECT sum(length(data)) FROM messages").fetchone()
+            found = execute("SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages GROUP BY topic_id")
+            stamps = []
+            for topic_id, count, first, last in found:
+                counts[topic_id] = count
+                stamps += [first, last]
         except sqlite3.DatabaseError as error:
             self.damage = f"it is damaged ({error})"
-        stamps = []
-        for topic_id, stamp, _ in self._rows():
-            counts[topic_id] = counts.get(topic_id, 0) + 1
-            stamps.append(stamp)
+            rows = [(topic_id, stamp) for topic_id, stamp, _ in self._rows()]
+            counts = collections.Counter(topic_id for topic_id, _ in rows)
+            stamps = [stamp for _, stamp in rows]
         self.start_ns, self.end_ns = min(stamps, default=0), max(stamps, default=0)
-        found = ((name, Topic(kind, counts[n], latched, "")) for n, (name, kind, latched) in self._by_id.items())
-        self.topics = merged(found)
+        self.topics = merged(
+            (name, Topic(kind, counts[topic_id], latched, definitions.get(kind, "")))
+            for topic_id, (name, kind, latched) in self._by_id.items()
+        )
+
+    def _definitions(self) -> dict[str, str]:
+        """Message definitions by type; there are none before Iron."""
+        columns = "topic_type, encoded_message_definition"
+        with contextlib.suppress(sqlite3.DatabaseError):
+            found = self._database.execute(f"SELECT {columns} FROM message_definitions WHERE encoding = 'ros2msg'")
+            return dict(found.fetchall())
+        return {}

@@ -1,19 +1,18 @@
-"""The two ways to get messages out of a recording: through its index, or record by record."""
+"""What a recording is to its readers, and MCAP record by record."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import get_chunk_data_stream
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, QosDurability
-from rosbags.rosbag2 import Reader
 
 from sbnet_perception.bags.qos import profile_for
 
@@ -52,30 +51,6 @@ class Storage(Protocol):
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]: ...
     def close(self) -> None: ...
-
-
-class IndexedStorage:
-    """MCAP or sqlite3, folder or file, in the order of the stamps; read by rosbags."""
-
-    damage = ""
-
-    def __init__(self, path: Path) -> None:
-        self._reader = Reader(path)
-        self._reader.open()
-        self.topics = merged([(c.topic, _topic(c)) for c in self._reader.connections])
-        filled = self._reader.message_count > 0
-        self.start_ns = self._reader.start_time if filled else 0
-        self.end_ns = self._reader.end_time - 1 if filled else 0
-
-    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
-        known = self.topics
-        chosen = [c for c in self._reader.connections if c.topic in topics and c.msgtype == known[c.topic].msgtype]
-        if chosen:
-            for connection, stamp, raw in self._reader.messages(chosen):
-                yield BagMessage(connection.topic, connection.msgtype, stamp, bytes(raw))
-
-    def close(self) -> None:
-        self._reader.close()
 
 
 class TornStorage:
@@ -154,20 +129,13 @@ def kind_of(msgtype: str, encoding: str) -> str:
 
 
 def is_latched(profiles: str, topic: str, msgtype: str) -> bool:
-    """Whether a topic is transient local by the text of its offered quality of service, or by custom without one."""
-    if "durability" in profiles:
-        return "durability: 1" in profiles or "durability: transient_local" in profiles
+    """Whether all publishers are transient local by the text of what they offered, or a topic by custom without one.
+
+    The text is YAML, which is not built: in a few lines it may stand for billions.
+    """
+    if offered := re.findall(r"durability\W+(\w+)", profiles):
+        return all(word.lower() in ("1", "transient_local") for word in offered)
     return profile_for(topic, msgtype) == "latched"
-
-
-def _topic(connection: Connection) -> Topic:
-    profiles = cast(ConnectionExtRosbag2, connection.ext).offered_qos_profiles
-    if profiles:
-        latched = all(p.durability == QosDurability.TRANSIENT_LOCAL for p in profiles)
-    else:
-        latched = profile_for(connection.topic, connection.msgtype) == "latched"
-    readable = connection.msgdef.format == MessageDefinitionFormat.MSG
-    return Topic(connection.msgtype, connection.msgcount, latched, connection.msgdef.data if readable else "")
 
 
 def _whole_records(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -25,7 +25,7 @@ AHEAD_S = 0.005
 """A pose is sent this long before its cloud, as odometry is on a vehicle: taking it in is not the cloud's cost."""
 FIGURES = "/sbnet/debug/frame"
 PLAYED = Played(
-    points="/points",
+    points=("/points",),
     road_mask="/road_mask",
     wire={
         "/points": ("/points", CLOUD, False),
@@ -82,8 +82,8 @@ def answers(messages: Iterable[BagMessage], parameters: Mapping[str, object]) ->
             for message in messages:
                 check()
                 player.publish(message)
-                if message.topic == PLAYED.points:
-                    yield _answer(player, figures, stamp_of(message.raw))
+                if message.topic in PLAYED.points:
+                    yield _answer(player, figures, message.topic, stamp_of(message.raw))
                 elif message.topic == "/tf":
                     time.sleep(AHEAD_S)
                 else:
@@ -94,8 +94,8 @@ def answers(messages: Iterable[BagMessage], parameters: Mapping[str, object]) ->
             raise KeyboardInterrupt from None
 
 
-def _answer(player: Player, figures: _Figures, stamp_ns: int) -> Answer | None:
-    if not player.results.wait(stamp_ns, ANSWER_S):
+def _answer(player: Player, figures: _Figures, topic: str, stamp_ns: int) -> Answer | None:
+    if not player.results.wait([(topic, stamp_ns)], ANSWER_S):
         return None
     values = figures.of(stamp_ns, ANSWER_S)
     if values is None:

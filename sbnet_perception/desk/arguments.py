@@ -6,6 +6,13 @@ import argparse
 
 from sbnet_perception.detector.config import DetectorConfig
 
+SEVERAL = "several LiDARs: their topics one after the other, which become one cloud (parameter points)"
+
+
+def add_points_argument(parser: argparse.ArgumentParser, *names: str, help: str) -> None:
+    """Declares an option that takes one topic or several; without it the list is empty."""
+    parser.add_argument(*names, nargs="+", action="extend", default=[], metavar="TOPIC", help=help)
+
 
 def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the detector sees: ``--grid``, ``--region`` and ``--classes``."""
@@ -18,10 +25,17 @@ def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", nargs="+", metavar="NAME", default=defaults.classes, help=classes)
 
 
-def add_topic_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares which topics and which frame of a bag count, where their types and names do not tell."""
+def add_topic_arguments(parser: argparse.ArgumentParser, several: bool) -> None:
+    """Declares which topics and which frame of a bag count, where their types and names do not tell.
+
+    Args:
+        several: clouds of several topics may become one; ``points_topic`` is a list then.
+    """
     points = "the cloud's topic in the bag (default: found by type and name)"
-    parser.add_argument("--points-topic", metavar="TOPIC", help=points)
+    if several:
+        add_points_argument(parser, "--points-topic", "--points", help=f"{points}; {SEVERAL}")
+    else:
+        parser.add_argument("--points-topic", metavar="TOPIC", help=points)
     road = "the road mask's topic in the bag, 100 = road (default: the OccupancyGrid that is named as a road)"
     parser.add_argument("--road-mask-topic", metavar="TOPIC", help=road)
     space = "where tf and tf_static are, / for the root (default: nearest to the cloud's topic)"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,13 +18,17 @@ from rich.console import Console
 from sbnet_perception.bags.reader import BagReader
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk.findings import Finding
+from sbnet_perception.desk.given import given
 from sbnet_perception.desk.inspection import inspect
 from sbnet_perception.desk.listen import listen
 from sbnet_perception.desk.node_word import box_finding, reports_in, word_findings
 from sbnet_perception.desk.playback import ReplayOptions, play
 from sbnet_perception.desk.report import ReplayReport
+from sbnet_perception.desk.running import ANSWER_S, Running
+from sbnet_perception.desk.session import NODE
 from sbnet_perception.desk.topics import Played, choose_topics
 from sbnet_perception.errors import UserError
+from sbnet_perception.node.params_file import parameters_in
 
 SHARED = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 """By these variables the user's nodes meet: the doctor's own node must not be among them."""
@@ -36,13 +40,15 @@ class Check:
 
     Attributes:
         seconds: how much of it.
-        points, road_mask: topics; None = found by type and name.
-        params_file, parameters: the node's.
+        points, road_mask: topics; without any those of the running node, else found by type and name.
+        node: the running node that is meant, by full name or namespace; None = the only one.
+        params_file, parameters: the node's; they win over what the running node has.
     """
 
     seconds: float = 10.0
-    points: str | None = None
+    points: tuple[str, ...] = ()
     road_mask: str | None = None
+    node: str | None = None
     params_file: Path | None = None
     parameters: dict[str, object] = field(default_factory=dict)
 
@@ -55,17 +61,37 @@ def check_live(check: Check, console: Console) -> Iterator[Finding]:
     """Findings about the topics of the domain that the environment names."""
     with _scratch() as folder:
         file = folder / "live.mcap"
-        heard = listen(file, check.seconds, check.points, check.road_mask, console)
+        heard = listen(file, check.seconds, check.points, check.road_mask, check.node, console)
         yield from heard.findings
-        if heard.played is not None and heard.counts.get(heard.played.points):
+        if heard.played is not None and any(map(heard.counts.get, heard.played.points)):
             with BagReader(file) as reader:
-                running = reports_in(reader, own=False)
-            for name, reports in running.items():
-                yield from word_findings(f"/{name} as it runs", reports)
-            if running and not (check.params_file or check.parameters):
-                taken = "the defaults: those of the running node are not read"
-                yield Finding("WARN", "parameters", taken, "give doctor the node's: --params-file, -p NAME:=VALUE")
-            yield from _check(file, check, heard.played, console, live=True)
+                reports = reports_in(reader, own=False)
+            for name, its in reports.items():
+                if heard.running is None or heard.running.name == f"/{name}":
+                    yield from word_findings(f"/{name} as it runs", its)
+            yield parameter_finding(check, heard.running)
+            yield from _check(file, as_running(check, heard.running), heard.played, console, live=True)
+
+
+def as_running(check: Check, running: Running | None) -> Check:
+    """With the parameters of the running node, as far as the user has not given others."""
+    given = set() if check.params_file is None else parameters_in(check.params_file, NODE).keys()
+    texts = {} if running is None else running.texts(given)
+    return replace(check, parameters={**texts, **check.parameters})
+
+
+def parameter_finding(check: Check, running: Running | None) -> Finding:
+    """Which parameters the clouds are judged with."""
+    ours = "those given here" if check.params_file or check.parameters else "the defaults"
+    if running is None or running.parameters is None:
+        remedy = "give doctor the node's: --params-file, -p NAME:=VALUE"
+        who = f"no node {NODE[1:]} runs" if running is None else f"{running.name} does not answer within {ANSWER_S:g} s"
+        return Finding("WARN", "parameters", f"{ours}: {who}", remedy)
+    judged = as_running(check, running).parameters.keys() - check.parameters.keys()
+    shown = ", ".join(f"{name} {running.parameters[name]!r}" for name in sorted(judged))
+    given_here = [*([str(check.params_file)] if check.params_file else []), *check.parameters]
+    here = f"; given here instead: {', '.join(given_here)}" if given_here else ""
+    return Finding("OK", "parameters", f"those of {running.name}: {shown or 'the defaults'}{here}")
 
 
 def check_bag(bag: Path, check: Check, console: Console) -> Iterator[Finding]:
@@ -88,7 +114,7 @@ def check_bag(bag: Path, check: Check, console: Console) -> Iterator[Finding]:
 
 def _check(file: Path, check: Check, played: Played, console: Console, live: bool) -> Iterator[Finding]:
     road = played.road_mask or "none: the road counts as everywhere"
-    yield Finding("OK", "topics", f"points {played.points}, road mask {road}")
+    yield Finding("OK", "topics", f"points {', '.join(played.points)}, road mask {road}")
     out = file.with_suffix(".out.mcap")
     try:
         with console.status(f"a node looks at {check.seconds:g} s of it"), _among_themselves():
@@ -97,7 +123,8 @@ def _check(file: Path, check: Check, played: Played, console: Console, live: boo
         report = None
         failure = Finding("FAIL", "node", str(error))
     with BagReader(file) as reader:
-        yield from inspect(reader, played, "" if report is None else report.grid_frame, live)
+        window_s, _ = given("merge_window", check.parameters, check.params_file)
+        yield from inspect(reader, played, "" if report is None else report.grid_frame, live, window_s)
     if report is None:
         yield failure
         return
@@ -111,7 +138,7 @@ def _check(file: Path, check: Check, played: Played, console: Console, live: boo
 def _options(check: Check, played: Played, out: Path) -> ReplayOptions:
     return ReplayOptions(
         out=out,
-        points_topic=played.points,
+        points_topics=played.points,
         road_mask_topic=played.road_mask,
         params_file=check.params_file,
         parameters=check.parameters,

@@ -18,16 +18,28 @@ SEARCH_NS = 5 * 10**9
 def choose_grid_frame(bag: BagReader, played: Played) -> tuple[str, str]:
     """The node's grid_frame ("" = the cloud's own) and the reason, one sentence.
 
-    A prefix of the cloud's frame is one of base_link too: ``robot1/lidar`` leads to ``robot1/base_link``.
+    A prefix of the cloud's frame is one of base_link too: ``robot1/lidar`` leads to ``robot1/base_link``. Clouds of
+    several frames need one that all of them lead to: base_link, else that of the first.
+
+    Raises:
+        UserError: there are several, which the transforms do not connect.
     """
-    cloud = _frame_of_first(bag, played.points)
+    frames = list(dict.fromkeys(_frame_of_first(bag, topic) for topic in played.points))
+    cloud = frames[0]
     base = f"{cloud.rpartition('/')[0]}/{BASE}".lstrip("/")
-    if cloud == base:
+    if frames == [base]:
         return "", f"{cloud!r}"
     sources = [name for name, (_, kind, _) in played.wire.items() if kind == TRANSFORMS]
     links = dict.fromkeys(link for name in sources for link in _links(bag, name, played.wire[name][2]))
-    if base in _reached(cloud, list(links)):
-        return base, f"the transforms lead there from the cloud's frame {cloud!r}"
+    reached = _reached(cloud, list(links))
+    if len(frames) > 1 and not reached.issuperset(frames):
+        apart = ", ".join(repr(frame) for frame in frames if frame not in reached)
+        remedy = "record the transforms (/tf_static), or play a topic less"
+        raise UserError(f"several LiDARs need transforms, which do not lead from {cloud!r} to {apart}: {remedy}")
+    if base in reached:
+        return base, f"the transforms lead there from the cloud's frame {' and '.join(map(repr, frames))}"
+    if len(frames) > 1:
+        return cloud, f"that of the first LiDAR, since the transforms do not lead to {base}"
     hint = "ground_z is then the height of the ground in it, z up"
     if not links:
         return "", f"{cloud!r}, since the bag has no transforms; {hint}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,31 +42,37 @@ class Clouds:
     problem: str = ""
 
 
-def inspect(reader: BagReader, played: Played, grid_frame: str, live: bool) -> Iterator[Finding]:
+def inspect(
+    reader: BagReader, played: Played, grid_frame: str, live: bool, merge_window_s: float
+) -> Iterator[Finding]:
     """All findings about a recording.
 
     Args:
         grid_frame: that of the node; "" = the clouds' own.
         live: it was received just now: its times are this machine's.
+        merge_window_s: that of the node.
     """
-    clouds, table, mask = Clouds(), TransformTable(), None
+    clouds: dict[str, Clouds] = {topic: Clouds() for topic in played.points}
+    table, mask = TransformTable(), None
     for message in reader.messages(list(played.wire)):
-        if message.topic == played.points:
-            take_cloud(clouds, message.raw, message.stamp_ns)
+        if message.topic in clouds:
+            take_cloud(clouds[message.topic], message.raw, message.stamp_ns)
         elif message.msgtype == TRANSFORMS:
             for item in deserialize(message.raw, message.msgtype).transforms:
                 table.add(item)
         elif message.topic == played.road_mask:
             mask = message
-    yield from cloud_findings(played.points, clouds, live)
-    frames = list(clouds.frames)
+    for topic, found in clouds.items():
+        yield from cloud_findings(topic, found, live)
+    yield from merge_findings(clouds, merge_window_s)
+    frames = list(dict.fromkeys(frame for found in clouds.values() for frame in found.frames))
     if mask is not None:
         msg = deserialize(mask.raw, mask.msgtype)
         frames.append(msg.header.frame_id)
         yield mask_finding(played.road_mask or "", msg, (reader.end_ns - mask.stamp_ns) / 1e9)
-    last = clouds.stamps[-1] if clouds.stamps else 0
+    last = min((found.stamps[-1] for found in clouds.values() if found.stamps), default=0)
     yield from transform_findings(table, frames, grid_frame, last)
-    yield from size_findings(max(clouds.bytes, default=0))
+    yield from size_findings(max((size for found in clouds.values() for size in found.bytes), default=0))
 
 
 def take_cloud(clouds: Clouds, raw: bytes, received_ns: int) -> None:
@@ -87,23 +94,25 @@ def take_cloud(clouds: Clouds, raw: bytes, received_ns: int) -> None:
 
 
 def cloud_findings(topic: str, clouds: Clouds, live: bool) -> Iterator[Finding]:
-    """Rate, layout, stamps and frames of clouds."""
+    """Rate, layout, stamps and frames of the clouds of a topic."""
     if not clouds.received:
         yield Finding("FAIL", topic, "no cloud came", "is the driver running, and does it publish here?")
         return
     yield _rate(topic, clouds)
+    fields = f"fields of {topic}"
     if clouds.problem:
-        yield Finding("FAIL", "fields", clouds.problem, "mend the driver; the node rejects such clouds")
+        yield Finding("FAIL", fields, clouds.problem, "mend the driver; the node rejects such clouds")
     elif "intensity" not in clouds.layout:
         remedy = "-p missing_intensity:=zero, or let the driver publish intensity; weights know vehicles by it too"
-        yield Finding("FAIL", "fields", f"no intensity among {clouds.layout}", remedy)
+        yield Finding("FAIL", fields, f"no intensity among {clouds.layout}", remedy)
     else:
-        yield Finding("OK", "fields", clouds.layout)
+        yield Finding("OK", fields, clouds.layout)
     if clouds.finite < 0.05:
         remedy = "look at the LiDAR itself, and at filters between it and the node"
-        yield Finding("FAIL", "points", f"{100 * (1 - clouds.finite):.0f} % of them are NaN or infinite", remedy)
-    yield _frame_ids(clouds)
-    yield from _stamps(clouds, live)
+        found = f"{100 * (1 - clouds.finite):.0f} % of them are NaN or infinite"
+        yield Finding("FAIL", f"points of {topic}", found, remedy)
+    yield _frame_ids(f"frame_id of {topic}", clouds)
+    yield from _stamps(f"stamps of {topic}", clouds, live)
 
 
 def _rate(topic: str, clouds: Clouds) -> Finding:
@@ -124,33 +133,55 @@ def _rate(topic: str, clouds: Clouds) -> Finding:
     return Finding(state, topic, found, slow)
 
 
-def _frame_ids(clouds: Clouds) -> Finding:
+def _frame_ids(what: str, clouds: Clouds) -> Finding:
     names = ", ".join(repr(name) for name in clouds.frames) or "none"
     if "" in clouds.frames:
-        return Finding("FAIL", "frame_id", "empty", "set frame_id in the driver; the node rejects such clouds")
+        return Finding("FAIL", what, "empty", "set frame_id in the driver; the node rejects such clouds")
     if len(clouds.frames) > 1:
-        remedy = "several LiDARs on one topic: give each its own, and the node grid_frame"
-        return Finding("WARN", "frame_id", names, remedy)
-    return Finding("OK", "frame_id", names)
+        remedy = "several LiDARs on one topic: give each its own, name them all (points), and give the node grid_frame"
+        return Finding("WARN", what, names, remedy)
+    return Finding("OK", what, names)
 
 
-def _stamps(clouds: Clouds, live: bool) -> Iterator[Finding]:
+def _stamps(what: str, clouds: Clouds, live: bool) -> Iterator[Finding]:
     if any(stamp <= 0 for stamp in clouds.stamps):
-        yield Finding("FAIL", "stamps", "0", "set the stamp in the driver; the node rejects such clouds")
+        yield Finding("FAIL", what, "0", "set the stamp in the driver; the node rejects such clouds")
         return
     back = sum(after < before for before, after in itertools.pairwise(clouds.stamps))
     same = len(clouds.stamps) - len(set(clouds.stamps))
     if back or same:
         found = f"{back} clouds out of order, {same} with a stamp that came before"
-        yield Finding("WARN", "stamps", found, "do two drivers publish here? Each cloud needs its own, later stamp")
+        yield Finding("WARN", what, found, "do two drivers publish here? Each cloud needs its own, later stamp")
     off = statistics.median(r - s for r, s in zip(clouds.received, clouds.stamps, strict=False)) / 1e9
     if live and abs(off) > OFF_CLOCK_S:
         remedy = "set both clocks by the same source (PTP, NTP); where a bag is played: use_sim_time:=true, and --clock"
-        yield Finding("WARN", "stamps", f"{off:.1f} s behind this machine's clock", remedy)
+        yield Finding("WARN", what, f"{off:.1f} s behind this machine's clock", remedy)
     elif not back and not same:
-        yield Finding(
-            "OK", "stamps", f"in order, received {off * 1e3:.0f} ms after their stamp" if live else "in order"
-        )
+        yield Finding("OK", what, f"in order, received {off * 1e3:.0f} ms after their stamp" if live else "in order")
+
+
+def merge_findings(clouds: Mapping[str, Clouds], window_s: float) -> Iterator[Finding]:
+    """Whether the stamps of several LiDARs lie close enough for their clouds to become one."""
+    (first, ahead), *others = clouds.items()
+    for topic, behind in others:
+        if not (ahead.stamps and behind.stamps):
+            continue
+        what, stamps = f"merging {topic}", sorted(behind.stamps)
+        nearest = [_distance_ns(stamps, stamp) / 1e9 for stamp in ahead.stamps]
+        usual = statistics.median(nearest)
+        alone = sum(distance > window_s for distance in nearest) / len(nearest)
+        found = f"its stamps lie {usual:.3f} s (median) from those of {first}; merge_window is {window_s:g} s"
+        if alone > 0.1:
+            remedy = "raise merge_window, up to half the time between two clouds, or let the LiDARs scan in step (PTP)"
+            yield Finding("WARN", what, f"{found}: {100 * alone:.0f} % of the clouds stay alone", remedy)
+        else:
+            yield Finding("OK", what, found)
+
+
+def _distance_ns(stamps: list[int], stamp: int) -> int:
+    """From a stamp to the nearest of ascending ones."""
+    index = bisect.bisect(stamps, stamp)
+    return min(abs(stamp - other) for other in stamps[max(0, index - 1) : index + 1])
 
 
 def transform_findings(table: TransformTable, frames: list[str], grid_frame: str, at_ns: int) -> Iterator[Finding]:

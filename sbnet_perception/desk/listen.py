@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sbnet_perception.bags.storage import Topic
 from sbnet_perception.bags.writer import BagWriter
 from sbnet_perception.desk.findings import Finding
 from sbnet_perception.desk.interruption import Interruption
+from sbnet_perception.desk.running import NAME, Running, find, full_name
 from sbnet_perception.desk.topics import CLOUD, GRID, Played, choose_topics
 from sbnet_perception.desk.types import message_class
 from sbnet_perception.errors import UserError
@@ -30,7 +31,6 @@ OF_EVERY_NODE = ("/rosout", "/parameter_events")
 DISCOVERY_S = 5.0
 """How long a cloud's topic is looked for."""
 LARGEST_RECORDING = 2**30
-NODE = "sbnet"
 
 SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -43,21 +43,27 @@ class Heard:
 
     Attributes:
         played: the topics that were chosen; None where there is no cloud to choose.
+        running: the node that listens, where one does.
         counts: messages by topic.
         findings: what DDS says about publishers, their quality of service and the node that listens.
     """
 
     played: Played | None = None
+    running: Running | None = None
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
-def listen(file: Path, seconds: float, points: str | None, road_mask: str | None, console: Console) -> Heard:
+def listen(
+    file: Path, seconds: float, points: Sequence[str], road_mask: str | None, name: str | None, console: Console
+) -> Heard:
     """Records the cloud, the road mask, the transforms and /diagnostics of the domain that the environment names.
 
     Args:
         file: the MCAP file to write; it is there afterwards only where something was heard.
-        points, road_mask: their topics; None finds them by type, as ``sbnet replay`` does in a bag.
+        points, road_mask: their topics; without any they are those that the running node listens to, as far as somebody
+            publishes them, else found by type, as ``sbnet replay`` does in a bag.
+        name: the node that is meant, see `running.find`.
     """
     context = Context()
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -66,6 +72,12 @@ def listen(file: Path, seconds: float, points: str | None, road_mask: str | None
     heard = Heard()
     try:
         topics = _discover(node, points, console)
+        try:
+            heard.running = find(node, spinner, name)
+        except UserError as error:
+            heard.findings.append(Finding("FAIL", "node", str(error)))
+            return heard
+        points, road_mask = _as_the_node(heard.running, topics, points, road_mask)
         if all(topic.msgtype != CLOUD for topic in topics.values()):
             others = ", ".join(f"{name} ({topic.msgtype})" for name, topic in sorted(topics.items()))
             found = f"nobody publishes {CLOUD}; heard of: {others or 'nothing'}"
@@ -92,7 +104,18 @@ _NOT_HEARD = (
 )
 
 
-def _discover(node: Any, points: str | None, console: Console) -> dict[str, Topic]:
+def _as_the_node(
+    running: Running | None, topics: Mapping[str, Topic], points: Sequence[str], road_mask: str | None
+) -> tuple[Sequence[str], str | None]:
+    """The topics asked for, else those of the running node; of these only what is published."""
+    if running is not None:
+        points = points or [topic for topic in running.clouds if topic in topics]
+        mask = running.road_mask
+        road_mask = road_mask or (mask if mask in topics else None)
+    return points, road_mask
+
+
+def _discover(node: Any, points: Sequence[str], console: Console) -> dict[str, Topic]:
     """All topics with publishers, once one of them carries clouds and the others had a second more to appear."""
     deadline = time.monotonic() + DISCOVERY_S
     settled = None
@@ -104,7 +127,8 @@ def _discover(node: Any, points: str | None, console: Console) -> dict[str, Topi
                 for name, types in node.get_topic_names_and_types()
                 if node.count_publishers(name) and name not in OF_EVERY_NODE
             }
-            there = any(CLOUD in types and points in (None, name) for name, types in found.items())
+            clouds = {name for name, types in found.items() if CLOUD in types}
+            there = clouds.issuperset(points) if points else bool(clouds)
             settled = settled or (time.monotonic() + 1.0 if there else None)
             if time.monotonic() > (settled or deadline):
                 return {name: Topic(types[0], 1, types[0] == GRID, "") for name, types in found.items()}
@@ -133,7 +157,7 @@ def _record(
     wire = {topic: (msgtype, latched) for topic, (_, msgtype, latched) in heard.played.wire.items()}
     subscriptions = []
     for topic, (msgtype, latched) in {**wire, DIAGNOSTICS[0]: (DIAGNOSTICS[1], False)}.items():
-        qos = _wanted(msgtype, latched)
+        qos = _wanted(heard.running, topic, msgtype, latched)
         writer.add_topic(topic, msgtype)
         callback = functools.partial(take, topic)
         make = functools.partial(node.create_subscription, message_class(msgtype), topic, callback, qos, raw=True)
@@ -145,7 +169,7 @@ def _record(
         while (passed := time.monotonic() - begin) < seconds:
             interruption.check()
             spinner.check()
-            clouds = heard.counts.get(heard.played.points, 0)
+            clouds = sum(heard.counts.get(topic, 0) for topic in heard.played.points)
             others = sum(heard.counts.values()) - clouds
             progress.update(task, completed=passed, heard=f"{clouds} clouds, {others} other messages")
             time.sleep(0.1)
@@ -153,25 +177,22 @@ def _record(
         spinner.call(functools.partial(node.destroy_subscription, subscription))
 
 
-def _wanted(msgtype: str, latched: bool) -> QoSProfile:
-    """As the node asks for it."""
-    return SENSOR if msgtype == CLOUD else LATCHED if latched else RELIABLE
+def _wanted(running: Running | None, topic: str, msgtype: str, latched: bool) -> QoSProfile:
+    """As the running node asks for it; where it does not, as it does by default."""
+    usual = SENSOR if msgtype == CLOUD else LATCHED if latched else RELIABLE
+    asked = None if running is None else {**running.clouds, **running.grids}.get(topic)
+    if asked is None:
+        return usual
+    return QoSProfile(depth=usual.depth, reliability=asked.reliability, durability=asked.durability)
 
 
 def _endpoints(node: Any, heard: Heard) -> Iterator[Finding]:
     """Publishers and their quality of service, and whether the node listens to them."""
     assert heard.played is not None
     for topic, (_, msgtype, latched) in heard.played.wire.items():
-        wanted = _wanted(msgtype, latched)
+        wanted = _wanted(heard.running, topic, msgtype, latched)
         yield qos_finding(topic, node.get_publishers_info_by_topic(topic), wanted, heard.counts.get(topic, 0))
-    listeners = {
-        _full(info): topic
-        for topic, types in node.get_topic_names_and_types()
-        if CLOUD in types
-        for info in node.get_subscriptions_info_by_topic(topic)
-        if info.node_name == NODE
-    }
-    yield from listener_findings(listeners, heard.played.points)
+    yield from listener_findings(heard.running, heard.played)
 
 
 def qos_finding(topic: str, publishers: list[Any], wanted: QoSProfile, count: int) -> Finding:
@@ -193,18 +214,34 @@ def qos_finding(topic: str, publishers: list[Any], wanted: QoSProfile, count: in
     return Finding("OK", what, f"published by {names}: the node can hear it")
 
 
-def listener_findings(listeners: dict[str, str], points: str) -> Iterator[Finding]:
-    """`listeners`: full name of each sbnet node -> the topic of clouds that it subscribes to."""
-    if not listeners:
-        remedy = f"ros2 launch sbnet_perception sbnet.launch.py points:={points}; an inactive one: ros2 lifecycle set"
-        remedy += f" /{NODE} activate"
-        yield Finding("WARN", "node", f"no node named {NODE} listens to any cloud", remedy)
-    for name, topic in listeners.items():
-        if topic == points:
-            yield Finding("OK", "node", f"{name} listens to {topic}")
-        else:
-            yield Finding("FAIL", "node", f"{name} listens to {topic}, not to {points}", f"remap it: points:={points}")
+def listener_findings(running: Running | None, played: Played) -> Iterator[Finding]:
+    """Whether the running node listens to what is published, and what it listens to in vain."""
+    wanted = f"[{', '.join(played.points)}]" if len(played.points) > 1 else played.points[0]
+    if running is None:
+        remedy = f"ros2 launch sbnet_perception sbnet.launch.py points:={wanted}"
+        yield Finding("WARN", "node", f"no node named {NAME} runs here, or it is not heard", remedy)
+        return
+    if not running.clouds:
+        remedy = f"configure and activate it: ros2 lifecycle set {running.name} configure, then activate"
+        yield Finding("WARN", "node", f"{running.name} listens to no cloud yet", remedy)
+        return
+    topics = ", ".join(sorted(running.clouds))
+    missed = [topic for topic in played.points if topic not in running.clouds]
+    vain = sorted(running.clouds.keys() - set(played.points))
+    if missed:
+        found = f"{running.name} listens to {topics}, not to {', '.join(missed)}"
+        yield Finding("FAIL", "node", found, f"give it the topics: points:={wanted}")
+    elif vain:
+        found = f"{running.name} also listens to {', '.join(vain)}, which is not among the clouds looked at"
+        remedy = "is that LiDAR's driver running? Otherwise take the topic out of the node's points"
+        yield Finding("FAIL", "node", found, remedy)
+    else:
+        yield Finding("OK", "node", f"{running.name} listens to {topics}")
+    mask = running.road_mask
+    if mask is not None and played.road_mask not in (None, mask):
+        found = f"{running.name} takes the road from {mask}, not from {played.road_mask}"
+        yield Finding("WARN", "node", found, f"remap it: road_mask:={played.road_mask}")
 
 
 def _full(info: Any) -> str:
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+    return full_name(info.node_name, info.node_namespace)

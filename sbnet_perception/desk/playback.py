@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,17 +15,19 @@ from rich.markup import escape
 
 from sbnet_perception.bags.reader import BagMessage, BagReader
 from sbnet_perception.desk.complaints import Complaints
+from sbnet_perception.desk.given import given
 from sbnet_perception.desk.grid_frame import choose_grid_frame
 from sbnet_perception.desk.interruption import Interrupted, Interruption
 from sbnet_perception.desk.player import NotReady, Player
 from sbnet_perception.desk.recorder import Recorder
 from sbnet_perception.desk.report import Narrator, ReplayReport, make_report
 from sbnet_perception.desk.results import stamp_of
-from sbnet_perception.desk.session import NODE, ChildProcess, Session, start_node
+from sbnet_perception.desk.session import ChildProcess, Session, start_node
 from sbnet_perception.desk.timeline import Timeline
 from sbnet_perception.desk.topics import Played, choose_topics
 from sbnet_perception.errors import UserError
-from sbnet_perception.node.params_file import value_of
+from sbnet_perception.node.merge import apart
+from sbnet_perception.node.parameters import SPECIFICATIONS
 from sbnet_perception.text import printable
 
 READY_S = 60.0
@@ -51,7 +53,9 @@ class ReplayOptions:
         every_frame: as fast as the node goes, each cloud only after the result of the one before.
         frame_timeout: seconds to wait for one result then.
         out: the recording, or None for none.
-        points_topic, road_mask_topic: names in the bag; None = found by type and name.
+        points_topics: names in the bag, several become one cloud; none = those of the parameter `points` where it is
+            given, else found by type and name.
+        road_mask_topic: name in the bag; None = found by type and name.
         tf_namespace: where in the bag tf and tf_static are; None = the cloud's, or the only one.
         params_file: a ROS parameter file for the node.
         grid_frame: the node's grid_frame; None = base_link where the bag's TF leads there, else the cloud's own ("").
@@ -64,7 +68,7 @@ class ReplayOptions:
     every_frame: bool = False
     frame_timeout: float = 10.0
     out: Path | None = None
-    points_topic: str | None = None
+    points_topics: Sequence[str] = ()
     road_mask_topic: str | None = None
     tf_namespace: str | None = None
     params_file: Path | None = None
@@ -92,8 +96,7 @@ def play(bag: Path, options: ReplayOptions, console: Console | None = None) -> R
     """
     console = console or Console(quiet=True)
     with BagReader(bag) as reader:
-        asked = options.points_topic, options.road_mask_topic, options.tf_namespace
-        played = choose_topics(reader.topics, *asked)
+        played = _played(reader, options)
         if options.out is not None and options.out.exists() and options.out.samefile(reader.path):
             raise UserError(f"--out {options.out} is the bag that is played; choose another name")
         frame, reason = _grid_frame(reader, played, options)
@@ -114,6 +117,7 @@ class _Replay:
         self._played = played
         self._options = options
         self._console = console
+        self._merge_window_s, _ = given("merge_window", options.parameters, options.params_file)
         self._drive_ns = 0
         self._missing: list[tuple[int, int]] = []
         self._node: ChildProcess | None = None
@@ -131,7 +135,7 @@ class _Replay:
                 self._node = self._start_node(session)
                 stack.callback(self._node.stop)
             recorder = None
-            player = Player(session, self._played)
+            player = Player(session, self._played, self._merge_window_s)
             stack.callback(player.close)
 
             begin = time.monotonic()
@@ -170,8 +174,8 @@ class _Replay:
         )
 
     def _start_node(self, session: Session) -> ChildProcess:
-        given = {"grid_frame": self._options.grid_frame} if self._options.grid_frame else {}
-        parameters = {**given, **self._options.parameters}
+        frame = {"grid_frame": self._options.grid_frame} if self._options.grid_frame else {}
+        parameters = {**frame, **self._options.parameters, "points": self._played.heard}
         return start_node(session, parameters, self._options.params_file, self._hear)
 
     def _play_rounds(self, player: Player, narrator: Narrator) -> None:
@@ -205,47 +209,57 @@ class _Replay:
         for message in player.paced(timeline, self._options.rate, self._check):
             player.publish(message)
             self._at(narrator, timeline, message, player)
-            last = stamp_of(message.raw) if message.topic == self._played.points else last
+            last = (message.topic, stamp_of(message.raw)) if message.topic in self._played.points else last
         if last is not None:
-            player.results.wait(last, DRAIN_S)
+            player.results.wait([last], DRAIN_S)
 
     def _play_every_frame(self, player: Player, narrator: Narrator, timeline: Timeline) -> None:
-        """Transforms between two clouds are played before the first is waited for: it may need them."""
-        waiting: tuple[int, BagMessage] | None = None
+        """Transforms between two frames are played before the first is waited for: it may need them."""
+        frame: dict[str, tuple[int, BagMessage]] = {}
         number = 0
         for message in player.unpaced(timeline):
             self._check()
-            cloud = message.topic == self._played.points
-            if cloud and waiting is not None:
-                self._await(player, *waiting)
+            cloud = message.topic in self._played.points
+            if cloud and not self._completes(frame, message):
+                self._await(player, frame)
+                frame = {}
             player.publish(message)
             self._at(narrator, timeline, message, player)
             if cloud:
-                waiting = (number, message)
+                frame[message.topic] = number, message
                 number += 1
             elif message.topic in self._played.masks:
                 player.settle(message.topic)
-        if waiting is not None:
-            self._await(player, *waiting)
+        self._await(player, frame)
 
-    def _await(self, player: Player, number: int, cloud: BagMessage) -> None:
-        stamp, results = stamp_of(cloud.raw), player.results
+    def _completes(self, frame: Mapping[str, tuple[int, BagMessage]], cloud: BagMessage) -> bool:
+        """Whether the node makes one frame of these clouds and another one."""
+        stamps = (stamp_of(other.raw) for _, other in frame.values())
+        return cloud.topic not in frame and not apart(stamp_of(cloud.raw), stamps, self._merge_window_s)
+
+    def _await(self, player: Player, frame: Mapping[str, tuple[int, BagMessage]]) -> None:
+        """Waits for the answer to the clouds of a frame, (number, message) by topic."""
+        results = player.results
+        waited = {(topic, stamp_of(cloud.raw)): (number, cloud) for topic, (number, cloud) in frame.items()}
         deadline = time.monotonic() + self._options.frame_timeout
         again = time.monotonic() + RESEND_S
-        while not results.wait(stamp, min(0.2, max(0.0, deadline - time.monotonic()))):
+        while not results.wait(waited, min(0.2, max(0.0, deadline - time.monotonic()))):
             self._check()
             if time.monotonic() >= deadline:
                 break
             # On a busy machine the node may match this publisher only after the first cloud, and lose it. One that has
             # arrived would count as a duplicate.
             if not results.total.processed and results.none_received and time.monotonic() >= again:
-                player.send_again(cloud)
+                for _, cloud in waited.values():
+                    player.send_again(cloud)
                 again += RESEND_S
         else:
             return
-        self._missing.append((number, stamp))
-        timeout, when = f"{self._options.frame_timeout:g} s", f"{stamp // 10**9}.{stamp % 10**9:09d}"
-        _warn(self._console, f"frame {number} (stamp {when}) had no result within {timeout}")
+        for (topic, stamp), (number, _) in waited.items():
+            if not results.wait([(topic, stamp)], 0.0):
+                self._missing.append((number, stamp))
+                timeout, when = f"{self._options.frame_timeout:g} s", f"{stamp // 10**9}.{stamp % 10**9:09d}"
+                _warn(self._console, f"frame {number} (stamp {when}) had no result within {timeout}")
         if not results.total.processed and len(self._missing) >= GIVE_UP_AFTER:
             raise UserError(f"the first {GIVE_UP_AFTER} frames had no result{self._said()}")
 
@@ -267,14 +281,27 @@ class _Replay:
             _say(self._console, f"node {found[1]}")
 
 
+def _played(reader: BagReader, options: ReplayOptions) -> Played:
+    """What is played: of the clouds those that are asked for, by option or by the parameter `points`."""
+    points, where = options.points_topics, ""
+    if not points:
+        points, where = given("points", options.parameters, options.params_file)
+        # Written down or not, the default says nothing of the bag.
+        points = () if tuple(points) == SPECIFICATIONS["points"].default else points
+    try:
+        return choose_topics(reader.topics, points, options.road_mask_topic, options.tf_namespace)
+    except UserError as error:
+        asked = f" (points: {where})" if points and where else ""
+        raise UserError(f"{error}{asked}") from error
+
+
 def _grid_frame(reader: BagReader, played: Played, options: ReplayOptions) -> tuple[str, str]:
     """The node's grid_frame ("" = each cloud's own) and why."""
     if options.grid_frame is not None:
         return options.grid_frame, "as asked for"
-    if "grid_frame" in options.parameters:
-        return str(options.parameters["grid_frame"]), "as asked for"
-    if options.params_file is not None and (named := value_of(options.params_file, NODE, "grid_frame")):
-        return named, f"from {options.params_file}"
+    named, where = given("grid_frame", options.parameters, options.params_file)
+    if where.startswith("-p") or named:
+        return named, "as asked for" if where.startswith("-p") else f"from {where}"
     return choose_grid_frame(reader, played)
 
 

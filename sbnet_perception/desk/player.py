@@ -43,6 +43,9 @@ class NotReady(Exception):
 class Player:
     """A ROS node that publishes a bag's messages as raw CDR and collects the detector's outputs.
 
+    Args:
+        merge_window_s: the detector's parameter `merge_window`, where there are clouds of several topics.
+
     Attributes:
         results: which clouds had a result, and when.
         clock_ns: bag time that was last published on /clock.
@@ -50,8 +53,8 @@ class Player:
             wall clock.
     """
 
-    def __init__(self, session: Session, played: Played) -> None:
-        self.results = Results()
+    def __init__(self, session: Session, played: Played, merge_window_s: float = 0.0) -> None:
+        self.results = Results(merge_window_s * 1e9)
         self.clock_ns = 0
         self.late_now_s = 0.0
         self.late_s = 0.0
@@ -97,7 +100,8 @@ class Player:
         if lifecycle:
             states = self._spinner.call(lambda: self._node.create_client(GetState, f"{NODE}/get_state"))
             self._wait(lambda: self._is_active(states), check, deadline, start_ns, "is not active")
-        self._wait(self._is_heard, check, deadline, start_ns, "does not subscribe to /points")
+        topics = " and ".join(self._played.heard)
+        self._wait(self._is_heard, check, deadline, start_ns, f"does not subscribe to {topics}")
         # A topic that this node does not use never matches: give the rest a short time only.
         extra = min(deadline, time.monotonic() + 2.0)
         while not self._is_matched() and time.monotonic() < extra:
@@ -116,8 +120,8 @@ class Player:
         topic, msgtype = message.topic, self._played.carried.get(message.topic, "")
         if message.topic in self._played.wire:
             topic, msgtype, _ = self._played.wire[message.topic]
-            if message.topic == self._played.points:
-                self.results.published(stamp_of(message.raw))
+            if message.topic in self._played.points:
+                self.results.published(message.topic, stamp_of(message.raw))
             self._publishers[message.topic].publish(message.raw)
         if self._recorder is not None:
             self._recorder.write(topic, msgtype, message.stamp_ns, message.raw)
@@ -224,7 +228,7 @@ class Player:
         return done.wait(1.0) and future.result().current_state.id == ACTIVE
 
     def _is_heard(self) -> bool:
-        return int(self._publishers[self._played.points].get_subscription_count()) > 0
+        return all(self._publishers[name].get_subscription_count() for name in self._played.points)
 
     def _is_matched(self) -> bool:
         heard = all(p.get_subscription_count() for p in (self._clock, *self._publishers.values()))

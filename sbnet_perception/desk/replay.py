@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--pictures", type=Path, metavar="FOLDER", help="also draw what was seen from above: stills and an animation")
     add("--no-record", action="store_true", help="record nothing")
-    add_topic_arguments(parser)
+    add_topic_arguments(parser, several=True)
     add("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     add("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node")
     add("--no-node", action="store_true", help="play only: the node runs elsewhere, with use_sim_time")
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         every_frame=args.every_frame,
         frame_timeout=args.frame_timeout,
         out=out,
-        points_topic=args.points_topic,
+        points_topics=tuple(args.points_topic),
         road_mask_topic=args.road_mask_topic,
         tf_namespace=args.tf_namespace,
         params_file=args.params_file,

@@ -21,6 +21,7 @@ class ReplayReport:
     Attributes:
         frames_in: clouds published.
         frames_processed: clouds whose detections came back.
+        answers: detection arrays that came back; fewer than that where several LiDARs become one cloud.
         detections: boxes in all of them.
         sparsity: mean fraction (0-1) of the grid that was not computed; None when no mask came back.
         latency_p50_ms, latency_p95_ms: cloud published to detections received, wall clock.
@@ -42,6 +43,7 @@ class ReplayReport:
     latency_p95_ms: float | None
     drive_s: float
     wall_s: float
+    answers: int = 0
     late_s: float = 0.0
     missing: tuple[tuple[int, int], ...] = ()
     unmatched: int = 0
@@ -68,11 +70,12 @@ class ReplayReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """The closing table."""
-        per_frame = self.detections / self.frames_processed if self.frames_processed else 0.0
+        per_frame = self.detections / self.answers if self.answers else 0.0
         rows = [
             ("drive", f"{self.drive_s:.1f} s, played in {self.wall_s:.1f} s"),
             ("frames in", str(self.frames_in)),
             ("frames processed", str(self.frames_processed)),
+            *([("answers", f"{self.answers}, of several clouds each")] if self.answers < self.frames_processed else []),
             ("dropped", str(self.dropped)),
             *((f"  {name}", str(count)) for name, count in self.not_processed.items()),
             *(
@@ -106,6 +109,7 @@ def make_report(results: Results, **rest: object) -> ReplayReport:
         frames_in=total.frames,
         frames_processed=total.processed,
         detections=total.detections,
+        answers=total.answers,
         sparsity=_sparsity(total),
         latency_p50_ms=percentile(total.latencies_ms, 50),
         latency_p95_ms=percentile(total.latencies_ms, 95),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,42 +35,57 @@ class Interval:
     computed: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
 
+    @property
+    def answers(self) -> int:
+        """Results that came; fewer than the clouds processed where several LiDARs become one cloud."""
+        return len(self.latencies_ms)
+
 
 class Results:
     """Matches results to clouds by stamp. All methods may be called from any thread.
+
+    A result has the stamp of its oldest cloud. It is the answer to one cloud of each other topic too, as far as these
+    are later by no more than the window.
+
+    Args:
+        window_ns: the node's parameter `merge_window`.
 
     Attributes:
         total: counts of the whole drive.
         unmatched: results whose stamp belongs to no cloud that was published.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window_ns: float = 0.0) -> None:
+        self._window_ns = window_ns
+        self._topics: set[str] = set()
         self.total = Interval()
         self.unmatched = 0
         self._told: dict[str, int] | None = None
         self._told_before: dict[str, int] = {}
         self._second = Interval()
-        self._waiting: dict[int, float] = {}
+        self._waiting: dict[tuple[str, int], float] = {}
         self._changed = threading.Condition()
 
-    def published(self, stamp_ns: int) -> None:
+    def published(self, topic: str, stamp_ns: int) -> None:
         """A cloud leaves for the node: call just before publishing it."""
         with self._changed:
             if not self.total.frames:
                 self._told, self._told_before = None, self._told or {}
-            self._waiting[stamp_ns] = time.monotonic()
+            self._topics.add(topic)
+            self._waiting[topic, stamp_ns] = time.monotonic()
             for counts in (self.total, self._second):
                 counts.frames += 1
 
     def detected(self, stamp_ns: int, count: int, now: float) -> None:
-        """The detections of a cloud have arrived, at `now` (time.monotonic)."""
+        """Detections have arrived, at `now` (time.monotonic)."""
         with self._changed:
-            sent = self._waiting.pop(stamp_ns, None)
-            if sent is None:
+            answered = self._answered_by(stamp_ns)
+            if not answered:
                 self.unmatched += 1
                 return
+            sent = max(self._waiting.pop(cloud) for cloud in answered)
             for counts in (self.total, self._second):
-                counts.processed += 1
+                counts.processed += len(answered)
                 counts.detections += count
                 counts.latencies_ms.append(1000.0 * (now - sent))
             self._changed.notify_all()
@@ -105,7 +120,10 @@ class Results:
         """Clouds that have neither a result nor a place in `not_processed`."""
         explained = sum(self.not_processed().values())
         with self._changed:
-            return max(0, self.total.frames - self.total.processed - explained)
+            # An answer comes without a LiDAR's cloud that was lost: of how many it was made the node alone knows.
+            merged = len(self._topics) > 1 and self._told is not None
+            answered = self._counted("processed") if merged else self.total.processed
+            return max(0, self.total.frames - answered - explained)
 
     def wait_for_explanations(self, seconds: float) -> None:
         """Waits until the node has told what became of every cloud."""
@@ -117,10 +135,18 @@ class Results:
     def _counted(self, name: str) -> int:
         return (self._told or {}).get(name, 0) - self._told_before.get(name, 0)
 
-    def wait(self, stamp_ns: int, seconds: float) -> bool:
-        """Waits for the result of a cloud; False when it has not come within `seconds`."""
+    def _answered_by(self, stamp_ns: int) -> list[tuple[str, int]]:
+        """The clouds, (topic, stamp) each, that a result is the answer to; none where none has its stamp."""
+        found: dict[str, int] = {}
+        for topic, stamp in sorted(self._waiting, key=lambda cloud: cloud[1]):
+            if 0 <= stamp - stamp_ns <= self._window_ns:
+                found.setdefault(topic, stamp)
+        return list(found.items()) if stamp_ns in found.values() else []
+
+    def wait(self, clouds: Collection[tuple[str, int]], seconds: float) -> bool:
+        """Waits for the result of clouds, (topic, stamp) each; False when one has none within `seconds`."""
         with self._changed:
-            return self._changed.wait_for(lambda: stamp_ns not in self._waiting, timeout=seconds)
+            return self._changed.wait_for(lambda: not self._waiting.keys() & set(clouds), timeout=seconds)
 
     def take_second(self) -> Interval:
         """Counts since the last call."""

@@ -7,7 +7,7 @@ recorder that was paused leaves an hour's gap. None of it is waited for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from sbnet_perception.bags.reader import BagMessage
 from sbnet_perception.desk.results import stamp_of
@@ -25,7 +25,7 @@ class Timeline:
 
     Args:
         messages: of the bag, as read.
-        points: the topic of the clouds.
+        points: the topics of the clouds.
         say: is told of each gap and of what else was mended, in one line each, the first few times.
 
     Attributes:
@@ -33,7 +33,7 @@ class Timeline:
         skipped_ns: the gaps passed so far, which nobody waits for.
     """
 
-    def __init__(self, messages: Iterable[BagMessage], points: str, say: Callable[[str], None]) -> None:
+    def __init__(self, messages: Iterable[BagMessage], points: Collection[str], say: Callable[[str], None]) -> None:
         self._say = say
         self._points = points
         self._gaps = 0
@@ -70,12 +70,12 @@ class Timeline:
         for message in self._rest:
             ahead.append(message)
             size += len(message.raw)
-            if (message.topic == self._points and message.stamp_ns > 0) or size > _LOOK_AHEAD_BYTES:
+            if (message.topic in self._points and message.stamp_ns > 0) or size > _LOOK_AHEAD_BYTES:
                 break
         times = [message.stamp_ns if 0 <= message.stamp_ns < END_NS else 0 for message in ahead]
         if ahead and not any(times):
             self._by_stamps = True
-            first = next((message for message in ahead if message.topic == self._points), None)
+            first = next((message for message in ahead if message.topic in self._points), None)
             times = [0 if first is None else stamp_of(first.raw)] * len(ahead)
             self._say("no message has a receive time: clouds are played by their own stamps")
         gaps = (number for number in range(1, len(times)) if times[number] - times[number - 1] > GAP_NS)
@@ -88,7 +88,7 @@ class Timeline:
     def _time_of(self, message: BagMessage, now: int) -> int:
         if not self._by_stamps:
             return message.stamp_ns
-        return stamp_of(message.raw) if message.topic == self._points else now
+        return stamp_of(message.raw) if message.topic in self._points else now
 
     def _tell_gap(self, text: str) -> None:
         self._gaps += 1

@@ -48,9 +48,9 @@ def namespace(name: str) -> str:
     return name.rsplit("/", 1)[0]
 
 
-def is_within(name: str, space: str) -> bool:
-    """A topic lies in a namespace, or deeper."""
-    return name.startswith(f"{space}/")
+def are_within(names: Collection[str], space: str) -> bool:
+    """Topics lie in a namespace, or deeper, all of them."""
+    return all(name.startswith(f"{space}/") for name in names)
 
 
 def siblings(names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -76,13 +76,13 @@ def siblings(names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     return found
 
 
-def of_another(name: str, mine: str, pairs: set[tuple[str, str]]) -> bool:
-    """A topic belongs to a sibling of the namespace that `mine` lies in."""
-    return any(is_within(mine, one) and is_within(name, two) for one, two in pairs)
+def of_another(name: str, mine: Collection[str], pairs: set[tuple[str, str]]) -> bool:
+    """A topic belongs to a sibling of a namespace that all of `mine` lie in."""
+    return any(are_within(mine, one) and are_within([name], two) for one, two in pairs)
 
 
-def nearest(names: Collection[str], mine: str) -> list[str]:
-    """Those that lie in the deepest namespace that `mine` lies in too; all where none does."""
-    around = [name for name in names if is_within(mine, namespace(name))]
+def nearest(names: Collection[str], mine: Collection[str]) -> list[str]:
+    """Those that lie in the deepest namespace that all of `mine` lie in too; all where none does."""
+    around = [name for name in names if are_within(mine, namespace(name))]
     depth = max((len(namespace(name)) for name in around), default=0)
     return [name for name in around if len(namespace(name)) == depth] or list(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sbnet_perception.bags.reader import Topic
@@ -28,7 +28,7 @@ class Played:
     """Topic of the bag -> (topic on the wire, type, latched).
 
     Attributes:
-        points: the cloud topic in the bag.
+        points: the cloud topics in the bag: one, or those of several LiDARs that become one cloud.
         road_mask: the road mask topic in the bag, or None.
         wire: for every topic that is played, the name and type it is published under.
         carried: topics with boxes (labels) that are copied into the recording and not played.
@@ -36,11 +36,16 @@ class Played:
             is an external mask.
     """
 
-    points: str
+    points: tuple[str, ...]
     road_mask: str | None
     wire: Mapping[str, tuple[str, str, bool]]
     carried: Mapping[str, str]
     said: tuple[str, ...] = ()
+
+    @property
+    def heard(self) -> list[str]:
+        """The cloud topics on the wire: the node's parameter `points`."""
+        return [self.wire[name][0] for name in self.points]
 
     @property
     def masks(self) -> frozenset[str]:
@@ -49,15 +54,16 @@ class Played:
 
 
 def choose_topics(
-    topics: Mapping[str, Topic], points: str | None, road_mask: str | None, tf_namespace: str | None = None
+    topics: Mapping[str, Topic], points: Sequence[str], road_mask: str | None, tf_namespace: str | None = None
 ) -> Played:
-    """Finds the cloud, the road mask and the transforms (there may be none of these two) by type and name.
+    """Finds the clouds, the road mask and the transforms (there may be none of these two) by type and name.
 
     Only what names tell apart is chosen: a LiDAR from other sensors and from what was made of its clouds, a road from
-    other grids, one robot from another.
+    other grids, one robot from another. Several LiDARs are the user's choice alone. One cloud is played as ``/points``,
+    several under their own names.
 
     Args:
-        points, road_mask: names that the user gave.
+        points, road_mask: names that the user gave; without any, one cloud is chosen.
         tf_namespace: the namespace of ``tf`` and ``tf_static``; ``/`` is the root.
 
     Raises:
@@ -65,51 +71,55 @@ def choose_topics(
             another type; the message lists the candidates and names the option.
     """
     filled = {name: topic.msgtype for name, topic in topics.items() if topic.count and name not in OUTPUTS}
-    cloud, cloud_said = _choose_cloud(filled, points)
+    clouds, cloud_said = _choose_clouds(filled, points)
     kinds = (CLOUD, GRID, TRANSFORMS)
     pairs = topic_names.siblings((name, kind) for name, kind in filled.items() if kind in kinds)
-    others = {name for name in filled if topic_names.of_another(name, cloud, pairs)}
-    mask, mask_said = _choose_road(filled, road_mask, cloud, others)
-    transforms, transforms_said = _choose_transforms(filled, tf_namespace, cloud, others)
+    others = {name for name in filled if topic_names.of_another(name, clouds, pairs)}
+    mask, mask_said = _choose_road(filled, road_mask, clouds, others)
+    transforms, transforms_said = _choose_transforms(filled, tf_namespace, clouds, others)
 
     said: tuple[str, ...] = (cloud_said, mask_said, transforms_said)
-    wire = {cloud: ("/points", CLOUD, False)}
+    wire = {name: ("/points" if len(clouds) == 1 else name, CLOUD, False) for name in clouds}
     if mask is not None:
         wire[mask] = ("/road_mask", GRID, True)
     for name in transforms:
         leaf = name.rsplit("/", 1)[-1]
         wire[name] = (f"/{leaf}", TRANSFORMS, leaf == "tf_static")
     named = [name for name, kind in filled.items() if kind == GRID and name.endswith("/external_mask")]
-    external = topic_names.nearest([name for name in named if name not in others and name != mask], cloud)
+    external = topic_names.nearest([name for name in named if name not in others and name != mask], clouds)
     if len(external) == 1:
         wire[external[0]] = ("/external_mask", GRID, False)
         said += (f"external mask {external[0]}: by its name",)
     elif external:
         said += (
-            f"external mask none, so it counts as everywhere: {_names(external)} are as near to {cloud}; "
+            f"external mask none, so it counts as everywhere: {_names(external)} are as near to {_names(clouds)}; "
             "leave all but one out of the bag (ros2 bag convert) to have it played",
         )
     carried = {name: msgtype for name, msgtype in filled.items() if msgtype == DETECTIONS}
-    return Played(cloud, mask, wire, carried, said)
+    return Played(clouds, mask, wire, carried, said)
 
 
-def _choose_cloud(filled: Mapping[str, str], wanted: str | None) -> tuple[str, str]:
-    if wanted is not None:
-        name = _named(filled, CLOUD, wanted, "--points-topic")
-        return name, f"points {name}: as asked for"
+def _choose_clouds(filled: Mapping[str, str], wanted: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    if wanted:
+        names = tuple(_named(filled, CLOUD, name, "--points-topic") for name in wanted)
+        if len(set(names)) < len(names):
+            raise UserError(f"--points-topic {' '.join(wanted)}: name each topic once")
+        return names, f"points {', '.join(names)}: as asked for{'; they become one' if len(names) > 1 else ''}"
     found = sorted(name for name, kind in filled.items() if kind == CLOUD)
     if not found:
         raise UserError(f"the bag has no {CLOUD} to play; its topics: {_listing(filled)}")
     if len(found) == 1:
-        return found[0], f"points {found[0]}: the only {CLOUD}"
+        return (found[0],), f"points {found[0]}: the only {CLOUD}"
     ranks = {name: _rank(name) for name in found}
     best = max(rank for rank, _ in ranks.values())
     first, *more = [name for name in found if ranks[name][0] == best]
     if more:
         several = ", ".join(f"{name}{f' ({why})' if why else ''}" for name, (_, why) in ranks.items())
-        raise UserError(f"several topics of the bag are {CLOUD}: {several}; choose one with --points-topic")
+        remedy = "choose one with --points-topic, or name several: they become one cloud"
+        raise UserError(f"several topics of the bag are {CLOUD}: {several}; {remedy}")
     left = ", ".join(f"{name} ({why or 'not named as a LiDAR'})" for name, (_, why) in ranks.items() if name != first)
-    return first, f"points {first}: {ranks[first][1] or 'the only one of its kind'}; left out (--points-topic): {left}"
+    why = ranks[first][1] or "the only one of its kind"
+    return (first,), f"points {first}: {why}; left out (--points-topic): {left}"
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -125,7 +135,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _choose_road(
-    filled: Mapping[str, str], wanted: str | None, cloud: str, others: Collection[str]
+    filled: Mapping[str, str], wanted: str | None, clouds: Collection[str], others: Collection[str]
 ) -> tuple[str | None, str]:
     if wanted is not None:
         name = _named(filled, GRID, wanted, "--road-mask-topic")
@@ -133,8 +143,8 @@ def _choose_road(
     found = sorted(name for name, kind in filled.items() if kind == GRID)
     roads = [name for name in found if topic_names.is_road(name) and name not in others]
     around = [topic_names.namespace(name) for name in roads]
-    if any(space and topic_names.is_within(cloud, space) for space in around):
-        roads = topic_names.nearest(roads, cloud)
+    if any(space and topic_names.are_within(clouds, space) for space in around):
+        roads = topic_names.nearest(roads, clouds)
     exact = [name for name in roads if name.endswith("/road_mask")]
     if len(roads) > 1 and len(exact) != 1:
         raise UserError(
@@ -147,12 +157,14 @@ def _choose_road(
     if not found:
         return None, f"{none}: the bag has no {GRID}"
     foreign = [name for name in found if name in others]
-    why = f"belongs to another namespace than {cloud}" if len(foreign) == len(found) else "is not named as a road"
+    why = "is not named as a road"
+    if len(foreign) == len(found):
+        why = f"belongs to another namespace than {_names(clouds)}"
     return None, f"{none}: {_names(found)} {why}; --road-mask-topic takes one whose 100 means road (not wall)"
 
 
 def _choose_transforms(
-    filled: Mapping[str, str], space: str | None, cloud: str, others: Collection[str]
+    filled: Mapping[str, str], space: str | None, clouds: Collection[str], others: Collection[str]
 ) -> tuple[list[str], str]:
     found = sorted(name for name, kind in filled.items() if kind == TRANSFORMS)
     chosen: list[str] = []
@@ -161,10 +173,10 @@ def _choose_transforms(
         if space is not None:
             chosen += [name for name in named if name == f"/{space.strip('/')}/{leaf}".replace("//", "/")]
             continue
-        mine = topic_names.nearest([name for name in named if name not in others], cloud)
+        mine = topic_names.nearest([name for name in named if name not in others], clouds)
         if len(mine) > 1:
             raise UserError(
-                f"the bag has {_names(mine)}, and {cloud} lies in the namespace of none; choose one with "
+                f"the bag has {_names(mine)}, and {_names(clouds)} lies in the namespace of none; choose one with "
                 f"--tf-namespace {topic_names.namespace(mine[0])}"
             )
         chosen += mine

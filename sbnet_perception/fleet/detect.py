@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=out)
     overwrite = "replace files that were made of other bags, with other settings, or by others"
     parser.add_argument("--overwrite", action="store_true", help=overwrite)
-    add_topic_arguments(parser)
+    add_topic_arguments(parser, several=False)
     parser.add_argument("--params-file", type=Path, metavar="YAML", help="ROS parameters of the node")
     parameter = "a parameter of the node; device:=cuda gives each worker a GPU"
     parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME:=VALUE", help=parameter)

@@ -105,8 +105,9 @@ class BagDetector:
 
     def _detect(self, reader: BagReader, this: str, out: Path, begin: float) -> BagFacts:
         with whole_bag(out, overwrite=True) as writer:
-            asked = self._settings.points_topic, self._settings.road_mask_topic, self._settings.tf_namespace
-            played = choose_topics(reader.topics, *asked)
+            points = () if self._settings.points_topic is None else (self._settings.points_topic,)
+            asked = self._settings.road_mask_topic, self._settings.tf_namespace
+            played = choose_topics(reader.topics, points, *asked)
             config = self._settings.node
             if not config.grid_frame:
                 config = replace(config, grid_frame=choose_grid_frame(reader, played)[0])
@@ -181,7 +182,7 @@ class _Offline:
         waiting: BagMessage | None = None
         masks: list[BagMessage] = []
         for message in Timeline(reader.messages(played.wire), played.points, lambda _: None):
-            if message.topic == played.points:
+            if message.topic in played.points:
                 if waiting is not None:
                     yield waiting, self._cloud(waiting)
                 self._take(masks, played)

@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sbnet_perception import __version__
+from sbnet_perception.desk.given import typed
 from sbnet_perception.desk.session import NODE
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_weights import mask_weights_path
@@ -74,7 +73,7 @@ def configuration(given: Mapping[str, object], file: Path | None) -> tuple[NodeC
     """
     values: dict[str, Any] = {name: spec.default for name, spec in SPECIFICATIONS.items()}
     of_file = {} if file is None else parameters_in(file, NODE)
-    of_line = {name: _typed(str(text)) for name, text in given.items()}
+    of_line = {name: typed(str(text)) for name, text in given.items()}
     try:
         for name, value in {**of_file, **of_line}.items():
             if name in SPECIFICATIONS:
@@ -84,12 +83,3 @@ def configuration(given: Mapping[str, object], file: Path | None) -> tuple[NodeC
         return build(NodeConfig, values), build(DetectorConfig, values)
     except ParameterError as error:
         raise UserError(str(error)) from error
-
-
-def _typed(text: str) -> Any:
-    """What YAML makes of a value on the command line; the text itself where that is nothing."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return text if value is None else value

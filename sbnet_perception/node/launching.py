@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sbnet_perception.environment import PROFILE_VARIABLES
+from sbnet_perception.errors import UserError
+from sbnet_perception.node.params_file import parameters_in
 
 YES = ("true", "True", "1", "yes", "on")
 NO = ("false", "False", "0", "no", "off")
 
 PARAMETERS = {
+    "points": "points",
     "weights": "weights",
     "grid_frame": "grid_frame",
     "ground_z": "ground_z",
@@ -43,19 +44,25 @@ def is_yes(text: str) -> bool:
     return text in YES
 
 
-def node_parameters(arguments: Mapping[str, str]) -> dict[str, bool | float | str | list[float]]:
+def node_parameters(arguments: Mapping[str, str]) -> dict[str, bool | float | str | list[float] | list[str]]:
     """Parameters of the node, by name, that launch arguments set; numbers where ROS wants numbers.
 
     Raises:
-        ArgumentError: `region` is not a list of numbers.
+        ArgumentError: `region` is not a list of numbers, or `points` not one of topics.
     """
     given = {name: arguments[name] for name in PARAMETERS if arguments.get(name)}
     return {PARAMETERS[name]: _value(name, text) for name, text in given.items()}
 
 
-def _value(name: str, text: str) -> bool | float | str | list[float]:
+def _value(name: str, text: str) -> bool | float | str | list[float] | list[str]:
     if name in SWITCHES:
         return is_yes(text)
+    if name == "points":
+        topics = [topic.strip(" '\"") for topic in text.strip("[] ").split(",")]
+        if not all(topic and not set(topic) & set(" []") for topic in topics):
+            example = "[/lidar_front/points, /lidar_rear/points]"
+            raise ArgumentError(f"points:={text}: give a topic, or several as {example}")
+        return topics
     if name == "weights":
         return str(Path(text).expanduser())
     if name == "region":
@@ -116,15 +123,9 @@ def log_levels(namespace: str, level: str) -> list[str]:
     return ["--log-level", f"{logger}:={level}"]
 
 
-def grid_frame(arguments: Mapping[str, str], params_file: Path | None) -> str:
-    """`grid_frame` of the launch arguments, or else of the parameter file; empty where neither has one."""
-    if arguments.get("grid_frame") or params_file is None:
-        return arguments.get("grid_frame", "")
+def parameters_of(params_file: Path | None, node: str) -> dict[str, Any]:
+    """What a parameter file has for a node, by its full name; nothing where it cannot be used: the node says why."""
     try:
-        content: Any = yaml.safe_load(params_file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return ""  # the node refuses such a file, and says why
-    nodes = content.values() if isinstance(content, dict) else ()
-    blocks = [node.get("ros__parameters") for node in nodes if isinstance(node, dict)]
-    frames = [block["grid_frame"] for block in blocks if isinstance(block, dict) and "grid_frame" in block]
-    return str(frames[-1]) if frames else ""
+        return {} if params_file is None else parameters_in(params_file, node)
+    except UserError:
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,11 @@ class Frame:
         return ", ".join(dict.fromkeys(cloud.msg.header.frame_id for cloud in self.clouds))
 
 
+def apart(stamp_ns: int, others: Iterable[int], window_s: float) -> bool:
+    """Whether a stamp lies too far from one of a frame's stamps (ns) to be of this frame."""
+    return any(abs(stamp_ns - other) > window_s * 1e9 for other in others)
+
+
 class Merge:
     """Gathers frames; not thread-safe.
 
@@ -149,8 +154,7 @@ class Merge:
 
     def _apart(self, cloud: Arrived, frame: Mapping[str, Arrived]) -> bool:
         """Its stamp lies too far from one of the frame's; true where there is none."""
-        limit_ns = self._window_s * 1e9
-        return not frame or any(abs(cloud.stamp_ns - other.stamp_ns) > limit_ns for other in frame.values())
+        return not frame or apart(cloud.stamp_ns, (other.stamp_ns for other in frame.values()), self._window_s)
 
     def _why(self, topic: str, first: Arrived) -> str:
         text = f"no cloud of {topic} within merge_window {self._window_s:g} s"
