@@ -187,6 +187,12 @@ def test_making_a_predicted_mask_counts_the_mask_network_and_is_told_apart_from_
             assert row["speedup_with_mask"] == pytest.approx(100 / (row["sparse_ms"] + row["mask_ms"]))
 
 
+def test_boxes_alone_of_an_input_without_labels_are_refused(in_this_process, monkeypatch, capsys):
+    monkeypatch.setattr(network, "read_inputs", lambda text: [Input("bare", (Scene(scene().points),))])
+    assert main(["bench", "network", "--only", "boxes"]) == 2
+    assert "--only boxes: bare has no labelled boxes; add expressions or rectangles" in capsys.readouterr().err
+
+
 def test_the_mask_that_is_timed_is_the_pipelines(tmp_path):
     weights, of_mask = str(tiny_weights(tmp_path)), str(tiny_mask_weights(tmp_path))
     for expression in network.COMPUTED.values():

@@ -56,7 +56,7 @@ def test_every_table_runs_a_bench_that_takes_its_options_and_writes_into_the_fol
     if name in LAYERS:
         assert (tuple(asked.only), asked.mask) == (LAYERS[name], "topleft" if name < "table3" else "road")
     elif asked.kind == "network":
-        assert (asked.grid, asked.frames, asked.input) == ("paper", 12, "simulated")
+        assert (asked.grid, asked.frames, asked.input) == ("paper", 10, "simulated")
         assert asked.only == (["expressions", "boxes"] if name == "table6" else None)
     else:
         assert asked.sweep and asked.only is None

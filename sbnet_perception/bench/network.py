@@ -173,6 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
     if mask:
         load_mask_network(mask_weights_path(arguments.mask_weights), Grid.named(arguments.grid).resolution)
     inputs = read_inputs(arguments.input)
+    _check_boxes(arguments, inputs)
     with_steady_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -206,6 +207,13 @@ def _check_only(arguments: argparse.Namespace) -> None:
             raise UserError(f"--only is {kind!r}; use one of {', '.join(KINDS)}")
     if arguments.mask_weights and arguments.only and "expressions" not in arguments.only:
         raise UserError("--mask-weights makes masks of expressions, which --only leaves out; add expressions to it")
+
+
+def _check_boxes(arguments: argparse.Namespace, inputs: Sequence[Input]) -> None:
+    """Where masks of true boxes alone are asked for, every input must have some."""
+    for source in inputs if set(arguments.only or ()) == {"boxes"} else ():
+        if any(scene.boxes is None for scene in source.scenes):
+            raise UserError(f"--only boxes: {source.name} has no labelled boxes; add expressions or rectangles")
 
 
 def show(rows: Sequence[Row], console: Console) -> None:

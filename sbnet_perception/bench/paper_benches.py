@@ -59,7 +59,7 @@ PAPER_BENCHES = {
         "network", ("simulated", "--only", "expressions", "boxes"), 1, "masks",
     ),
     "figure6": PaperBench(
-        "Figure 6", "units and 3x3 convolutions over the share of pixels left out", "units", ("--sweep",), 12, "sweep",
+        "Figure 6", "units and 3x3 convolutions over the share of pixels left out", "units", ("--sweep",), 10, "sweep",
         drawn=True,
     ),
     "figure7": PaperBench(
@@ -87,7 +87,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         network = "of 'sbnet train --mask-network' for this grid; without it true boxes alone stand for predicted masks"
         command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
         command.add_argument("--grid", default="paper", help="compact or paper (default paper)")
-        command.add_argument("--frames", type=int, default=12, help="simulated frames, each perturbed (default 12)")
+        command.add_argument("--frames", type=int, default=10, help="simulated frames, each perturbed (default 10)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ A column with the paper's own figures is missing: its tables could not be read w
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ import numpy as np
 from sbnet_perception.bench.cases import Case
 from sbnet_perception.bench.measure import Row, warnings
 from sbnet_perception.bench.screen import column, markdown_table, milliseconds, spread_of
-
-WIDTH = 120
 
 
 def page(title: str, table: Sequence[str], written: Mapping[str, Any], command: str, picture: str) -> str:
@@ -30,9 +27,10 @@ def page(title: str, table: Sequence[str], written: Mapping[str, Any], command: 
     """
     here, rows = written["machine"], written["rows"]
     machine = f"{here['cpu']}, {here['threads']} threads, {here['flags']}, torch {here['torch']}, {here['date']}"
-    about = textwrap.fill(f"{machine}. Measured by `{command}`.", WIDTH, break_long_words=False, break_on_hyphens=False)
     drawn = [f"![{title}]({picture})", ""] if picture else []
-    return "\n".join([f"**{title}**", "", *table, "", *drawn, about, *warnings(rows)]) + "\n"
+    warned = [line for warning in warnings(rows) for line in (warning, "")]
+    about = [f"{machine}. Measured by", "", f"`{command}`", ""]
+    return "\n".join([f"**{title}**", "", *table, "", *drawn, *warned, *about])
 
 
 def layers(rows: Sequence[Row]) -> list[str]:
