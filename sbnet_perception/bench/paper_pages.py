@@ -70,7 +70,7 @@ def masks(rows: Sequence[Row]) -> list[str]:
     dtypes = _distinct(rows, "dtype")
     head = (
         "mask", "pixels left out", "tiles skipped", "dense, ms", "sparse, ms", "times faster",
-        "making the mask, ms", "of dense", "times faster with it",
+        "making the mask, ms", "as share of dense", "times faster with it",
     )  # fmt: skip
     lines = []
     for mask, dtype in dict.fromkeys((str(row["mask"]), str(row["dtype"])) for row in rows):
