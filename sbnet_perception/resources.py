@@ -25,3 +25,11 @@ def resource(name: str) -> Path:
         if (root / name).exists():
             return root / name
     raise FileNotFoundError(f"shipped file {name!r} is in none of: {', '.join(map(str, roots))}")
+
+
+def shipped(name: str) -> Path | None:
+    """The same path, or None where there is no such file."""
+    try:
+        return resource(name)
+    except FileNotFoundError:
+        return None

@@ -293,6 +293,9 @@ def test_a_training_stopped_by_ctrl_c_resumes_to_the_same_weights_bit_for_bit(sc
         {"region": (0.0, 1.0, 0.0, 0.1)},
         {"classes": ("x",)},
         {"data_share": 7.0},
+        {"width": 0.0},
+        {"width": 0.5, "start": "weights/compact.safetensors"},
+        {"header_convolutions": 0},
         {"zeros": 1.0},
         {"zeros_inputs": 3},
         {"zeros": 0.5, "mask_network": True},
@@ -308,7 +311,13 @@ def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
     save_weights(tmp_path / "first.safetensors", network, 0.2, (VEHICLE,), {})
     trainer = Trainer(TrainConfig(start=str(tmp_path / "first.safetensors")), "scenes")
     assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), network.parameters(), strict=True))
-    other = initialize(Detector(config=NetworkConfig(tiles=(8, 8, 4, 4, 2))), 3)
-    save_weights(tmp_path / "other.safetensors", other, 0.2, (VEHICLE,), {})
-    with pytest.raises(UserError, match="--start"):
-        Trainer(TrainConfig(start=str(tmp_path / "other.safetensors")), "scenes")
+
+
+def test_a_thinner_network_begins_with_random_weights_and_goes_on_in_its_shape(tmp_path):
+    thin = Trainer(TrainConfig(width=0.5, header_convolutions=2), "scenes").network
+    assert thin.config == replace(NetworkConfig(), header_convolutions=2).thinner(0.5)
+    assert sum(p.numel() for p in thin.parameters()) < 0.3 * sum(p.numel() for p in Detector().parameters())
+    save_weights(tmp_path / "thin.safetensors", thin, 0.2, (VEHICLE,), {})
+    trainer = Trainer(TrainConfig(start=str(tmp_path / "thin.safetensors")), "scenes")
+    assert trainer.network.config == thin.config
+    assert all(torch.equal(a, b) for a, b in zip(trainer.network.parameters(), thin.parameters(), strict=True))

@@ -123,13 +123,13 @@ def test_a_trained_mask_network_keeps_the_vehicles_and_the_pipeline_computes_the
     torch.manual_seed(0)
     frame, config = frame_with_cars(), TrainConfig(mask_network=True, steps=30, learning_rate=0.01)
     trainer = Trainer(config, "scenes")
-    sample = trainer.task.sample(frame, COMPACT)
+    sample = trainer.task.sample(frame, COMPACT, np.random.default_rng(0))
     losses = [trainer.train_on(sample)["mask"] for _ in range(30)]
     assert losses[-1] < losses[0] / 2
     # What is handed out has a threshold that keeps the vehicles of other drives.
     monkeypatch.setattr("sbnet_perception.learning.train.frames_of_drives", lambda *_: iter([frame]))
     weights = tmp_path / "mask.safetensors"
-    hand_out(trainer.network.eval(), config.detector, weights, {})
+    hand_out(trainer.network.eval(), config, weights, {})
     mask = MaskConfig("predicted", weights=str(weights))
     result = Pipeline(DetectorConfig(mask=mask))(frame.points)
     label = make_targets(frame.boxes, frame.point_counts, frame.classes, (VEHICLE,), COMPACT).label > 0
@@ -151,5 +151,5 @@ def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> N
     gone = tmp_path / "gone.safetensors"
     with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
         Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
-    with pytest.raises(WeightsError, match="none is shipped; make one with 'sbnet train --mask-network'"):
-        Pipeline(DetectorConfig(mask=MaskConfig("predicted")))
+    with pytest.raises(WeightsError, match="no mask network is shipped for grid 'paper'; make one with"):
+        Pipeline(DetectorConfig(grid="paper", mask=MaskConfig("predicted")))

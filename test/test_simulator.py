@@ -320,5 +320,7 @@ def test_the_ground_lies_near_zero_under_the_vehicle(
 def test_a_drive_rejects_what_it_cannot_simulate() -> None:
     with pytest.raises(ValueError, match="sensor must be one of"):
         Drive(0, 1.0, sensor="sonar")
+    with pytest.raises(ValueError, match="setting must be one of city"):
+        Drive(0, 1.0, setting="moon")
     with pytest.raises(ValueError, match="must be positive"):
         Drive(0, 0.0)

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_files import write_av2, write_kitti
+from rich.console import Console
 
 from sbnet_perception.bench import table5, table5_report
 from sbnet_perception.bench.table5 import LINES, TRAININGS
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
+from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.network import Detector, initialize
+from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
+from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import SimulatedResult
 from sbnet_perception.learning.frames import LabelledFrame
@@ -26,6 +30,7 @@ from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.road import RoadMap, RoadView
 
+RNG = np.random.default_rng(0)
 GRID = Grid(0.0, 12.8, -6.4, 6.4, 0.2)
 
 
@@ -41,13 +46,21 @@ def frame() -> LabelledFrame:
 
 
 def under(mask: str, loss_mask: str = "") -> DetectorTask:
-    return DetectorTask(DetectorConfig(mask=MaskConfig(mask)), None, loss_mask)
+    return DetectorTask(DetectorConfig(), NetworkConfig(), [MaskConfig(mask)], None, loss_mask)
+
+
+def test_each_sample_of_a_training_under_several_masks_is_under_one_of_them() -> None:
+    masks = [MaskConfig(mask) for mask in ("road", "road", "road", "everywhere")]
+    task, rng = DetectorTask(DetectorConfig(), NetworkConfig(), masks), np.random.default_rng(1)
+    computed = [int(task.sample(frame(), GRID, rng)[1].sum()) for _ in range(60)]
+    assert set(computed) == {32 * 64, 64 * 64}
+    assert 5 <= computed.count(64 * 64) <= 25
 
 
 def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_learn_on_all_pixels() -> None:
     network = initialize(Detector(), 1).train()
-    bev, *wanted = under("everywhere").sample(frame(), GRID)
-    voxels, _, *same = under("dilate(road, 50)").sample(frame(), GRID)
+    bev, *wanted = under("everywhere").sample(frame(), GRID, RNG)
+    voxels, _, *same = under("dilate(road, 50)").sample(frame(), GRID, RNG)
     assert isinstance(bev, torch.Tensor) and all(torch.equal(a, b) for a, b in zip(wanted, same, strict=True))
     everywhere = torch.ones((1, *GRID.shape), dtype=torch.bool)
     losses = [under("everywhere").loss(outputs, *wanted)[0] for outputs in (network(bev), network(voxels, everywhere))]
@@ -56,7 +69,7 @@ def test_a_training_without_a_mask_learns_by_dense_convolutions_what_it_would_le
 
 def test_a_loss_on_the_road_only_asks_for_what_the_road_mask_would_and_ignores_the_rest() -> None:
     tasks = under("everywhere"), under("everywhere", "road"), under("road")
-    (*_, everything, _), (*_, label, _), (_, mask, wanted, _) = (task.sample(frame(), GRID) for task in tasks)
+    (*_, everything, _), (*_, label, _), (_, mask, wanted, _) = (task.sample(frame(), GRID, RNG) for task in tasks)
     # Whole tiles of 2 x 2 pixels at stride 4.
     tiles = mask[0].view(8, 8, 8, 8).any(3).any(1)
     counted = tiles.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
@@ -106,13 +119,13 @@ def test_the_trainings_go_seed_by_seed_and_what_is_finished_is_not_done_again(
     assert trained == [(name, 1) for name in TRAININGS]
     (tmp_path / "dense-1.safetensors").unlink()
     assert main([*command, "--seeds", "3"]) == 0
-    assert trained[5:] == [("dense", 1), *((name, seed) for seed in (2, 3) for name in TRAININGS)]
+    assert trained[6:] == [("dense", 1), *((name, seed) for seed in (2, 3) for name in TRAININGS)]
     content = json.loads((tmp_path / "table5.json").read_text())
     told = [(row["line"], row["seed"]) for row in content["rows"] if row["asked"] == "all"]
     assert told == [(line.name, seed) for seed in (1, 2, 3) for line in LINES]
     assert main([*command, "--seeds", "3", "--batch", "8"]) == 2
     assert "holds trainings with batch 2; use the same options, or another --out" in capsys.readouterr().err
-    assert len(trained) == 16
+    assert len(trained) == 19
 
 
 def test_the_table_has_mean_and_deviation_over_seeds_and_the_speed_with_and_without_the_mask(
@@ -125,3 +138,27 @@ def test_the_table_has_mean_and_deviation_over_seeds_and_the_speed_with_and_with
     assert of_road["AP, IoU 0.5"] == "0.520 ± 0.010" and of_road["of all vehicles: AP 0.5"] == "0.320 ± 0.010"
     assert (of_road["tiles skipped"], of_road["vehicle pixels computed"], of_road["seeds"]) == ("75.0 %", "90.0 %", "3")
     assert (of_road["network faster by"], of_road["with its mask"]) == ("5.00 ± 0.00", "4.00 ± 0.00")
+
+
+def test_detectors_may_begin_with_given_weights_and_the_mask_network_begins_with_random_ones(tmp_path: Path) -> None:
+    given = tmp_path / "given.safetensors"
+    save_weights(given, initialize(Detector(), 3), 0.2, (VEHICLE,), {})
+    base = TrainConfig(start=str(given), learning_rate=1e-3)
+    work = table5.Reproduction(tmp_path, base, Console())
+    assert {name: work.config(name, 1).start for name in TRAININGS if name != "mask"} == dict.fromkeys(
+        set(TRAININGS) - {"mask"}, str(given)
+    )
+    assert work.config("mask", 1).start == "" and work.config("dense", 2).learning_rate == 1e-3
+
+
+def test_a_data_set_to_measure_on_has_roads_or_is_refused(
+    trained: list[tuple[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_av2(tmp_path / "log")
+    write_kitti(tmp_path / "kitti")
+    frames = table5.frames_with_roads(f"av2:{tmp_path / 'log'}", Console())
+    assert frames and all(frame.road is not None for frame in frames)
+    command = ["reproduce", "table5", "--out", str(tmp_path / "out"), "--measure-on", f"kitti:{tmp_path / 'kitti'}:val"]
+    assert main(command) == 2
+    assert "has no road; Argoverse 2 and nuScenes have both" in capsys.readouterr().err
+    assert not trained

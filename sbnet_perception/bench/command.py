@@ -9,9 +9,12 @@ from pathlib import Path
 from sbnet_perception.bench.chips import CHIPS, DEFAULT_CHIPS
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.simulator.roadside import SETTINGS
+from sbnet_perception.masks.config import EXPRESSIONS
 
 KINDS = {
     "gpu": "on a GPU: units, network or a frame beside the best dense ones there, and the model's expectation",
+    "masks": "which mask to use where: time and average precision in town and country, under each mask",
     "network": "the network under each mask against the best dense one, over sparsity as the paper's Figure 7",
     "node": "what the ROS node costs around the detector, cloud to detections over DDS",
     "pipeline": "every stage from message to detections, dense and sparse, on perturbed frames",
@@ -22,7 +25,7 @@ KINDS = {
 }
 INPUT = "a bag, an Argoverse 2 log, labelled frames (*.npz), or 'simulated'"
 CHIP = f"{', '.join(CHIPS)}; may be given several times (default {' and '.join(DEFAULT_CHIPS)})"
-ROUNDS = {"gpu": 50, "network": 3, "sparsity": 10, "units": 30, "zeros": 30}
+ROUNDS = {"gpu": 50, "masks": 3, "network": 3, "sparsity": 10, "units": 30, "zeros": 30}
 """Kinds with alternating rounds, and how many of them by default."""
 
 
@@ -32,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = kinds.add_parser(kind, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if kind == "network":
             _add_network_arguments(command)
+        elif kind == "masks":
+            _add_mask_arguments(command)
         elif kind == "pipeline":
             _add_pipeline_arguments(command)
         elif kind == "node":
@@ -61,6 +66,19 @@ def _add_network_arguments(command: argparse.ArgumentParser) -> None:
     only = "masks of expressions, of true boxes and rectangles: the kinds to measure (default: all)"
     command.add_argument("--only", nargs="+", metavar="KIND", help=f"expressions, boxes, rectangles: {only}")
     command.add_argument("--plot", type=Path, metavar="FILE", help="also draw the speed-up over sparsity to FILE")
+
+
+def _add_mask_arguments(command: argparse.ArgumentParser) -> None:
+    settings = f"surroundings to drive through, of {', '.join(SETTINGS)} (default: all)"
+    command.add_argument("--setting", nargs="+", default=list(SETTINGS), metavar="NAME", help=settings)
+    masks = f"masks: expressions, everywhere, or {', '.join(EXPRESSIONS)} (default: all of these)"
+    command.add_argument("--mask", nargs="+", default=[*EXPRESSIONS, "everywhere"], metavar="MASK", help=masks)
+    network = "weights of the mask network, where a mask names predicted (default: the grid's own)"
+    command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
+    command.add_argument("--drives", type=int, default=3, help="drives in each setting (default 3)")
+    _add_detector_arguments(command, frames=10, each="of each drive", dtype=False)
+    dtypes = "float32, bfloat16, or int8 with weights of sbnet quantize (default float32)"
+    command.add_argument("--dtype", default="float32", help=dtypes)
 
 
 def _add_gpu_arguments(command: argparse.ArgumentParser) -> None:
@@ -118,7 +136,11 @@ def _add_sparsity_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _add_detector_arguments(
-    command: argparse.ArgumentParser, frames: int, grid: str = "compact", dtype: bool = True
+    command: argparse.ArgumentParser,
+    frames: int,
+    grid: str = "compact",
+    dtype: bool = True,
+    each: str = "each perturbed",
 ) -> None:
     command.add_argument("--grid", default=grid, help=f"compact or paper (default {grid})")
     extent = ("X_MIN", "X_MAX", "Y_MIN", "Y_MAX")
@@ -127,7 +149,7 @@ def _add_detector_arguments(
     if dtype:
         dtypes = "float32, bfloat16, both, or int8 beside dense float32 (default both)"
         command.add_argument("--dtype", default="both", help=dtypes)
-    command.add_argument("--frames", type=int, default=frames, help=f"frames, each perturbed (default {frames})")
+    command.add_argument("--frames", type=int, default=frames, help=f"frames, {each} (default {frames})")
     command.add_argument("--weights", default="", help="weights file (default: the grid's own)")
 
 

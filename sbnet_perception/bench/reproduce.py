@@ -9,6 +9,8 @@ from pathlib import Path
 from sbnet_perception.bench import paper_benches
 from sbnet_perception.bench.paper_benches import PAPER_BENCHES
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.registry import FORM, HELP
+from sbnet_perception.learning.train import add_field_arguments
 
 TRAINED = {"table5": "dense and sparse detectors trained alike and compared, on simulated drives (paper, Table 5)"}
 """Tables that need trainings of their own -> what is in them; a module each."""
@@ -42,6 +44,9 @@ def _add_training_arguments(command: argparse.ArgumentParser, kind: str) -> None
         ("scene-seed", 1_000_000, "seed of the first scene"),
     ):
         command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default {default})")
+    add_field_arguments(command, ("start", "learning_rate", "data", "data_share"))
+    measured = f"measure on this instead of the held-out drives; it needs roads: {HELP}"
+    command.add_argument("--measure-on", default="", metavar=FORM, help=measured)
     out = Path("build") / kind
     where = f"folder for scenes, checkpoints, weights, {kind}.json and {kind}.md (default {out})"
     command.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,23 +40,12 @@ WHOLE, PRUNED, RIVAL, TRAINED = "the weights", "zeros", "rival", "trained"
 
 def rivals(config: NetworkConfig) -> dict[str, NetworkConfig]:
     """Dense networks that are faster because they are smaller."""
-
-    def thinner(share: float) -> NetworkConfig:
-        def of(width: int) -> int:
-            return max(1, round(share * width / 16)) * 16
-
-        widths, ups = (tuple(map(of, each)) for each in (config.widths, config.upsample_widths))
-        return NetworkConfig(
-            of(config.initial_width), widths, config.units, of(config.top_width), ups, config.header_convolutions,
-            config.tiles,
-        )  # fmt: skip
-
-    half = NetworkConfig(**{**vars(config), "header_convolutions": max(1, config.header_convolutions // 2)})
+    half = replace(config, header_convolutions=max(1, config.header_convolutions // 2))
     return {
         f"{half.header_convolutions} header convolutions": half,
-        "0.75 as wide": thinner(3 / 4),
-        "0.625 as wide": thinner(5 / 8),
-        "0.5 as wide": thinner(1 / 2),
+        "0.75 as wide": config.thinner(3 / 4),
+        "0.625 as wide": config.thinner(5 / 8),
+        "0.5 as wide": config.thinner(1 / 2),
     }
 
 

@@ -22,6 +22,8 @@ from sbnet_perception.bench.table5_report import Figures, report
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import device_of
 from sbnet_perception.errors import UserError
+from sbnet_perception.learning.datasets.frame import BOXES
+from sbnet_perception.learning.datasets.registry import open_data
 from sbnet_perception.learning.evaluate import (
     HELD_OUT,
     RATE_HZ,
@@ -35,16 +37,18 @@ from sbnet_perception.learning.train import make_weights
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
-ROAD, PREDICTED, EVERYWHERE = EXPRESSIONS["road"], EXPRESSIONS["predicted"], "everywhere"
+ROAD, ROAD_AND_OCCUPANCY, PREDICTED = (EXPRESSIONS[name] for name in ("road", "road_and_occupancy", "predicted"))
+EVERYWHERE = "everywhere"
 ASKED = ("on the road", "all")
 MASK_NETWORK = "mask"
 
 TRAININGS: dict[str, dict[str, Any]] = {
-    "road": {"mask": ROAD},
+    "road_and_occupancy": {"mask": (ROAD_AND_OCCUPANCY,)},
+    "road": {"mask": (ROAD,)},
     MASK_NETWORK: {"mask_network": True},
-    "predicted": {"mask": PREDICTED},
-    "dense": {"mask": EVERYWHERE},
-    "dense_road_loss": {"mask": EVERYWHERE, "loss_mask": ROAD},
+    "predicted": {"mask": (PREDICTED,)},
+    "dense": {"mask": (EVERYWHERE,)},
+    "dense_road_loss": {"mask": (EVERYWHERE,), "loss_mask": ROAD},
 }
 """Name -> what sets it apart from the others; the cheap ones first."""
 
@@ -68,25 +72,30 @@ LINES = (
     Line("Dense, loss on the road only", "dense_road_loss", EVERYWHERE),
     Line("SBNet + road", "road", "road"),
     Line("SBNet + predicted", "predicted", "predicted"),
+    Line("SBNet + road and occupancy", "road_and_occupancy", "road_and_occupancy"),
     Line("Dense weights run under road", "dense", "road"),
     Line("Dense weights, loss on the road only, run under road", "dense_road_loss", "road"),
     Line("Dense weights run under predicted", "dense", "predicted"),
+    Line("Dense weights run under road and occupancy", "dense", "road_and_occupancy"),
 )
-"""The paper's four, and what it did not ask: is it the training with the mask that matters, or the mask alone?"""
+"""The paper's four; this package's mask; and what the paper did not ask: is it the training with the mask that matters,
+or the mask alone?"""
+TIMED = ("Dense", "SBNet + road", "SBNet + predicted", "SBNet + road and occupancy")
 
 
 class Reproduction:
     """The folder of a reproduction and what is done in it."""
 
-    def __init__(self, folder: Path, base: TrainConfig, console: Console) -> None:
-        """``base`` is what all trainings share.
+    def __init__(self, folder: Path, base: TrainConfig, console: Console, measured_on: str = "") -> None:
+        """``base`` is what all trainings share; ``measured_on`` names a data set, or is empty for the held-out drives.
 
         Raises:
-            UserError: the folder holds trainings of another ``base``.
+            UserError: the folder holds trainings of another ``base``, or figures of another data set.
         """
-        self.folder, self.base, self.console = folder, base, console
+        self.folder, self.base, self.console, self.measured_on = folder, base, console, measured_on
         folder.mkdir(parents=True, exist_ok=True)
-        shared, kept = json.loads(json.dumps(asdict(base))), folder / "options.json"
+        shared = json.loads(json.dumps({**asdict(base), "measured_on": measured_on}))
+        kept = folder / "options.json"
         if kept.exists() and (before := json.loads(kept.read_text())) != shared:
             differ = ", ".join(f"{name} {before.get(name)}" for name in shared if before.get(name) != shared[name])
             raise UserError(f"{folder} holds trainings with {differ}; use the same options, or another --out")
@@ -99,11 +108,14 @@ class Reproduction:
     def config(self, training: str, seed: int) -> TrainConfig:
         """What a training is done with."""
         of_mask = str(self.weights(MASK_NETWORK, seed)) if training == "predicted" else ""
-        return replace(self.base, seed=seed, mask_weights=of_mask, **TRAININGS[training])
+        start = "" if training == MASK_NETWORK else self.base.start
+        return replace(self.base, seed=seed, mask_weights=of_mask, start=start, **TRAININGS[training])
 
     def frames(self) -> list[LabelledFrame]:
-        """Of the held-out drives; nothing is chosen on them."""
-        if not self._frames:
+        """Of the data set or the held-out drives; nothing is chosen on them."""
+        if not self._frames and self.measured_on:
+            self._frames = frames_with_roads(self.measured_on, self.console)
+        elif not self._frames:
             drives, count = frames_of_drives(HELD_OUT), int(SECONDS * RATE_HZ) * len(HELD_OUT)
             self._frames = list(track(drives, "held-out drives", total=count, console=self.console))
         return self._frames
@@ -131,10 +143,10 @@ class Reproduction:
 
     def speed(self) -> list[Row]:
         """Times of the network under each mask, with the weights of seed 1; none before these are there."""
-        file, lines = self.folder / "speed.json", LINES[:4]
+        file, lines = self.folder / "speed.json", [line for line in LINES if line.name in TIMED]
         if _is_due(file, [self.weights(name, 1) for line in lines for name in line.needs]):
             self.console.print("measuring the speed-up")
-            of_mask = {line.mask: pipeline_under(self.detector(line, 1), line.mask) for line in (lines[0], *lines[2:])}
+            of_mask = {line.mask: pipeline_under(self.detector(line, 1), line.mask) for line in lines}
             _write(file, table5_speed.measure(of_mask, self.frames()))
         rows: list[Row] = json.loads(file.read_text()) if file.exists() else []
         return rows
@@ -157,20 +169,31 @@ class Pace:
         return f"; about {hours:.1f} h left in all"
 
 
+def frames_with_roads(text: str, console: Console) -> list[LabelledFrame]:
+    """The labelled frames of a data set, all of which have a road.
+
+    Raises:
+        UserError: there is no such data set, or a frame of it has no boxes or no road.
+    """
+    data = open_data(text).evenly(TrainConfig.data_frames)
+    frames = [item.read() for item in track(data.items, data.reader.name, console=console)]
+    if lacking := next((frame for frame in frames if frame.labelled != BOXES or frame.road is None), None):
+        what = "labelled boxes" if lacking.labelled != BOXES else "road"
+        raise UserError(f"--measure-on {text}: {lacking.name} has no {what}; Argoverse 2 and nuScenes have both")
+    return [*frames]
+
+
 def run(arguments: argparse.Namespace) -> int:
-    base = TrainConfig(
-        grid=arguments.grid,
-        scenes=arguments.scenes,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        scene_seed=arguments.scene_seed,
-    )
+    shared = ("grid", "scenes", "steps", "batch", "scene_seed", "start", "learning_rate", "data", "data_share")
+    base = TrainConfig(**{name: getattr(arguments, name) for name in shared})
     device = device_of(arguments.device)
     with_steady_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     console, pace = Console(), Pace()
-    work = Reproduction(arguments.out, base, console)
+    work = Reproduction(arguments.out, base, console, arguments.measure_on)
+    if arguments.measure_on:
+        work.frames()  # hours before they are needed, but now the user is there
     plan = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in TRAININGS]
     for number, (name, seed) in enumerate(plan):
         if not (out := work.weights(name, seed)).exists():
@@ -181,7 +204,7 @@ def run(arguments: argparse.Namespace) -> int:
             out.with_suffix(".checkpoint").unlink(missing_ok=True)  # else a deleted file would not be trained again
             if whole:
                 pace.took(name, time.monotonic() - began)
-        table = report(work.figures(seed), work.speed(), base, work.folder)
+        table = report(work.figures(seed), work.speed(), base, work.folder, arguments.measure_on)
         if name == list(TRAININGS)[-1]:
             console.print(table, highlight=False)
     closing(work.speed(), console)

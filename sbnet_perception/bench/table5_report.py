@@ -31,15 +31,17 @@ PAPER = {
 """Average precision in % on the authors' own data, and times faster than dense on their GPU (Table 5)."""
 
 
-def report(figures: Figures, speed: Sequence[Row], base: TrainConfig, folder: Path) -> Table:
+def report(figures: Figures, speed: Sequence[Row], base: TrainConfig, folder: Path, measured_on: str = "") -> Table:
     """Write table5.json and table5.md into the folder; the table for the screen."""
     lines = {line: _cells(figures, speed, line) for line in dict.fromkeys(line for line, _ in figures)}
     rows = [{"line": line, "seed": seed, **result} for (line, seed), of in figures.items() for result in of]
-    content = {"machine": machine(), "training": asdict(base), "rows": rows, "speed": list(speed)}
+    about = {"machine": machine(), "training": asdict(base), "measured_on": measured_on}
+    content = {**about, "rows": rows, "speed": list(speed)}
     (folder / "table5.json").write_text(json.dumps(content, indent=1) + "\n")
     written = markdown_table(["", *HEADINGS], ([line, *cells] for line, cells in lines.items()))
     (folder / "table5.md").write_text("\n".join(written) + "\n")
-    table = table_of("held-out simulated drives, vehicles on the road unless it says all", "", _broken(HEADINGS))
+    where = measured_on or "held-out simulated drives"
+    table = table_of(f"{where}, vehicles on the road unless it says all", "", _broken(HEADINGS))
     for line, cells in lines.items():
         table.add_row(line, *cells)
     return table

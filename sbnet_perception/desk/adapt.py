@@ -137,7 +137,7 @@ def _trained(args: argparse.Namespace, detector: DetectorConfig, sensor: Path, r
     }
     network = trainer.averaged.eval()
     assert isinstance(network, Detector)
-    save_weights(args.out, network, detector.cell_size, detector.objects, notes)
+    save_weights(args.out, network, detector.cell_size, detector.objects, notes, config.mask)
     after = measured(replace(detector, weights=str(args.out)), frames)
     report.print(gain_table(before, after, len(frames)))
     report.print(f"wrote {args.out} after {(time.monotonic() - began) / 60:.0f} minutes", highlight=False)

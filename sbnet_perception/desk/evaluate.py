@@ -21,7 +21,7 @@ from sbnet_perception.desk.evaluation_tables import (
     deviations_table,
     errors_table,
     parts_table,
-    simulated_table,
+    simulated_tables,
     traits_table,
 )
 from sbnet_perception.desk.official import official_figures
@@ -142,7 +142,7 @@ def _measure_simulated(
     count = int(SECONDS * RATE_HZ) * len(seeds)
     frames = track(drives, f"{kind} drives", total=count, console=Console(stderr=True))
     simulated = evaluate_simulated(of_mask, frames, config.thresholds)
-    console.print(simulated_table(simulated, config, kind))
+    console.print(simulated_tables(simulated, config, kind))
     return simulated
 
 

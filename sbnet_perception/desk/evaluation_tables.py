@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypedDict
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from sbnet_perception.detector.config import DetectorConfig
@@ -26,33 +28,50 @@ class KittiFigures(TypedDict):
     all_vehicles: dict[str, dict[str, float]]
 
 
-def simulated_table(results: Sequence[SimulatedResult], config: DetectorConfig, kind: str) -> Table:
+def _figures_table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
+    """An empty table whose columns of words may be folded, and those of figures never: a terminal has 80 characters."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    for column in words:
+        table.add_column(column, overflow="fold")
+    for column in figures:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def simulated_tables(results: Sequence[SimulatedResult], config: DetectorConfig, kind: str) -> Group:
+    """A table for each mask."""
     asked = ", ".join(f"{entry.name}s with at least {entry.least_points} points" for entry in config.objects)
-    table = Table(title=f"{results[0].frames} frames of {kind} simulated drives: {asked}")
-    thresholds = dict(zip(config.classes, config.thresholds, strict=True))
-    table.caption = None if config.dtype == "auto" else f"computed in {config.dtype}"
+    computed = "" if config.dtype == "auto" else f", computed in {config.dtype}"
+    tables = [
+        _of_mask(mask, [result for result in results if result.mask == mask], config)
+        for mask in dict.fromkeys(result.mask for result in results)
+    ]
+    return Group(f"{results[0].frames} frames of {kind} simulated drives: {asked}{computed}", *tables)
+
+
+def _of_mask(mask: str, results: Sequence[SimulatedResult], config: DetectorConfig) -> Table:
     by_class = len(config.classes) > 1
-    threshold = "threshold" if by_class else f"{config.thresholds[0]}"
-    figures = ("AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "precision", "best F1 at")
-    for column in ("mask", "asked for", *(["class", "threshold"] if by_class else []), "number", *figures):
-        table.add_column(column)
-    for column in ("vehicle pixels computed", "tiles skipped, stride 4", "mask, ms"):
-        table.add_column(column)
+    thresholds = dict(zip(config.classes, config.thresholds, strict=True))
+    threshold = "thresh." if by_class else f"{config.thresholds[0]}"
+    words = ["asked for", *(["class", "thresh."] if by_class else [])]
+    figures = ["number", "AP, IoU\n0.5 / 0.7", f"recall\nat {threshold}", "preci-\nsion", "best F1\nat"]
+    skipped, ms = results[0].mean_sparsity["conv-3"], results[0].mask_ms
+    title = f"{mask} ({ms:.1f} ms): {100 * skipped:.1f} % of tiles at stride 4 skipped"
+    table = _figures_table(title, words, [*figures, "vehicles'\npixels"])
     for r in results:
         of_class = [r.object, f"{thresholds[r.object]}"] if by_class else []
-        numbers = (f"{figure:.3f}" for figure in (r.ap50, r.ap70, r.recall50, r.precision50, r.best_f1_score))
-        shares = (f"{100 * share:.1f} %" for share in (r.pixel_recall, r.mean_sparsity["conv-3"]))
-        table.add_row(r.mask, r.asked, *of_class, str(r.objects), *numbers, *shares, f"{r.mask_ms:.1f}")
+        average, kept = f"{r.ap50:.3f} / {r.ap70:.3f}", f"{100 * r.pixel_recall:.1f} %"
+        numbers = (f"{figure:.3f}" for figure in (r.recall50, r.precision50, r.best_f1_score))
+        table.add_row(r.asked, *of_class, str(r.objects), average, *numbers, kept)
     return table
 
 
 def parts_table(measured: Sequence[Part], name: str, threshold: float) -> Table:
     """The figures of a class over real frames, by part."""
-    table = Table(
-        "", "frames", "number", "AP, IoU 0.5", "AP, IoU 0.7", f"recall at {threshold}", "false positives a frame",
-        f"at recall {RECALL:g} ({SEEN_POINTS}+ points)", "heading wrong by > 90°",
-        title=f"{name}s with at least {LEAST_POINTS} points; BEV IoU 0.5 unless it says so",
-    )  # fmt: skip
+    title = f"{name}s with at least {LEAST_POINTS} points; BEV IoU 0.5 unless it says so"
+    figures = ["frames", "number", "AP, IoU\n0.5 / 0.7", f"recall\nat {threshold}", "false positives\na frame"]
+    figures += [f"at recall {RECALL:g}\n({SEEN_POINTS}+ points)", "heading\n> 90° off"]
+    table = _figures_table(title, [""], figures)
     kind = measured[0].kind
     for part in measured:
         if part.kind != kind:
@@ -63,9 +82,9 @@ def parts_table(measured: Sequence[Part], name: str, threshold: float) -> Table:
         if math.isnan(f.false_positives_at_recall) and not math.isnan(f.best_recall):
             at_recall = f"never: {f.best_recall:.2f}"
         label = f"{part.name} points" if part.kind == "points" else part.name
-        averages = (shown(one, ".3f") for one in (f.ap50, f.ap70, f.recall))
-        false = shown(f.false_positives, ".2f")
-        table.add_row(label, str(f.frames), str(f.objects), *averages, false, at_recall, shown(f.turned, ".1%"))
+        average = f"{shown(f.ap50, '.3f')} / {shown(f.ap70, '.3f')}"
+        found = (average, shown(f.recall, ".3f"), shown(f.false_positives, ".2f"), at_recall, shown(f.turned, ".1%"))
+        table.add_row(label, str(f.frames), str(f.objects), *found)
     return table
 
 

@@ -16,6 +16,7 @@ from sbnet_perception.detector.classes import CLASSES, SIMULATOR, numbered
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets.poses import moved
 from sbnet_perception.learning.simulator import Drive, SimulatedFrame
+from sbnet_perception.learning.simulator.roadside import SETTINGS
 from sbnet_perception.learning.simulator.sensors import SENSORS
 
 # A drive counts from 0, which ROS takes for "no time"; the bag's clock starts here.
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the drive (default 20)")
     parser.add_argument("--rate", type=float, default=10.0, help="clouds per second (default 10)")
     parser.add_argument("--sensor", choices=sorted(SENSORS), default="hdl64", help="the LiDAR (default hdl64)")
+    beside = "what is beside the roads (default: the seed chooses)"
+    parser.add_argument("--setting", choices=list(SETTINGS), default="", help=beside)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap where it exists")
 
 
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """
     refuse_existing(args.out, args.overwrite)
     try:
-        drive = Drive(args.seed, args.seconds, args.rate, args.sensor)
+        drive = Drive(args.seed, args.seconds, args.rate, args.sensor, args.setting)
     except (ValueError, OverflowError) as error:
         raise UserError(f"no such drive: {error}") from error
     with whole_bag(args.out, args.overwrite) as writer:

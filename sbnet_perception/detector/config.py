@@ -38,7 +38,10 @@ class DetectorConfig:
     )
     weights: str = field(
         default="",
-        metadata={"help": "Weights file (safetensors); empty means the shipped weights of the grid."},
+        metadata={
+            "help": "Weights file (safetensors) or name of a shipped one, as compact_any_mask; empty means the shipped "
+            "weights of the grid."
+        },
     )
     dtype: str = field(
         default="auto",

@@ -16,23 +16,27 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_network import MaskNetwork, MaskNetworkConfig, PreparedMaskNetwork
 from sbnet_perception.detector.weights import WeightsError
 from sbnet_perception.masks.predicted import PREDICTED
+from sbnet_perception.resources import resource
 
 KEY = "sbnet_perception_mask"
 
 
-def mask_weights_path(given: str) -> Path:
-    """The configured weights file of the mask network.
+def mask_weights_path(config: DetectorConfig) -> Path:
+    """The configured weights file of the mask network, or the shipped one of the grid.
 
     Raises:
         WeightsError: there is no such file.
     """
-    remedy = "make one with 'sbnet train --mask-network', or leave predicted out of mask.expression"
-    if not given:
-        raise WeightsError(f"mask.weights: predicted needs a mask network, and none is shipped; {remedy}")
-    path = Path(given).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
-    return path
+    remedy = f"make one with 'sbnet train --mask-network --grid {config.grid}', or leave predicted out of the mask"
+    if config.mask.weights:
+        path = Path(config.mask.weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
+        return path
+    try:
+        return resource(f"weights/{config.grid}_mask.safetensors")
+    except FileNotFoundError:
+        raise WeightsError(f"mask.weights: no mask network is shipped for grid {config.grid!r}; {remedy}") from None
 
 
 def save_mask_weights(
@@ -95,5 +99,5 @@ def prepared_mask_network(config: DetectorConfig, device: torch.device | str = "
     """
     if PREDICTED.name not in config.mask.names:
         return None
-    network, threshold = load_mask_network(mask_weights_path(config.mask.weights), config.cell_size)
+    network, threshold = load_mask_network(mask_weights_path(config), config.cell_size)
     return network.prepare(threshold, device)

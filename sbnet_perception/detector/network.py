@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,6 +72,16 @@ class NetworkConfig:
                 raise ValueError(f"{name} is {value!r}; it must be {lengths.get(name, 1)} whole numbers in [1, 4096]")
         if self.tiles[2] % 2 or self.tiles[3] % 2:
             raise ValueError(f"tiles is {self.tiles}; those of conv-3 and conv-4 must be even, for upsampling by 2")
+
+    def thinner(self, share: float) -> NetworkConfig:
+        """The same with about this share (over 0, up to 1) of the channels, in sixteens, which fill the vectors."""
+
+        def of(width: int) -> int:
+            return max(1, round(share * width / 16)) * 16 if share < 1 else width
+
+        widths, upsample_widths = (tuple(map(of, each)) for each in (self.widths, self.upsample_widths))
+        first, top = of(self.initial_width), of(self.top_width)
+        return replace(self, initial_width=first, widths=widths, top_width=top, upsample_widths=upsample_widths)
 
     @property
     def alignment(self) -> int:

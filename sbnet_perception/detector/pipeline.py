@@ -20,6 +20,7 @@ from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.proof import fault_of
 from sbnet_perception.detector.quantized_weights import prepared
+from sbnet_perception.detector.trained_masks import remark_on_mask
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.road import RoadView
 
@@ -57,7 +58,11 @@ class PipelineResult:
 
 
 class Pipeline:
-    """Frame in, detections out."""
+    """Frame in, detections out.
+
+    Attributes:
+        remark: what the user should know of these weights under this mask; empty where that is nothing.
+    """
 
     def __init__(self, config: DetectorConfig) -> None:
         """Load the network and pack its weights; have a GPU prove that it computes what the CPU does.
@@ -69,6 +74,7 @@ class Pipeline:
             DeviceError: the device is not there, does not compute what the CPU does, or raises an error.
         """
         self._config = config
+        self.remark = remark_on_mask(config)
         self.grid = config.raster
         device = device_of(config.device, config.dtype)
         if config.threads:
@@ -95,6 +101,7 @@ class Pipeline:
         if replace(config, **{name: getattr(self._config, name) for name in LIVE}) != self._config:
             raise ValueError(f"only {', '.join(LIVE)} may change; make another Pipeline")
         self.mask_network = prepared_mask_network(config, self.device)
+        self.remark = remark_on_mask(config)
         self._config = config
         # A graph has the thresholds and the mask's distances recorded.
         self._graphs = self._new_graphs()

@@ -18,7 +18,7 @@ from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.errors import UserError
-from sbnet_perception.resources import resource
+from sbnet_perception.resources import resource, shipped
 from sbnet_perception.text import one_line, quoted
 
 KEY = "sbnet_perception"
@@ -34,16 +34,19 @@ class WeightsError(UserError):
 
 
 def weights_path(config: DetectorConfig) -> Path:
-    """The configured weights file, or the shipped one of the grid.
+    """The configured weights file, by its path or the name of a shipped one, or else that of the grid.
 
     Raises:
         WeightsError: there is no such file.
     """
     if config.weights:
         path = Path(config.weights).expanduser()
+        if not path.is_file() and config.weights.isidentifier():
+            path = shipped(f"weights/{config.weights}.safetensors") or path
         if not path.is_file():
             raise WeightsError(
-                f"weights: there is no file {path}; give an existing .safetensors file or leave it empty"
+                f"weights: there is no file {path} and none of that name is shipped; give an existing .safetensors "
+                "file or leave it empty"
             )
         return path
     try:
@@ -55,7 +58,12 @@ def weights_path(config: DetectorConfig) -> Path:
 
 
 def save_weights(
-    path: Path, network: Detector, cell_size: float, classes: Sequence[ObjectClass], notes: dict[str, Any]
+    path: Path,
+    network: Detector,
+    cell_size: float,
+    classes: Sequence[ObjectClass],
+    notes: dict[str, Any],
+    masks: Sequence[str] = (),
 ) -> None:
     """Write the network's state and what it was made for.
 
@@ -65,12 +73,14 @@ def save_weights(
         cell_size: side in metres of the cells of its input.
         classes: in the order of its logits.
         notes: how it was trained (JSON types).
+        masks: expressions of the masks that it was trained under, where they are known.
     """
     about = {
         "cell_size": cell_size,
         "classes": [dataclasses.asdict(entry) for entry in classes],
         "network": dataclasses.asdict(network.config),
         "zeros": share_of_zeros(network),
+        "masks": list(masks),
         "notes": notes,
     }
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -94,7 +104,7 @@ def share_of_zeros(network: nn.Module) -> float:
 def read_metadata(path: Path) -> dict[str, Any]:
     """What a weights file says of itself: cell_size (metres), classes (their entries), network, notes.
 
-    Newer files also have zeros, the share of weights that are 0.
+    Newer files also have zeros, the share of weights that are 0, and masks, expressions they were trained under.
 
     Raises:
         WeightsError: not a weights file of this package.

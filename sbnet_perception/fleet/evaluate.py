@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sbnet_perception.desk import evaluate
-from sbnet_perception.desk.evaluation_tables import simulated_table
+from sbnet_perception.desk.evaluation_tables import simulated_tables
 from sbnet_perception.desk.outputs import check_writable
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         # In the order of the drives, whoever was first.
         frames = [frame for drive in range(len(jobs)) for frame in found[drive][number]]
         results += figures_of(mask, frames, config.objects, config.thresholds)
-    console.print(simulated_table(results, config, kind))
+    console.print(simulated_tables(results, config, kind))
     if arguments.json:
         figures = {"simulated": [asdict(result) for result in results]}
         arguments.json.write_text(json.dumps(evaluate.plain(figures), indent=1) + "\n")

@@ -52,7 +52,7 @@ class Settings:
         computed; the dtype is the resolved one."""
         files = [weights_path(self.detector)]
         if PREDICTED.name in self.detector.mask.names:
-            files.append(mask_weights_path(self.detector.mask.weights))
+            files.append(mask_weights_path(self.detector))
         mask = replace(self.detector.mask, weights="")
         detector = replace(self.computed, weights="", mask=mask, device="cpu", threads=0)
         told = repr((__version__, self.node, detector, self.points_topic, self.road_mask_topic, self.tf_namespace))

@@ -40,7 +40,7 @@ class Batches(Dataset[Sample]):
         rng = np.random.default_rng((self._config.seed, 1, number))
         size = self._config.crop_rows, self._config.crop
         frame, grid = crop(augment(self._frame(number, rng), rng), self._scenes.grid.resolution, size, rng)
-        return self._task.sample(frame, grid)
+        return self._task.sample(frame, grid, rng)
 
     def _frame(self, number: int, rng: np.random.Generator) -> LabelledFrame:
         if self._sweeps and rng.random() < self._config.data_share:

@@ -58,10 +58,15 @@ def simulated_frame(
 
 
 def drive_frames(
-    seed: int, seconds: float, rate_hz: float, sensor: str, classes: Sequence[ObjectClass] = (VEHICLE,)
+    seed: int,
+    seconds: float,
+    rate_hz: float,
+    sensor: str,
+    classes: Sequence[ObjectClass] = (VEHICLE,),
+    setting: str = "",
 ) -> Iterator[LabelledFrame]:
     """The frames of a simulated drive."""
-    drive = Drive(seed, seconds, rate_hz, sensor)
+    drive = Drive(seed, seconds, rate_hz, sensor, setting)
     road = drive.road_map
     for index, frame in enumerate(drive.frames()):
         yield simulated_frame(frame, road, f"drive {seed} {sensor} frame {index}", classes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,7 @@ from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss
 from sbnet_perception.learning.targets import IGNORED, make_targets, vehicles_near
 from sbnet_perception.masks.computation import computation_mask
+from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.frame import Frame
 
 Sample = tuple[Any, ...]
@@ -37,8 +39,8 @@ class Task(Protocol):
 
     inputs: int
 
-    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
-        """What the network sees of a frame on a grid, and what it should say."""
+    def sample(self, frame: LabelledFrame, grid: Grid, rng: np.random.Generator) -> Sample:
+        """What the network sees of a frame on a grid, and what it should say; ``rng`` draws what is random in it."""
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its parts by name (detached)."""
@@ -56,21 +58,29 @@ class DetectorTask:
     """Boxes where the mask says to compute; without a mask everywhere, by dense convolutions."""
 
     def __init__(
-        self, detector: DetectorConfig, mask_network: PreparedMaskNetwork | None = None, loss_mask: str = ""
+        self,
+        detector: DetectorConfig,
+        network: NetworkConfig,
+        masks: Sequence[MaskConfig],
+        mask_network: PreparedMaskNetwork | None = None,
+        loss_mask: str = "",
     ) -> None:
-        """``mask_network`` makes what the detector's mask expression calls ``predicted``.
+        """For a detector of the shape ``network``, each sample under one of ``masks``.
+
+        ``mask_network`` makes what these call ``predicted``.
 
         The loss counts where the expression ``loss_mask`` is, of what is computed; empty means all of it.
         """
-        self._detector, self._mask_network = detector, mask_network
-        self._tile = NetworkConfig().tile("conv-3")
-        self._loss_mask = replace(detector.mask, expression=loss_mask) if loss_mask else None
-        self.inputs = 2 if detector.mask.names else 1
+        self._detector, self._masks, self._mask_network = detector, masks, mask_network
+        self._tile = network.tile("conv-3")
+        self._loss_mask = replace(masks[0], expression=loss_mask) if loss_mask else None
+        self.inputs = 2 if any(mask.names for mask in masks) else 1
 
-    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
+    def sample(self, frame: LabelledFrame, grid: Grid, rng: np.random.Generator) -> Sample:
         points = torch.from_numpy(frame.points)
         predicted = None if self._mask_network is None else self._mask_network(points, grid)
-        seen = Frame(points, grid, self._detector.mask, frame.road, None, predicted)
+        chosen = self._masks[int(rng.integers(len(self._masks)))]
+        seen = Frame(points, grid, chosen, frame.road, None, predicted)
         mask = counted = _mask(seen)
         if self._loss_mask is not None:
             counted = mask & _mask(replace(seen, config=self._loss_mask))
@@ -99,7 +109,7 @@ class MaskTask:
     def __init__(self, detector: DetectorConfig) -> None:
         self._objects = detector.objects
 
-    def sample(self, frame: LabelledFrame, grid: Grid) -> Sample:
+    def sample(self, frame: LabelledFrame, grid: Grid, rng: np.random.Generator) -> Sample:
         seen = density(torch.from_numpy(frame.points), grid, MASK_STRIDE)
         wanted = vehicles_near(frame.boxes, frame.point_counts, frame.classes, self._objects, grid, MASK_STRIDE)
         return seen[None], torch.from_numpy(wanted)[None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sbnet_perception import __version__, processes
-from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import CPU, device_of
 from sbnet_perception.detector.mask_network import MaskNetwork
 from sbnet_perception.detector.mask_weights import save_mask_weights
@@ -140,7 +140,7 @@ def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
     paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
-    told = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
+    told = {name: shlex.join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     told = {name: value for name, value in told.items() if value != "" and value is not False}  # 0 is told
     words = {name: "" if value is True else f" {value}" for name, value in told.items()}
     return " ".join(f"--{name.replace('_', '-')}{value}" for name, value in words.items())
@@ -162,7 +162,7 @@ def _told(data: Data | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(arguments, name) for name in TrainConfig.__dataclass_fields__}
-    given |= {name: tuple(given[name]) for name in ("region", "classes")}
+    given |= {name: tuple(given[name]) for name in ("region", "classes", "mask")}
     config = TrainConfig(**given)
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}; it must be at least 0")
@@ -192,11 +192,12 @@ def make_weights(config: TrainConfig, out: Path, work: Path, device: torch.devic
         "data": f"{config.scenes} simulated scenes of this repository, seeds {config.scene_seed} and up; {real}",
         "version": __version__,
     }
-    hand_out(trainer.averaged.eval().cpu(), config.detector, out, notes)
+    hand_out(trainer.averaged.eval().cpu(), config, out, notes)
 
 
-def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: dict[str, Any]) -> None:
+def hand_out(network: nn.Module, config: TrainConfig, path: Path, notes: dict[str, Any]) -> None:
     """Write trained weights; a mask network gets its threshold first."""
+    detector = config.detector
     if isinstance(network, MaskNetwork):
         frames = list(track(frames_of_drives(VALIDATION, detector.objects), "validation drives"))
         threshold = chosen_threshold(network, frames, detector)
@@ -204,6 +205,6 @@ def hand_out(network: nn.Module, detector: DetectorConfig, path: Path, notes: di
         option = f"--mask predicted --mask-weights {path}"
     else:
         assert isinstance(network, Detector)
-        save_weights(path, network, detector.cell_size, detector.objects, notes)
+        save_weights(path, network, detector.cell_size, detector.objects, notes, config.mask)
         option = f"--weights {path}"
     print(f"wrote {path}; measure it with 'sbnet evaluate {option}'")

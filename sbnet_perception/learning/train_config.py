@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.network import NetworkConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets.registry import HELP
 from sbnet_perception.masks.config import MaskConfig
@@ -36,11 +37,21 @@ class TrainConfig:
     data_share: float = field(default=0.3, metadata={"help": "share of the samples that are of real sweeps"})
     sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
-    mask: str = field(
-        default=MaskConfig.expression, metadata={"help": "mask expression that the detector is trained under"}
+    mask: tuple[str, ...] = field(
+        default=(MaskConfig.expression,),
+        metadata={
+            "help": "mask expressions that the detector is trained under: of several one is drawn for each sample, one "
+            "that is given twice twice as often",
+        },
     )
     mask_weights: str = field(
         default="", metadata={"help": "mask network of an expression that names predicted"}
+    )
+    width: float = field(
+        default=1.0, metadata={"help": "share of the network's channels to have, from random weights: a faster network"}
+    )
+    header_convolutions: int = field(
+        default=NetworkConfig.header_convolutions, metadata={"help": "3x3 convolutions before the outputs"}
     )
     zeros: float = field(default=0.0, metadata={"help": "share of weights that become 0, docs/sparse_weights.md"})
     zeros_inputs: int = field(
@@ -57,6 +68,13 @@ class TrainConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.data_share <= 1:
             raise UserError(f"--data-share is {self.data_share}; it must lie in [0, 1]")
+        if not 0 < self.width <= 1:
+            raise UserError(f"--width is {self.width}; it must be more than 0 and at most 1")
+        if not 1 <= self.header_convolutions <= 16:
+            raise UserError(f"--header-convolutions is {self.header_convolutions}; it must lie in [1, 16]")
+        if self.network != NetworkConfig() and (self.start or self.mask_network):
+            other = "--mask-network" if self.mask_network else "--start, whose weights have their own"
+            raise UserError(f"--width and --header-convolutions shape a new detector; leave them or {other}, out")
         if not 0 <= self.zeros < 1:
             raise UserError(f"--zeros is {self.zeros}; it must be at least 0 and less than 1")
         if self.zeros_inputs not in (1, 2, 4):
@@ -67,17 +85,29 @@ class TrainConfig:
             raise UserError("--zeros is for the detector; leave it or --mask-network out")
         try:
             grid = self.detector.raster
-            loss_mask = MaskConfig(self.loss_mask or self.mask)
+            loss_mask = MaskConfig(self.loss_mask or self.mask[0])
+            named = frozenset().union(*(mask.names for mask in self.masks))
         except ValueError as error:
             raise UserError(f"--{error}") from None
-        if PREDICTED.name in loss_mask.names - self.detector.mask.names:
+        if PREDICTED.name in loss_mask.names - named:
             raise UserError("--loss-mask names predicted, which --mask does not; name it in both")
         for name, value, extent in (("crop", self.crop, grid.width), ("crop-rows", self.crop_rows, grid.height)):
             if not 16 <= value <= extent or value % 16:
                 raise UserError(f"--{name} is {value}; it must be a multiple of 16 up to the grid's {extent}")
 
     @property
+    def network(self) -> NetworkConfig:
+        """Shape of a detector that begins with random weights."""
+        return replace(NetworkConfig(), header_convolutions=self.header_convolutions).thinner(self.width)
+
+    @property
+    def masks(self) -> tuple[MaskConfig, ...]:
+        """What the detector is trained under."""
+        return tuple(MaskConfig(mask, weights=self.mask_weights) for mask in self.mask)
+
+    @property
     def detector(self) -> DetectorConfig:
-        """What the weights are for, and what they begin with."""
-        mask = MaskConfig(self.mask, weights=self.mask_weights)
-        return DetectorConfig(grid=self.grid, region=self.region, classes=self.classes, weights=self.start, mask=mask)
+        """What the weights are for, and what they begin with; its mask is the first."""
+        return DetectorConfig(
+            grid=self.grid, region=self.region, classes=self.classes, weights=self.start, mask=self.masks[0]
+        )

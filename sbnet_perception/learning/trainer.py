@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,13 +165,16 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
         if config.start:
             network.load_state_dict(load_mask_network(Path(config.start), config.detector.cell_size)[0].state_dict())
         return MaskTask(config.detector), network
-    detector = initialize(Detector(len(config.classes)), config.seed)
-    if config.start:
-        given = load_network(config.detector)
-        if given.config != detector.config:
-            raise UserError(f"--start is {config.start}, a network of {given.config}; this one is {detector.config}")
+    given = load_network(config.detector) if config.start else None
+    detector = Detector(len(config.classes), given.config if given else config.network)
+    if given:
         detector.load_state_dict(given.state_dict())
-    return DetectorTask(config.detector, prepared_mask_network(config.detector), config.loss_mask), detector
+    else:
+        initialize(detector, config.seed)
+    # Those that name predicted name the same network.
+    networks = [prepared_mask_network(replace(config.detector, mask=mask)) for mask in config.masks]
+    mask_network = next((network for network in networks if network), None)
+    return DetectorTask(config.detector, detector.config, config.masks, mask_network, config.loss_mask), detector
 
 
 def _average(

@@ -49,7 +49,7 @@ class MaskConfig:
     )
     weights: str = field(
         default="",
-        metadata={"help": "Weights file of the mask network that makes predicted, of sbnet train --mask-network."},
+        metadata={"help": "Weights file of the mask network that makes predicted; empty means the shipped one."},
     )
 
     def __post_init__(self) -> None:

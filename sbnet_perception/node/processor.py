@@ -155,6 +155,7 @@ class Processor:
         premises = self._premises(placed, grid_frame, result.points_in_range, ground, frame.stamp_ns)
         ground_warnings = () if premises.unusable else ground.warnings
         of_masks = tuple(warning for answer in masks.values() for warning in answer.warnings)
+        of_masks += (self._pipeline.remark,) if self._pipeline.remark else ()
         steps_ms = [1e3 * (after - before) for before, after in itertools.pairwise(laps)]
         facts = FrameFacts(
             stamp_ns=frame.stamp_ns,

@@ -13,7 +13,7 @@ from sbnet_perception.masks.road import RoadMap
 from .geometry import count_inside
 from .lidar import scan
 from .roads import road_network
-from .roadside import furnish
+from .roadside import SETTINGS, furnish
 from .sensors import SENSORS
 from .traffic import Traffic, routes
 from .types import SimulatedFrame, boxes_in_base, rays_in_map
@@ -34,14 +34,19 @@ class Drive:
 
     Args:
         sensor: hdl64, hdl32, pandar64 or vlp32c (a pair of them).
+        setting: what is beside the roads: city, residential, commercial or country; empty: random.
 
     Raises:
-        ValueError: an unknown sensor, or a duration or rate that is not positive.
+        ValueError: an unknown sensor or setting, or a duration or rate that is not positive.
     """
 
-    def __init__(self, seed: int, seconds: float, rate_hz: float = 10.0, sensor: str = "hdl64") -> None:
+    def __init__(
+        self, seed: int, seconds: float, rate_hz: float = 10.0, sensor: str = "hdl64", setting: str = ""
+    ) -> None:
         if sensor not in SENSORS:
             raise ValueError(f"sensor must be one of {', '.join(SENSORS)}, got {sensor!r}")
+        if setting and setting not in SETTINGS:
+            raise ValueError(f"setting must be one of {', '.join(SETTINGS)}, got {setting!r}")
         if not (seconds > 0 and rate_hz > 0):
             raise ValueError(f"seconds and rate_hz must be positive, got {seconds} and {rate_hz}")
         self.seed, self.rate_hz, self.sensor = seed, rate_hz, SENSORS[sensor]
@@ -51,7 +56,7 @@ class Drive:
         area = shapely.LineString(self.network.roads[0].centre.line).buffer(80.0)
         self._world = World(rng, self.network, area)
         self._keep_lanes_clear()
-        furnish(self._world, rng.uniform(0.5, 1.3))
+        furnish(self._world, rng.uniform(0.5, 1.3), setting)
         self._static = self._world.build()
         lanes = sum(lane.path.length for lane in self.network.lanes)
         self._count = int(lanes / rng.uniform(40, 90))

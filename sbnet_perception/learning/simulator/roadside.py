@@ -32,24 +32,27 @@ class Setting:
     bays: float
 
 
-SETTINGS = (
-    # City streets: house fronts at the sidewalk.
-    Setting(0.25, (0.5, 0.12, 0.02, 0.08, 0.02, 0.08, 0.1, 0.04, 0.0, 0.04), 0.9, 0.4, 0.1),
-    # Residential streets: front gardens, walls and hedges.
-    Setting(0.42, (0.05, 0.23, 0.42, 0.03, 0.12, 0.06, 0.03, 0.01, 0.0, 0.05), 0.85, 0.6, 0.06),
+SETTINGS = {
+    # House fronts at the sidewalk.
+    "city": Setting(0.25, (0.5, 0.12, 0.02, 0.08, 0.02, 0.08, 0.1, 0.04, 0.0, 0.04), 0.9, 0.4, 0.1),
+    # Front gardens, walls and hedges.
+    "residential": Setting(0.42, (0.05, 0.23, 0.42, 0.03, 0.12, 0.06, 0.03, 0.01, 0.0, 0.05), 0.85, 0.6, 0.06),
     # Shops, yards and car parks.
-    Setting(0.13, (0.1, 0.0, 0.0, 0.12, 0.06, 0.07, 0.35, 0.25, 0.0, 0.05), 0.6, 0.15, 0.2),
+    "commercial": Setting(0.13, (0.1, 0.0, 0.0, 0.12, 0.06, 0.07, 0.35, 0.25, 0.0, 0.05), 0.6, 0.15, 0.2),
     # Country roads and motorways.
-    Setting(0.2, (0.0, 0.0, 0.08, 0.05, 0.17, 0.2, 0.03, 0.02, 0.35, 0.1), 0.1, 0.1, 0.0),
-)
+    "country": Setting(0.2, (0.0, 0.0, 0.08, 0.05, 0.17, 0.2, 0.03, 0.02, 0.35, 0.1), 0.1, 0.1, 0.0),
+}
+"""What is beside a road, by its name."""
 
 
-def furnish(world: World, density: float = 1.0) -> None:
-    """Fill both sides of all roads; `density` scales the number of parked vehicles."""
+def furnish(world: World, density: float = 1.0, setting: str = "") -> None:
+    """Fill both sides of all roads as in this one of `SETTINGS`, or a random one; `density` scales the number of parked
+    vehicles."""
     rng = world.rng
-    setting = SETTINGS[int(rng.choice(len(SETTINGS), p=[setting.share for setting in SETTINGS]))]
+    drawn = list(SETTINGS)[int(rng.choice(len(SETTINGS), p=[each.share for each in SETTINGS.values()]))]
+    chosen = SETTINGS[setting or drawn]
     places = [stretch for road in world.network.roads for stretch in stretches(world, road)]
-    fronts = [_Front(world, stretch, setting) for stretch in places]
+    fronts = [_Front(world, stretch, chosen) for stretch in places]
     # Vehicles first: what is labelled must not lose its place to a bush.
     for front in fronts:
         front.park(density)

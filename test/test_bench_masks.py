@@ -1,0 +1,67 @@
+"""`sbnet bench masks`: its rows and table, and the surroundings that it drives through."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from bench_helpers import tiny_weights
+
+from sbnet_perception.bench import masks
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.cli import main
+from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.learning.simulator.roads import road_network
+from sbnet_perception.learning.simulator.roadside import SETTINGS, furnish
+from sbnet_perception.learning.simulator.world import World
+from sbnet_perception.masks.road import RoadMap, RoadView
+
+
+def frame() -> LabelledFrame:
+    """A car on the road, which is y < 0, and one beside it."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((0, -20, 0, 0), (70, 20, 2, 1), (2000, 4)).astype(np.float32)
+    boxes = np.float32([[4, -3, 0.8, 4, 1.8, 1.6, 0.2], [8, 4, 0.8, 4, 1.8, 1.6, 0.0]])
+    cells = torch.zeros((200, 352), dtype=torch.bool)
+    cells[:100] = True
+    road = RoadView(RoadMap(cells, 0.2, SE2(0.0, -20.0)), SE2())
+    return LabelledFrame("made", points, road, boxes, np.array([100, 100]), np.array([0, 0]))
+
+
+def test_each_mask_of_each_setting_gets_a_row_that_says_what_it_skips_and_finds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(masks, "with_steady_memory", lambda: None)
+    monkeypatch.setattr(masks, "frames_in", lambda setting, drives, frames: iter([frame()] * frames))
+    options = ["--weights", str(tiny_weights(tmp_path)), "--frames", "2", "--drives", "1", "--rounds", "1"]
+    options += ["--mask", "road", "everywhere", "dilate(road, 1.0)", "--setting", "city", "country"]
+    assert main(["bench", "masks", *options, "--json", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["setting"], row["mask"]) for row in rows[:2]] == [("city", "road"), ("city", "everywhere")]
+    assert len(rows) == 6
+    assert {row["vehicles_on_road"] for row in rows} == {2} and {row["vehicles"] for row in rows} == {4}
+    assert rows[0]["skipped"] > rows[2]["skipped"] > rows[1]["skipped"] == 0
+    assert rows[1]["pixel_recall_on_road"] == 1.0 and all(row["ms"] > 0 for row in rows)
+    assert "dilate(road, 1.0)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [["--setting", "moon"], ["--mask", "road or"], ["--dtype", "both"], ["--frames", "0"]]
+)
+def test_an_option_that_cannot_be_is_refused(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(masks, "with_steady_memory", lambda: None)
+    assert main(["bench", "masks", "--weights", str(tiny_weights(tmp_path)), *options]) == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_a_row_of_parked_cars_is_longer_in_the_city_than_in_the_country():
+    parked = dict.fromkeys(SETTINGS, 0)
+    for setting in ("city", "country"):
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            network = road_network(rng, 150.0)
+            world = World(rng, network, shapely.LineString(network.roads[0].centre.line).buffer(40.0))
+            furnish(world, 1.0, setting)
+            parked[setting] += len(world.vehicles)
+    assert parked["city"] > 3 * parked["country"] > 0
