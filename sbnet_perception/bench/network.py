@@ -32,7 +32,7 @@ from sbnet_perception.blocks import Tiles
 from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.detector.boxes import corners_bev
 from sbnet_perception.detector.mask_network import PreparedMaskNetwork
-from sbnet_perception.detector.mask_weights import load_mask_network, mask_weights_path
+from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import STRIDES
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.errors import UserError
@@ -170,8 +170,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable("--json", arguments.json)
     check_plot("--plot", arguments.plot)
     mask = PREDICTED.name if arguments.mask_weights else ""
-    if mask:
-        load_mask_network(mask_weights_path(arguments.mask_weights), Grid.named(arguments.grid).resolution)
+    files, region = (arguments.weights, arguments.mask_weights), arguments.region
+    # A mask network that does not fit is refused before anything is read.
+    prepared_mask_network(current.configured(arguments.grid, chosen[0], mask, files[0], region, mask_weights=files[1]))
     inputs = read_inputs(arguments.input)
     _check_boxes(arguments, inputs)
     with_steady_memory()
@@ -183,7 +184,6 @@ def run(arguments: argparse.Namespace) -> int:
         for source in inputs:
             for dtype in chosen:
                 progress.update(task, description=f"{source.name} {dtype}")
-                files, region = (arguments.weights, arguments.mask_weights), arguments.region
                 config = current.configured(arguments.grid, dtype, mask, files[0], region, mask_weights=files[1])
                 pipeline, weights = current.open_pipeline(config)
                 found = measure(
