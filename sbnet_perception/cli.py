@@ -25,7 +25,7 @@ COMMANDS = {
     "compare": ("sbnet_perception.learning.realism", "compare real clouds with simulated ones in figures"),
     "adapt": ("sbnet_perception.desk.adapt", "make weights for your own LiDAR from unlabelled clouds of it"),
     "fleet": ("sbnet_perception.fleet.command", "detect, simulate and evaluate on many machines (Ray)"),
-    "reproduce": ("sbnet_perception.bench.reproduce", "train and compare as a table of the paper does"),
+    "reproduce": ("sbnet_perception.bench.reproduce", "a table or a figure of the paper, measured here"),
     "bench": ("sbnet_perception.bench.command", "measure dense against sparse on this machine"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from bench_helpers import tiny_detector, tiny_weights
 
 from sbnet_perception.bench import current, dense, inputs, network, sides
 from sbnet_perception.bench.inputs import Input, Scene
+from sbnet_perception.bev.density import density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
+from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, MaskNetworkConfig
+from sbnet_perception.detector.mask_weights import save_mask_weights
+from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.road import RoadMap
 
 DTYPES = {"float32": 1e-5, "bfloat16": 3e-2}
 KEYS = {"input", "grid", "dtype", "mask", "frame", "pixel_sparsity", "tile_sparsity", "dense_ms", "dense_best"}
-KEYS |= {"sparse_ms", "p95_ms", "speedup", "weights", "page_faults", "other_programs"}
+KEYS |= {"sparse_ms", "p95_ms", "speedup", "mask_ms", "speedup_with_mask", "weights", "page_faults", "other_programs"}
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def uncompiled():
 @pytest.fixture
 def in_this_process(uncompiled, monkeypatch):
     monkeypatch.setattr(network, "with_steady_memory", lambda: None)
-    monkeypatch.setattr(network, "SYNTHETIC", (0.5, 0.9))
+    monkeypatch.setattr(network, "SPARSITIES", (0.5, 0.9))
 
 
 def small_bev(dtype: str) -> torch.Tensor:
@@ -123,6 +128,7 @@ def test_rows_table_and_picture_of_the_network(in_this_process, tmp_path, monkey
     assert main(["bench", "network", *options, *files]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     masks = set(network.masks_of(scene(), Grid.named("compact")))
+    assert not any("predicted" in mask for mask in masks), "without a mask network"
     assert {(row["mask"], row["frame"]) for row in rows} == {(mask, frame) for mask in masks for frame in range(3)}
     for row in rows:
         assert row.keys() >= KEYS and row["speedup"] == pytest.approx(row["dense_ms"] / row["sparse_ms"])
@@ -133,9 +139,66 @@ def test_rows_table_and_picture_of_the_network(in_this_process, tmp_path, monkey
     assert max(map(len, printed.splitlines())) <= 80 and "road and occupancy" in printed
 
 
-def missing(name: str) -> None:
-    raise FileNotFoundError(name)
+@torch.inference_mode()
+def tiny_mask_weights(folder: Path) -> Path:
+    """A mask network that expects vehicles in a third of `scene`."""
+    torch.manual_seed(0)
+    mask_network = MaskNetwork(MaskNetworkConfig(widths=(8, 8, 8, 8), units=(1, 1, 1, 1), head_width=8)).eval()
+    seen = density(torch.from_numpy(scene().points), Grid.named("compact"), MASK_STRIDE)[None]
+    threshold = float(mask_network(seen).sigmoid().quantile(2 / 3))
+    save_mask_weights(folder / "mask.safetensors", mask_network, 0.2, threshold, {})
+    return folder / "mask.safetensors"
 
+
+class DenseOf100:
+    """In place of the dense networks: one that takes 100 ms."""
+
+    names, contest = ("made up",), {"made up": 100.0}
+
+    def __init__(self, *_):
+        self.input = self.network = lambda *_: {"network": 100.0}
+
+
+def test_making_a_predicted_mask_counts_the_mask_network_and_is_told_apart_from_the_network(
+    in_this_process, tmp_path, monkeypatch
+):
+    ran = []
+    computed = current.computed
+
+    def noted(scene, grid, mask, mask_network=None):
+        ran.append(mask_network is not None)
+        return computed(scene, grid, mask, mask_network)
+
+    monkeypatch.setattr(current, "computed", noted)
+    monkeypatch.setattr(network, "DenseSide", DenseOf100)
+    monkeypatch.setattr(network, "read_inputs", lambda text: [Input("made", (scene(),))])
+    options = ["--frames", "1", "--rounds", "2", "--dtype", "float32", "--weights", str(tiny_weights(tmp_path))]
+    files = ["--mask-weights", str(tiny_mask_weights(tmp_path)), "--json", str(tmp_path / "rows.json")]
+    assert main(["bench", "network", *options, *files, "--only", "expressions", "boxes"]) == 0
+    rows = {row["mask"]: row for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}
+    boxes = {f"boxes + {metres:g} m" for metres in network.DILATIONS}
+    assert set(rows) == set(network.COMPUTED) | boxes and all(ran)
+    assert 0.1 < rows["predicted"]["pixel_sparsity"] < rows["road and predicted"]["pixel_sparsity"] < 0.99
+    for name, row in rows.items():
+        if name in boxes:
+            assert row["mask_ms"] is None and row["speedup_with_mask"] is None
+        else:
+            assert row["speedup"] == pytest.approx(100 / row["sparse_ms"]) and row["mask_ms"] > 0
+            assert row["speedup_with_mask"] == pytest.approx(100 / (row["sparse_ms"] + row["mask_ms"]))
+
+
+def test_boxes_alone_of_an_input_without_labels_are_refused(in_this_process, monkeypatch, capsys):
+    monkeypatch.setattr(network, "read_inputs", lambda text: [Input("bare", (Scene(scene().points),))])
+    assert main(["bench", "network", "--only", "boxes"]) == 2
+    assert "--only boxes: bare has no labelled boxes; add expressions or rectangles" in capsys.readouterr().err
+
+
+def test_the_mask_that_is_timed_is_the_pipelines(tmp_path):
+    weights, of_mask = str(tiny_weights(tmp_path)), str(tiny_mask_weights(tmp_path))
+    for expression in network.COMPUTED.values():
+        pipeline = Pipeline(current.configured("compact", "float32", expression, weights, mask_weights=of_mask))
+        found = current.computed(scene(), pipeline.grid, expression, pipeline.mask_network)
+        assert torch.equal(found, pipeline(scene().points, scene().view()).mask), expression
 
 
 @pytest.mark.parametrize(
@@ -147,6 +210,9 @@ def missing(name: str) -> None:
         ("--rounds 0", "--rounds is 0"),
         ("--plot a.jpg", "--plot is a.jpg; its name must end in one of .png"),
         ("--json no/such/rows.json", "there is no folder no/such"),
+        ("--only circles", "--only is 'circles'; use one of expressions, boxes, rectangles"),
+        ("--only boxes --mask-weights a", "--mask-weights makes masks of expressions, which --only leaves out"),
+        ("--mask-weights nowhere.safetensors", "mask.weights: there is no file nowhere.safetensors"),
         ("nowhere", f"there is no nowhere; give {inputs.KINDS}"),
     ],
 )

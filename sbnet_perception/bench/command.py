@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_network_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
     _add_detector_arguments(command, frames=24)
+    network = "weights of a mask network: also the masks that name predicted, and what it costs to make them"
+    command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
+    only = "masks of expressions, of true boxes and rectangles: the kinds to measure (default: all)"
+    command.add_argument("--only", nargs="+", metavar="KIND", help=f"expressions, boxes, rectangles: {only}")
     command.add_argument("--plot", type=Path, metavar="FILE", help="also draw the speed-up over sparsity to FILE")
 
 
@@ -150,8 +154,9 @@ def _add_detector_arguments(
 
 
 def _add_unit_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--only", metavar="LAYER", help="one layer: conv-2 .. conv-5, conv-2-3x3 .. conv-5-3x3")
-    command.add_argument("--dtype", metavar="DTYPE", help="float32 or bfloat16 (default: both)")
+    layers = "these layers alone: conv-2 .. conv-5, conv-2-3x3 .. conv-5-3x3"
+    command.add_argument("--only", nargs="+", metavar="LAYER", help=layers)
+    command.add_argument("--dtype", default="both", help="float32, bfloat16 or both (default both)")
     command.add_argument("--mask", metavar="MASK", help="topleft or road, each 90 %% off (default: both)")
     command.add_argument("--tile", metavar="HxW", help="tile in pixels, for example 4x4 (default: the layer's own)")
     command.add_argument(

@@ -17,6 +17,7 @@ from sbnet_perception.blocks import Pixels
 from sbnet_perception.blocks.sparse_map import rows_of
 from sbnet_perception.detector.boxes import Detections, detect, on_host
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import PreparedMaskNetwork
 from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
 from sbnet_perception.detector.weights import in_dtype, load_network, weights_path
@@ -24,6 +25,7 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 from sbnet_perception.masks.frame import Frame
+from sbnet_perception.masks.predicted import PREDICTED
 from sbnet_perception.messages.cdr import Header, Stamp
 from sbnet_perception.messages.detections import detections_message
 from sbnet_perception.messages.markers import markers_message
@@ -40,6 +42,7 @@ def configured(
     weights: str = "",
     region: Sequence[float] = DetectorConfig.region,
     device: str = "cpu",
+    mask_weights: str = "",
 ) -> DetectorConfig:
     """The detector's configuration; an empty mask is the default one.
 
@@ -47,7 +50,7 @@ def configured(
         ValueError: a value is out of its range; the message names it.
     """
     try:
-        where = MaskConfig(expression=mask) if mask else MaskConfig()
+        where = MaskConfig(mask or MaskConfig.expression, weights=mask_weights)
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
     return DetectorConfig(
@@ -99,10 +102,14 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def computed(scene: Scene, grid: Grid, mask: str) -> Tensor | None:
-    """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known."""
-    config = configured("compact", "float32", mask).mask
-    where = computation_mask(Frame(torch.from_numpy(scene.points), grid, config, scene.view()))
+def computed(scene: Scene, grid: Grid, mask: str, mask_network: PreparedMaskNetwork | None = None) -> Tensor | None:
+    """The computation mask of an expression, bool [H, W]; None where it needs a road that is not known.
+
+    An expression that names ``predicted`` needs the mask network; with any other it does not run.
+    """
+    config, points = MaskConfig(mask), torch.from_numpy(scene.points)
+    predicted = mask_network(points, grid) if mask_network and PREDICTED.name in config.names else None
+    where = computation_mask(Frame(points, grid, config, scene.view(), predicted=predicted))
     return None if where.missing else where.mask
 
 

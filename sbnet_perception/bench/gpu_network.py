@@ -12,7 +12,7 @@ from sbnet_perception.bench import current, dense, launches, limits
 from sbnet_perception.bench.chips import Chip
 from sbnet_perception.bench.inputs import Input, Scene
 from sbnet_perception.bench.measure import Row, Run, alternate
-from sbnet_perception.bench.network import COMPUTED
+from sbnet_perception.bench.network import expressions
 from sbnet_perception.bench.recorded import recorded, timer
 from sbnet_perception.bench.sides import DenseInput
 from sbnet_perception.bev.voxelize import voxels
@@ -64,7 +64,7 @@ class Measured:
 
     def masks(self, scene: Scene) -> dict[str, Tensor]:
         """Those that can be made for a scene, on the device."""
-        masks = {name: current.computed(scene, self.pipeline.grid, mask) for name, mask in COMPUTED.items()}
+        masks = {name: current.computed(scene, self.pipeline.grid, mask) for name, mask in expressions(False).items()}
         masks[EVERYWHERE] = torch.ones(self.pipeline.grid.shape, dtype=torch.bool)
         return {name: mask.to(self.device) for name, mask in masks.items() if mask is not None}
 

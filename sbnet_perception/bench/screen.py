@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -36,9 +38,24 @@ def table_of(title: str, left: str, right: Sequence[str]) -> Table:
     return table
 
 
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+
+
 def milliseconds(value: float | str | None) -> str:
     """Three digits."""
     return "" if value is None else f"{float(value):.2f}" if float(value) < 10 else f"{float(value):.1f}"
+
+
+def column(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
+    """A number of each row, NaN where it has none."""
+    return np.array([np.nan if row[key] is None else float(row[key] or 0) for row in rows])
+
+
+def spread_of(values: NDArray[np.float64]) -> str:
+    """Mean ± standard deviation."""
+    return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
 def closing(rows: Sequence[Row], console: Console) -> None:

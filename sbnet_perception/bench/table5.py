@@ -134,7 +134,8 @@ class Reproduction:
             if _is_due(file, [self.weights(name, number) for name in line.needs]):
                 config = self.detector(line, number)
                 under = {line.name: pipeline_under(config, line.mask)}
-                results = evaluate_simulated(under, self.frames(), config.thresholds, lambda _: ASKED)
+                shown = track(self.frames(), line.name, console=self.console)
+                results = evaluate_simulated(under, shown, config.thresholds, lambda _: ASKED)
                 _write(file, [{**asdict(result), "mask": line.mask} for result in results])
             if file.exists():
                 known[line.name, number] = json.loads(file.read_text())

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from sbnet_perception.bench.measure import Row, machine
-from sbnet_perception.bench.screen import table_of
+from sbnet_perception.bench.screen import markdown_table, table_of
 from sbnet_perception.learning.train_config import TrainConfig
 
 Figures = dict[tuple[str, int], list[dict[str, Any]]]
@@ -38,8 +38,8 @@ def report(figures: Figures, speed: Sequence[Row], base: TrainConfig, folder: Pa
     about = {"machine": machine(), "training": asdict(base), "measured_on": measured_on}
     content = {**about, "rows": rows, "speed": list(speed)}
     (folder / "table5.json").write_text(json.dumps(content, indent=1) + "\n")
-    written = [["", *HEADINGS], ["---"] * (len(HEADINGS) + 1), *([line, *cells] for line, cells in lines.items())]
-    (folder / "table5.md").write_text("".join(f"| {' | '.join(cells)} |\n" for cells in written))
+    written = markdown_table(["", *HEADINGS], ([line, *cells] for line, cells in lines.items()))
+    (folder / "table5.md").write_text("\n".join(written) + "\n")
     where = measured_on or "held-out simulated drives"
     table = table_of(f"{where}, vehicles on the road unless it says all", "", _broken(HEADINGS))
     for line, cells in lines.items():

@@ -22,6 +22,8 @@ from sbnet_perception.desk.outputs import check_plot, check_writable
 from sbnet_perception.errors import UserError
 
 RATIOS = ("ratio", "lone_ratio")
+BOTH = "both"
+"""All of `DTYPES`."""
 
 
 def measure_masks(case: Case, names: Sequence[str], rounds: int, after_round: Callable[[], object]) -> list[Row]:
@@ -95,16 +97,17 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace, console: Cons
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
     """The cases asked for."""
-    _choose("--only", arguments.only, UNITS + CONVOLUTIONS)
-    _choose("--dtype", arguments.dtype, DTYPES)
+    layers = arguments.only or UNITS + CONVOLUTIONS
+    for layer in layers:
+        _choose("--only", layer, UNITS + CONVOLUTIONS)
+    _choose("--dtype", arguments.dtype, (*DTYPES, BOTH))
     _choose("--mask", arguments.mask, MASKS)
     tile = None if arguments.tile is None else _tile(arguments.tile)
-    layers = [arguments.only] if arguments.only else UNITS + CONVOLUTIONS
-    dtypes = [arguments.dtype] if arguments.dtype else list(DTYPES)
+    dtypes = list(DTYPES) if arguments.dtype == BOTH else [arguments.dtype]
     return [Case.named(layer, dtype, tile) for layer in layers for dtype in dtypes]
 
 
-def _choose(option: str, value: str | None, known: Sequence[str] | dict[str, torch.dtype]) -> None:
+def _choose(option: str, value: str | None, known: Sequence[str]) -> None:
     if value is not None and value not in known:
         raise UserError(f"{option} is {value!r}; use one of {', '.join(known)}")
 

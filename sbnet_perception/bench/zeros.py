@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.progress import track
 
 from sbnet_perception.bench.current import configured, grid_of
 from sbnet_perception.bench.measure import Row, machine, write_rows
@@ -115,7 +116,8 @@ def measure_accuracy(
 
 def _figures(name: str, pipeline: Pipeline, frames: list[LabelledFrame], config: DetectorConfig) -> list[Row]:
     """Those of `sbnet evaluate` of every class."""
-    found = evaluate_simulated({f"{MASK}, {name}": pipeline}, frames, config.thresholds)
+    shown = track(frames, name, console=Console(stderr=True))
+    found = evaluate_simulated({f"{MASK}, {name}": pipeline}, shown, config.thresholds)
     return [
         {
             "table": "accuracy",

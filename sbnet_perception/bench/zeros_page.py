@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sbnet_perception.bench.measure import Row
+from sbnet_perception.bench.screen import markdown_table
 from sbnet_perception.bench.zeros_product import BITS as COPY_BITS
 from sbnet_perception.bench.zeros_shares import BITS, GROUPS
 
@@ -136,8 +137,7 @@ def _found(accuracy: Sequence[Row], name: str) -> Row:
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+    return [*markdown_table(headings, rows), ""]
 
 
 def _zeros_table(layers: Sequence[Row]) -> list[str]:

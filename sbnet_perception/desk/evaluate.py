@@ -15,7 +15,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sbnet_perception.bev.grid import Grid
 from sbnet_perception.desk.arguments import add_detector_arguments
 from sbnet_perception.desk.curves import plot_curves
 from sbnet_perception.desk.evaluation_tables import (
@@ -27,7 +26,7 @@ from sbnet_perception.desk.evaluation_tables import (
 )
 from sbnet_perception.desk.official import official_figures
 from sbnet_perception.desk.outputs import check_plot, check_writable
-from sbnet_perception.desk.worst import draw_worst
+from sbnet_perception.desk.worst import Worst
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
@@ -44,18 +43,15 @@ from sbnet_perception.learning.evaluate import (
     frames_of_drives,
     pipeline_under,
 )
-from sbnet_perception.learning.kitti_labels import KittiFrame, kitti_frame
+from sbnet_perception.learning.gathered import Gathered
 from sbnet_perception.learning.mistakes import (
     FALSE_KINDS,
     MISS_KINDS,
     FalsePositive,
     Miss,
     deviations,
-    false_positives,
-    misses,
-    traits,
 )
-from sbnet_perception.learning.real import Judged, Tally, curves, judge, parts
+from sbnet_perception.learning.real import Tally, curves, parts
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
 REAL_MASK = "occupancy"
@@ -70,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dtypes = f"float32, bfloat16, float16, int8 or auto (default {defaults.dtype})"
     parser.add_argument("--dtype", default=defaults.dtype, help=dtypes)
     parser.add_argument("--data", metavar=FORM, help=f"instead of simulated drives, measure on {HELP}")
-    frames = f"with --data, at most N of its frames, evenly taken; each takes some MB (default {MOST_FRAMES})"
+    frames = f"with --data, at most N of its frames, evenly taken; more cost time alone (default {MOST_FRAMES})"
     parser.add_argument("--frames", type=int, metavar="N", help=frames)
     parser.add_argument("--simulated", action="store_true", help="with --data, measure on the held-out drives too")
     parser.add_argument(
@@ -144,7 +140,7 @@ def _measure_simulated(
     seeds, kind = (VALIDATION, "validation") if validation else (HELD_OUT, "held-out")
     drives = frames_of_drives(seeds, config.objects)
     count = int(SECONDS * RATE_HZ) * len(seeds)
-    frames = list(track(drives, f"{kind} drives", total=count, console=Console(stderr=True)))
+    frames = track(drives, f"{kind} drives", total=count, console=Console(stderr=True))
     simulated = evaluate_simulated(of_mask, frames, config.thresholds)
     console.print(simulated_tables(simulated, config, kind))
     return simulated
@@ -156,31 +152,33 @@ def _measure_data(
     """Figures by class."""
     mask = arguments.mask[0] if arguments.mask else REAL_MASK
     pipeline = pipeline_under(config, mask)
-    judged: list[list[Judged]] = [[] for _ in config.classes]
+    gathered = [Gathered(number, threshold, pipeline.grid) for number, threshold in enumerate(config.thresholds)]
+    worst = [Worst(threshold) for threshold in config.thresholds]
     for item in track(data.items, data.reader.name, console=Console(stderr=True)):
         frame = item.read(config.objects)
         if frame.labelled != BOXES:
             raise UserError(f"{frame.name} has no labelled boxes to measure on; name a part or split that has them")
         found = pipeline(frame.points, frame.road).detections
-        for number, of_class in enumerate(judged):
-            of_class.append(judge(found, frame, pipeline.grid, number))
+        for of_class, worst_of_class in zip(gathered, worst, strict=True):
+            errors = of_class.add(found, frame)
+            if arguments.worst:
+                worst_of_class.add(*errors)
     console.print(f"{', '.join(f'{n} of {source}' for source, n in data.sources.items())}, mask {mask}")
     results = {}
-    of_classes = zip(config.objects, config.thresholds, judged, strict=True)
-    for number, (entry, threshold, of_class) in enumerate(of_classes):
-        tally = Tally(of_class, threshold)
-        measured, lines = parts(of_class, tally), curves(of_class, tally)
-        labelled = [kitti_frame(one.detections, one.frame) for one in of_class]
+    of_classes = zip(config.objects, config.thresholds, gathered, worst, strict=True)
+    for entry, threshold, of_class, worst_of_class in of_classes:
+        tally = Tally(of_class.judged, threshold)
+        measured, lines = parts(of_class.judged, tally), curves(of_class.judged, tally)
         console.print(parts_table(measured, entry.name, threshold))
         results[entry.name] = {
             "threshold": threshold,
             "parts": [asdict(part) for part in measured],
             "curves": [asdict(line) for line in lines],
-            **official_figures(of_class, labelled, entry, number, pipeline.grid, console),
-            **_mistakes(
-                of_class, labelled, threshold, pipeline.grid, _for_class(arguments.worst, entry, config), console
-            ),
+            **official_figures(of_class, entry, pipeline.grid, console),
+            **_mistakes(of_class, threshold, console),
         }
+        if folder := _for_class(arguments.worst, entry, config):
+            console.print(f"{len(worst_of_class.draw(folder))} sheets of the worst errors in {folder}")
         if picture := _for_class(arguments.curves, entry, config):
             plot_curves(lines, entry.name, picture)
     return results
@@ -191,31 +189,18 @@ def _for_class(path: Path | None, entry: ObjectClass, config: DetectorConfig) ->
     return path if path is None or len(config.classes) == 1 else path.with_stem(f"{path.stem}_{entry.name}")
 
 
-def _mistakes(
-    judged: list[Judged],
-    labelled: list[KittiFrame | None],
-    threshold: float,
-    grid: Grid,
-    worst: Path | None,
-    console: Console,
-) -> dict[str, Any]:
-    """The errors by their kind, and pictures of the worst in the folder ``worst``."""
-    pairs = zip(judged, labelled, strict=True)
-    false = [one for frame, with_labels in pairs for one in false_positives(frame, threshold, with_labels)]
-    missed = [one for frame in judged for one in misses(frame, threshold)]
-    frames = Counter(one.frame.source for one in judged)
-    console.print(errors_table("false positives", FALSE_KINDS, false, frames))
-    console.print(errors_table("misses", MISS_KINDS, missed, frames))
-    found_traits, found_deviations = traits(judged, threshold, grid), deviations(judged, threshold)
-    console.print(traits_table(found_traits))
+def _mistakes(gathered: Gathered, threshold: float, console: Console) -> dict[str, Any]:
+    """The errors by their kind."""
+    frames = Counter(one.frame.source for one in gathered.judged)
+    console.print(errors_table("false positives", FALSE_KINDS, gathered.false_positives, frames))
+    console.print(errors_table("misses", MISS_KINDS, gathered.misses, frames))
+    found_deviations = deviations(gathered.judged, threshold)
+    console.print(traits_table(gathered.traits))
     console.print(deviations_table(found_deviations))
-    if worst:
-        drawn = draw_worst(false, missed, threshold, worst)
-        console.print(f"{len(drawn)} sheets of the worst errors in {worst}")
     return {
-        "false_positives": [_error(one) for one in false],
-        "misses": [_error(one) for one in missed],
-        "traits": [asdict(trait) for trait in found_traits],
+        "false_positives": [_error(one) for one in gathered.false_positives],
+        "misses": [_error(one) for one in gathered.misses],
+        "traits": [asdict(trait) for trait in gathered.traits],
         "deviations": [asdict(deviation) for deviation in found_deviations],
     }
 

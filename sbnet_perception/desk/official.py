@@ -13,42 +13,22 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.desk.evaluation_tables import KittiFigures, kitti_table, shown
 from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.learning import av2_metric, nuscenes_metric
-from sbnet_perception.learning.center_distance import THRESHOLDS
+from sbnet_perception.learning.center_distance import THRESHOLDS, Counted
+from sbnet_perception.learning.gathered import Gathered
 from sbnet_perception.learning.kitti_labels import KittiFrame
 from sbnet_perception.learning.kitti_metric import ALL_VEHICLES, average_precisions, numbers_asked
-from sbnet_perception.learning.real import Judged
 
 EVERYWHERE, IN_REGION = "everywhere", "in the region"
 """As the data set asks, and only what the detector looks at."""
 
 
-def official_figures(
-    judged: Sequence[Judged],
-    labelled: Sequence[KittiFrame | None],
-    entry: ObjectClass,
-    number: int,
-    grid: Grid,
-    console: Console,
-) -> dict[str, Any]:
-    """Prints and returns figures by data set.
-
-    Args:
-        judged: every frame of the class.
-        labelled: their frames with KITTI's own labels.
-        entry: the class.
-        number: its position among those of the detector.
-        grid: of the detector.
-    """
+def official_figures(gathered: Gathered, entry: ObjectClass, grid: Grid, console: Console) -> dict[str, Any]:
+    """Prints and returns figures by data set, of what was gathered of a class with a detector of a grid."""
     return {
-        **_kitti([frame for frame in labelled if frame is not None], entry, console),
-        **_nuscenes(_of("nuscenes", judged), entry, number, grid, console),
-        **_av2(_of("av2", judged), entry, number, grid, console),
+        **_kitti(gathered.kitti, entry, console),
+        **_nuscenes(gathered.counted["nuscenes"], entry, grid, console),
+        **_av2(gathered.counted["av2"], gathered.mapped, entry, grid, console),
     }
-
-
-def _of(source: str, judged: Sequence[Judged]) -> list[Judged]:
-    """The frames of a data set's own layout."""
-    return [one for one in judged if one.frame.source == source and one.frame.asked is not None]
 
 
 def _kitti(frames: list[KittiFrame], entry: ObjectClass, console: Console) -> dict[str, Any]:
@@ -65,12 +45,9 @@ def _kitti(frames: list[KittiFrame], entry: ObjectClass, console: Console) -> di
     return {"kitti": figures}
 
 
-def _nuscenes(
-    judged: list[Judged], entry: ObjectClass, number: int, grid: Grid, console: Console
-) -> dict[str, Any]:
-    if not judged:
+def _nuscenes(frames: list[Counted], entry: ObjectClass, grid: Grid, console: Console) -> dict[str, Any]:
+    if not frames:
         return {}
-    frames = [nuscenes_metric.counted(one.detections, one.frame, number) for one in judged]
     parts = {EVERYWHERE: frames, IN_REGION: [frame.within(grid) for frame in frames]}
     figures = {name: nuscenes_metric.average_precisions(part) for name, part in parts.items()}
     title = f"nuScenes' metric, {entry.name}s within {nuscenes_metric.RANGE:g} m; {len(frames)} frames"
@@ -82,13 +59,11 @@ def _nuscenes(
     return {"nuscenes": {name: {f"{at:g}": ap for at, ap in of.items()} for name, of in figures.items()}}
 
 
-def _av2(judged: list[Judged], entry: ObjectClass, number: int, grid: Grid, console: Console) -> dict[str, Any]:
-    if not judged:
+def _av2(frames: list[Counted], mapped: bool, entry: ObjectClass, grid: Grid, console: Console) -> dict[str, Any]:
+    if not frames:
         return {}
-    frames = [av2_metric.counted(one.detections, one.frame, number) for one in judged]
     parts = {EVERYWHERE: frames, IN_REGION: [frame.within(grid) for frame in frames]}
     figures = {name: av2_metric.figures(part) for name, part in parts.items()}
-    mapped = all(one.frame.area is not None for one in judged)
     where = "in the region of interest" if mapped else "no map: without the region of interest"
     title = f"Argoverse 2's metric, {entry.name}s within {av2_metric.RANGE:g} m, {where}; {len(frames)} frames"
     table = _table(title, "mean AP", "ATE, m", "ASE", "AOE, rad", "CDS")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -46,34 +48,64 @@ class _Tile:
     text: str
 
 
-def draw_worst(false: Iterable[FalsePositive], missed: Iterable[Miss], threshold: float, folder: Path) -> list[Path]:
-    """Draws the false positives of the highest scores and the misses with the most points.
+class Worst:
+    """The false positives of the highest scores and the misses with the most points, of all frames so far.
 
-    Args:
-        false: false positives.
-        missed: misses.
-        threshold: above it a detection counts.
-        folder: where ``false_positives_1.png`` ..., ``misses_1.png`` ... go; it is made.
-
-    Returns:
-        The files.
+    `MOST` of each are kept, with the part of their clouds that is drawn.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    worst = sorted(false, key=lambda one: -one.score)[:MOST]
-    lost = sorted(missed, key=lambda one: -one.points)[:MOST]
-    sheets = {
-        "false_positives": [_Tile(one.judged, one.box, f"{one.score:.2f}  {one.kind}") for one in worst],
-        "misses": [_Tile(one.judged, one.box, _about(one)) for one in lost],
-    }
-    per_sheet = COLUMNS * ROWS
-    pages = [
-        (folder / f"{name}_{start // per_sheet + 1}.png", tiles[start : start + per_sheet])
-        for name, tiles in sheets.items()
-        for start in range(0, len(tiles), per_sheet)
-    ]
-    for path, tiles in track(pages, "drawing", console=Console(stderr=True)):
-        _sheet(tiles, threshold, path)
-    return [path for path, _ in pages]
+
+    def __init__(self, threshold: float) -> None:
+        """Above the threshold a detection counts."""
+        self._threshold = threshold
+        self._false, self._missed = _Sorted(), _Sorted()
+
+    def add(self, false: Iterable[FalsePositive], missed: Iterable[Miss]) -> None:
+        """Errors of the next frame, with its cloud."""
+        for one in false:
+            self._false.add(one.score, partial(_tile, one, f"{one.score:.2f}  {one.kind}"))
+        for lost in missed:
+            self._missed.add(lost.points, partial(_tile, lost, _about(lost)))
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Draws ``false_positives_1.png`` ..., ``misses_1.png`` ... into the folder, which is made; returns them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        per_sheet = COLUMNS * ROWS
+        pages = [
+            (folder / f"{name}_{start // per_sheet + 1}.png", tiles[start : start + per_sheet])
+            for name, tiles in (("false_positives", self._false.tiles()), ("misses", self._missed.tiles()))
+            for start in range(0, len(tiles), per_sheet)
+        ]
+        for path, tiles in track(pages, "drawing", console=Console(stderr=True)):
+            _sheet(tiles, self._threshold, path)
+        return [path for path, _ in pages]
+
+
+class _Sorted:
+    """The `MOST` tiles of the highest values; of equal ones the first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Tile]] = []
+        self._seen = 0
+
+    def add(self, value: float, make: Callable[[], _Tile]) -> None:
+        """A tile that is made if it is kept."""
+        self._seen += 1
+        key = value, -self._seen
+        if len(self._heap) < MOST:
+            heapq.heappush(self._heap, (*key, make()))
+        elif key > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (*key, make()))
+
+    def tiles(self) -> list[_Tile]:
+        return [tile for *_, tile in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _tile(error: FalsePositive | Miss, text: str) -> _Tile:
+    """With the points around the box alone."""
+    judged, points = error.judged, error.judged.frame.points
+    near = (np.abs(points[:, :2] - error.box[:2]) < AROUND).all(1)
+    frame = replace(judged.without_cloud().frame, points=points[near])
+    return _Tile(replace(judged, frame=frame), error.box, text)
 
 
 def _about(miss: Miss) -> str:

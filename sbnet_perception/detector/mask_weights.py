@@ -82,7 +82,10 @@ def load_mask_network(path: Path, cell_size: float) -> tuple[MaskNetwork, float]
             f"mask.weights: {path} is not a mask network of this version ({error}); get or train it again"
         ) from None
     if not math.isclose(size, cell_size):
-        raise WeightsError(f"mask.weights: {path} is for cells of {size:g} m, the grid has cells of {cell_size:g} m")
+        raise WeightsError(
+            f"mask.weights: {path} is for cells of {size:g} m, the grid has cells of {cell_size:g} m; "
+            "choose the grid that it was trained for, or train one for this grid"
+        )
     network = MaskNetwork(MaskNetworkConfig(**shape))
     network.load_state_dict(state)
     return network.eval(), threshold

@@ -23,7 +23,7 @@ from sbnet_perception.learning.evaluate import (
     MeasuredFrame,
     figures_of,
     frames_of_drive,
-    measured,
+    measured_under,
     pipeline_under,
 )
 
@@ -79,5 +79,4 @@ class Judge:
     def __call__(self, job: tuple[Any, int]) -> list[list[MeasuredFrame]]:
         """For each mask the frames of a drive; (number of the drive, its seed)."""
         number, seed = job
-        frames = list(frames_of_drive(number, seed, self._config.objects))
-        return [[measured(pipeline, frame) for frame in frames] for pipeline in self._pipelines]
+        return measured_under(self._pipelines, frames_of_drive(number, seed, self._config.objects))

@@ -113,7 +113,8 @@ def held_out(sensor: Path, detector: DetectorConfig, count: int) -> list[Labelle
 
 def measured(detector: DetectorConfig, frames: list[LabelledFrame]) -> list[SimulatedResult]:
     """The figures of the configured weights on the frames, without a map."""
-    return evaluate_simulated({MASK: pipeline_under(detector, MASK)}, frames, detector.thresholds)
+    shown = track(frames, "measuring", console=Console(stderr=True))
+    return evaluate_simulated({MASK: pipeline_under(detector, MASK)}, shown, detector.thresholds)
 
 
 def read_plan(path: Path) -> Plan:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.boxes import Detections
@@ -132,19 +130,29 @@ def figures_of(
     return results
 
 
+def measured_under(
+    pipelines: Sequence[Pipeline],
+    frames: Iterable[LabelledFrame],
+    asked_for: Callable[[Pipeline], Sequence[str]] = protocols,
+) -> list[list[MeasuredFrame]]:
+    """For each pipeline the frames under its mask; a frame is taken once and then let go."""
+    of_frames = [[measured(pipeline, frame, asked_for) for pipeline in pipelines] for frame in frames]
+    return [list(of_mask) for of_mask in zip(*of_frames, strict=True)]
+
+
 def evaluate_simulated(
     of_mask: dict[str, Pipeline],
-    frames: list[LabelledFrame],
+    frames: Iterable[LabelledFrame],
     thresholds: Sequence[float],
     asked_for: Callable[[Pipeline], Sequence[str]] = protocols,
 ) -> list[SimulatedResult]:
     """The figures of each protocol and class, those of one threshold at the class's of ``thresholds``."""
-    results = []
-    for source, pipeline in of_mask.items():
-        shown = track(frames, f"mask {source}", console=Console(stderr=True))
-        found = [measured(pipeline, frame, asked_for) for frame in shown]
-        results += figures_of(source, found, pipeline.config.objects, thresholds)
-    return results
+    found = measured_under(list(of_mask.values()), frames, asked_for)
+    return [
+        result
+        for (mask, pipeline), of_frames in zip(of_mask.items(), found, strict=True)
+        for result in figures_of(mask, of_frames, pipeline.config.objects, thresholds)
+    ]
 
 
 def _match(

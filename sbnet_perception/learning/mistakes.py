@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,6 +146,10 @@ class Trait:
     name: str
     objects: int
     missed: int
+
+    def __add__(self, other: Trait) -> Trait:
+        """Of the frames of both; the property is the same."""
+        return replace(self, objects=self.objects + other.objects, missed=self.missed + other.missed)
 
 
 def traits(judged: Sequence[Judged], threshold: float, grid: Grid) -> list[Trait]:

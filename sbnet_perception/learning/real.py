@@ -8,7 +8,7 @@ whose centre lies outside the view or the area that was labelled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,11 @@ class Judged:
     overlaps: Floats
     hits: dict[float, Ints]
     held: dict[float, Bools]
+
+    def without_cloud(self) -> Judged:
+        """The same without what takes most of a frame's memory: its points and maps; what asks for these is first."""
+        none = np.zeros((0, self.frame.points.shape[1]), np.float32)
+        return replace(self, frame=replace(self.frame, points=none, road=None, area=None, doubtful=None))
 
 
 def judge(detections: Detections, frame: RealFrame, grid: Grid, number: int = 0) -> Judged:
