@@ -33,3 +33,10 @@ def shipped(name: str) -> Path | None:
         return resource(name)
     except FileNotFoundError:
         return None
+
+
+def weights_named(given: str) -> Path:
+    """The weights file of a path, or of the name of a shipped one, as ``compact_any_mask``; it may not be there."""
+    path = Path(given).expanduser()
+    named = given.isidentifier() and not path.is_file()
+    return (shipped(f"weights/{given}.safetensors") if named else None) or path

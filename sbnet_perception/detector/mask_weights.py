@@ -16,7 +16,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_network import MaskNetwork, MaskNetworkConfig, PreparedMaskNetwork
 from sbnet_perception.detector.weights import WeightsError
 from sbnet_perception.masks.predicted import PREDICTED
-from sbnet_perception.resources import resource
+from sbnet_perception.resources import resource, weights_named
 
 KEY = "sbnet_perception_mask"
 
@@ -29,7 +29,7 @@ def mask_weights_path(config: DetectorConfig) -> Path:
     """
     remedy = f"make one with 'sbnet train --mask-network --grid {config.grid}', or leave predicted out of the mask"
     if config.mask.weights:
-        path = Path(config.mask.weights).expanduser()
+        path = weights_named(config.mask.weights)
         if not path.is_file():
             raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
         return path

@@ -18,7 +18,7 @@ from sbnet_perception.detector.classes import ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, NetworkConfig
 from sbnet_perception.errors import UserError
-from sbnet_perception.resources import resource, shipped
+from sbnet_perception.resources import resource, weights_named
 from sbnet_perception.text import one_line, quoted
 
 KEY = "sbnet_perception"
@@ -40,9 +40,7 @@ def weights_path(config: DetectorConfig) -> Path:
         WeightsError: there is no such file.
     """
     if config.weights:
-        path = Path(config.weights).expanduser()
-        if not path.is_file() and config.weights.isidentifier():
-            path = shipped(f"weights/{config.weights}.safetensors") or path
+        path = weights_named(config.weights)
         if not path.is_file():
             raise WeightsError(
                 f"weights: there is no file {path} and none of that name is shipped; give an existing .safetensors "
