@@ -39,7 +39,7 @@ def test_each_mask_of_each_setting_gets_a_row_that_says_what_it_skips_and_finds(
     assert main(["bench", "masks", *options, "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [(row["setting"], row["mask"]) for row in rows[:2]] == [("city", "road"), ("city", "everywhere")]
-    assert len(rows) == 6
+    assert len(rows) == 6 and {row["weights"] for row in rows} == {"compact.safetensors"}
     assert {row["vehicles_on_road"] for row in rows} == {2} and {row["vehicles"] for row in rows} == {4}
     assert rows[0]["skipped"] > rows[2]["skipped"] > rows[1]["skipped"] == 0
     assert rows[1]["pixel_recall_on_road"] == 1.0 and all(row["ms"] > 0 for row in rows)

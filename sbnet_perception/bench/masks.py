@@ -17,6 +17,7 @@ from sbnet_perception.bench.screen import at_least_one, closing, milliseconds, p
 from sbnet_perception.desk.outputs import check_writable
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline
+from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import SENSORS, MeasuredFrame, figures_of, measured, pipeline_under
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     config = current.configured(arguments.grid, dtype, "", arguments.weights, arguments.region)
     config = replace(config, mask=MaskConfig(weights=arguments.mask_weights))
-    pipelines = pipelines_of(config, arguments.mask)
+    pipelines, weights = pipelines_of(config, arguments.mask), weights_path(config).name
     console, rows = Console(), []
     with progress_bar(console) as progress:
         task = progress.add_task("", total=len(arguments.setting) * arguments.drives * arguments.frames)
@@ -106,7 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
             progress.update(task, description=setting)
             frames = frames_in(setting, arguments.drives, arguments.frames)
             found = measure(pipelines, frames, arguments.rounds, lambda: progress.advance(task))
-            rows += [{"setting": setting, "grid": current.grid_of(config), "dtype": dtype, **row} for row in found]
+            about = {"setting": setting, "grid": current.grid_of(config), "dtype": dtype, "weights": weights}
+            rows += [{**about, **row} for row in found]
             show(rows[-len(pipelines) :], console)
             if arguments.json:
                 write_rows(arguments.json, rows)
