@@ -232,12 +232,15 @@ class Fixed:
 class Bench:
     """A processor whose detector only keeps the points that it is given."""
 
-    def __init__(self, transforms: Fixed, now_ms: float = 0.0, max_points: int = 1000, **config: Any) -> None:
+    def __init__(
+        self, transforms: Fixed, now_ms: float = 0.0, max_points: int = 1000, remark: str = "", **config: Any
+    ) -> None:
         self.points: list[np.ndarray] = []
         self.refused: list[tuple[NotProcessed, str]] = []
         mask = SimpleNamespace(names=())
         config_ = SimpleNamespace(mask=mask, max_points=max_points)
-        pipeline = SimpleNamespace(device=torch.device("cpu"), grid=Grid.named("compact"), config=config_)
+        here = torch.device("cpu")
+        pipeline = SimpleNamespace(device=here, grid=Grid.named("compact"), config=config_, remark=remark)
         settings = NodeConfig(**{"tf_timeout": 0.0, "ground_z": 0.0, **config})
         self.processor = Processor(
             settings,
@@ -283,6 +286,12 @@ def test_clouds_of_a_frame_are_moved_by_their_own_transforms_and_scaled_by_their
     assert transforms.asked == [("front", START), ("rear", START + 40 * MS)]
     assert (done.frame_id, done.facts.clouds, done.stamp) == ("base_link", 2, header(0).stamp)
     assert dict(done.facts.scales) == {"/f": 255.0, "/r": 1.0}
+
+
+def test_weights_that_do_not_know_their_mask_are_told_with_each_answer() -> None:
+    remark = "weights own were not trained under the mask 'everywhere'"
+    bench = Bench(Fixed(front=0.0), remark=remark, grid_frame="front")
+    assert bench(arrived("/f", 0, frame_id="front")).facts.warnings[-1] == remark
 
 
 def test_a_cloud_that_cannot_be_used_is_refused_and_the_rest_of_its_frame_is_answered() -> None:

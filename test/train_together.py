@@ -42,7 +42,7 @@ def trained(
             return {}
 
     with (
-        mock.patch.object(trainer_module, "Detector", lambda classes: Detector(classes, SHAPE)),
+        mock.patch.object(trainer_module, "Detector", lambda classes, _: Detector(classes, SHAPE)),
         mock.patch.object(train_module, "Trainer", Watched),
         mock.patch.object(scenes_module, "SHARD", 2),
     ):

@@ -80,8 +80,10 @@ class Step:
             log.write(f"$ {' '.join(words)}\n".encode())
             log.flush()
             begin = log.tell()
+            # Else what a program printed comes behind the error that ended it.
+            env = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
             process = subprocess.Popen(
-                words, cwd=self.root, env=os.environ | dict(environment or {}),
+                words, cwd=self.root, env=env,
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             late = False
