@@ -15,7 +15,7 @@ from sbnet_perception import sourced_ros
 
 # The shell's own settings are not what is tested: an exported domain would put every test's robot on one.
 OF_ROS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "CYCLONEDDS_", "ZENOH_", "SKIP_DEFAULT_XML")
-OF_TERMINALS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS", "MPLBACKEND")
+OF_TERMINALS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "MPLBACKEND")
 # A ROS that is sourced is the one that is tested, where this Python has none of its own.
 OF_THE_ROS_IN_USE = () if sourced_ros.has_own_ros() else sourced_ros.NAMES
 for name in os.environ.keys() - set(OF_THE_ROS_IN_USE):
@@ -25,6 +25,12 @@ for name in os.environ.keys() - set(OF_THE_ROS_IN_USE):
 # Where ROS is not installed its tests do not run at all.
 pytest_plugins = ["faults", *(["node_fixtures"] if importlib.util.find_spec("rclpy") else [])]
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses names of tests that differ from process to process: the workers of ``pytest -n`` would not agree on them."""
+    if wrong := [item.nodeid for item in items if "<function" in item.nodeid or "object at" in item.nodeid]:
+        raise pytest.UsageError(f"these tests are named after an address in memory; give them ids: {wrong[:3]}")
 
 
 @pytest.fixture(scope="session")
