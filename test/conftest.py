@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuses names of tests that differ from process to process: the workers of ``pytest -n`` would not agree on them."""
+    """Refuses names of tests that differ from process to process: the workers of ``pytest -n`` must agree on them."""
     if wrong := [item.nodeid for item in items if "<function" in item.nodeid or "object at" in item.nodeid]:
         raise pytest.UsageError(f"these tests are named after an address in memory; give them ids: {wrong[:3]}")
 
