@@ -193,7 +193,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "changes", "named"), WRONG, ids=lambda value: value[:40] if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "changes", "named"), WRONG, ids=[f"{name}: {named:.40}" for name, _, named in WRONG])
 def test_a_wrong_argument_of_a_kernel_is_named(name, changes, named):
     with pytest.raises(RuntimeError, match=f"^{name}: .*{named}"):
         run(name, changed(name, **changes))

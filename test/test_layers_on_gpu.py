@@ -228,7 +228,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "changes", "named"), WRONG, ids=lambda value: value[:40] if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "changes", "named"), WRONG, ids=[f"{name}: {named:.40}" for name, _, named in WRONG])
 def test_a_wrong_argument_is_named(gpu, name, changes, named):
     arguments = arguments_of(name, torch.bfloat16, (4, 4, 4), device=gpu)
     wrong = [changes[place](a) if place in changes else a for place, a in enumerate(arguments)]
