@@ -232,19 +232,16 @@ class Fixed:
 class Bench:
     """A processor whose detector only keeps the points that it is given."""
 
-    def __init__(
-        self, transforms: Fixed, now_ms: float = 0.0, max_points: int = 1000, remark: str = "", **config: Any
-    ) -> None:
+    def __init__(self, transforms: Fixed, now_ms: float = 0.0, max_points: int = 1000, **config: Any) -> None:
         self.points: list[np.ndarray] = []
         self.refused: list[tuple[NotProcessed, str]] = []
-        mask = SimpleNamespace(names=())
-        config_ = SimpleNamespace(mask=mask, max_points=max_points)
-        here = torch.device("cpu")
-        pipeline = SimpleNamespace(device=here, grid=Grid.named("compact"), config=config_, remark=remark)
+        config_ = SimpleNamespace(mask=SimpleNamespace(names=()), max_points=max_points)
+        about = {"device": torch.device("cpu"), "grid": Grid.named("compact"), "config": config_, "remark": ""}
+        self.pipeline: Any = type("Detector", (), {"__call__": self._detect, **about})()
         settings = NodeConfig(**{"tf_timeout": 0.0, "ground_z": 0.0, **config})
         self.processor = Processor(
             settings,
-            type("Detector", (), {"__call__": self._detect, **vars(pipeline)})(),
+            self.pipeline,
             transforms,
             {},
             lambda: START + round(now_ms * MS),
@@ -253,14 +250,8 @@ class Bench:
 
     def _detect(self, points: torch.Tensor) -> Any:
         self.points.append(points.numpy().copy())
-        return SimpleNamespace(
-            detections=Detections.empty(),
-            points_in_range=len(points),
-            dense=False,
-            times_computed=1,
-            sparsity={},
-            timings_ms={},
-        )
+        empty = {"detections": Detections.empty(), "dense": False, "sparsity": {}, "timings_ms": {}}
+        return SimpleNamespace(points_in_range=len(points), times_computed=1, **empty)
 
     def __call__(self, *clouds: Arrived, era: int = 0) -> Any:
         return self.processor(Frame(clouds, era=era), threading.Event())
@@ -289,9 +280,9 @@ def test_clouds_of_a_frame_are_moved_by_their_own_transforms_and_scaled_by_their
 
 
 def test_weights_that_do_not_know_their_mask_are_told_with_each_answer() -> None:
-    remark = "weights own were not trained under the mask 'everywhere'"
-    bench = Bench(Fixed(front=0.0), remark=remark, grid_frame="front")
-    assert bench(arrived("/f", 0, frame_id="front")).facts.warnings[-1] == remark
+    bench = Bench(Fixed(front=0.0), grid_frame="front")
+    bench.pipeline.remark = "weights own were not trained under the mask 'everywhere'"
+    assert bench(arrived("/f", 0, frame_id="front")).facts.warnings[-1] == bench.pipeline.remark
 
 
 def test_a_cloud_that_cannot_be_used_is_refused_and_the_rest_of_its_frame_is_answered() -> None:
