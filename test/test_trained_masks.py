@@ -43,6 +43,13 @@ def test_a_mask_that_weights_do_not_know_is_told_and_others_are_not(tmp_path, tr
     assert bool(remark_on_mask(DetectorConfig(weights=weights, mask=MaskConfig(asked)))) is told
 
 
+@pytest.mark.parametrize("masks", [("magic",), (5,), ("road", ["occupancy"])])
+def test_masks_that_are_none_in_a_weights_file_are_refused_in_a_line(tmp_path, masks):
+    weights = trained_under(tmp_path, *masks)
+    with pytest.raises(WeightsError, match=r"trained under masks that this version does not know .*; get or train it"):
+        remark_on_mask(DetectorConfig(weights=weights))
+
+
 def test_the_shipped_weights_know_the_default_mask_and_those_for_any_mask_know_all():
     for grid in ("compact", "paper"):
         assert not remark_on_mask(DetectorConfig(grid=grid))

@@ -22,10 +22,8 @@ from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import SENSORS, MeasuredFrame, figures_of, measured, pipeline_under
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames
 from sbnet_perception.learning.simulator.roadside import SETTINGS
-from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
+from sbnet_perception.masks.config import MaskConfig
 
-EVERYWHERE = "everywhere"
-MASKS = (*EXPRESSIONS, EVERYWHERE)
 ASKED = ("on the road", "all")
 FIRST_SEED = 8_100_001
 """Of the drives: neither trained on nor held out."""

@@ -7,21 +7,28 @@ narrow mask finds half as much under a wide one (docs/masks.md).
 from __future__ import annotations
 
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.weights import read_metadata, weights_path
+from sbnet_perception.detector.weights import WeightsError, read_metadata, weights_path
 from sbnet_perception.masks.expression import Dilate, Expression, Join, Name, parse
 from sbnet_perception.masks.road import ROAD
 from sbnet_perception.masks.sources import EVERYWHERE
 from sbnet_perception.resources import shipped
+from sbnet_perception.text import one_line
 
 
 def remark_on_mask(config: DetectorConfig) -> str:
     """A sentence where the weights were not trained under the configured mask; empty where they were or do not say.
 
     Raises:
-        WeightsError: the weights are missing or damaged.
+        WeightsError: the weights are missing or damaged, or name masks that are none.
     """
     path = weights_path(config)
-    trained = [parse(mask) for mask in read_metadata(path).get("masks", ())]
+    try:
+        trained = [parse(mask) for mask in read_metadata(path).get("masks", ())]
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"weights: {path} was trained under masks that this version does not know ({one_line(str(error))}); "
+            "get or train it again"
+        ) from None
     asked = parse(config.mask.expression)
     known = [*trained, *(_without(mask, ROAD.name) for mask in trained)]
     if not trained or asked in known or Name(EVERYWHERE.name) in trained:

@@ -172,7 +172,7 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
     else:
         initialize(detector, config.seed)
     # Those that name predicted name the same network.
-    networks = [prepared_mask_network(replace(config.detector, mask=mask)) for mask in config.masks]
+    networks = (prepared_mask_network(replace(config.detector, mask=mask)) for mask in config.masks)
     mask_network = next((network for network in networks if network), None)
     return DetectorTask(config.detector, detector.config, config.masks, mask_network, config.loss_mask), detector
 
