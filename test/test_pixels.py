@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from layer_helpers import DENSITIES, SEEDS, SIDES, SIZES, random_mask, random_tiles, random_voxels
 
 from sbnet_perception.blocks import Pixels, SparseMap, Tiles, Voxels
+from sbnet_perception.blocks.layer_plain import windows
 
 INT = torch.int32
 
@@ -111,3 +112,18 @@ def test_voxels_are_the_map_of_their_bits_and_last_channel_and_are_joined_in_ord
     assert int(joined.points) == int(first.points) + int(second.points)
     voxel, pixel = int(first.bits[3]), first.dense().permute(0, 2, 3, 1)[first.pixels.mask()][3]
     assert [bool(voxel >> c & 1) for c in range(63)] == pixel[:-1].bool().tolist() and pixel[-1] == first.last[3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, DENSITIES, SEEDS)
+def test_the_gradient_of_windows_is_that_of_reading_each_pixel_by_its_number(size, density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = Pixels.from_mask(torch.rand(size, generator=generator) < density)
+    rows = torch.randn(len(pixels) + 1, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=generator)
+    found = torch.nn.functional.pad(rows, (0, 0, 0, 1))[pixels.beneath(pixels, 1)]
+    expected = torch.einsum("pkc,nck->pn", found, weight.flatten(2))
+    y = windows(rows, pixels, pixels, weight)
+    assert torch.allclose(y, expected)
+    outer = torch.randn(y.shape, dtype=torch.float64, generator=generator)
+    assert torch.allclose(*(torch.autograd.grad(result, rows, outer)[0] for result in (y, expected)))

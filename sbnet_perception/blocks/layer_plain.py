@@ -9,7 +9,9 @@ convolution (normalization and ReLU) is a function of rows: in training it has t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,9 +41,28 @@ def pointwise(rows: Tensor, weight: Tensor) -> Tensor:
 def windows(rows: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, stride: int = 1) -> Tensor:
     """A 3x3 convolution (padding 1), weight [N, C, 3, 3], at the pixels of ``output``, of rows [P + 1, C]."""
     rows = F.pad(rows, (0, 0, 0, 1))  # what lies outside the map
-    numbers = pixels.beneath(output, stride)
-    columns = F.embedding(numbers, rows).reshape(len(numbers), 9 * rows.shape[1])
+    same = pixels is output and stride == 1
+    found = _Windows.apply(rows, pixels) if same else F.embedding(pixels.beneath(output, stride), rows)
+    columns = found.reshape(len(output), 9 * rows.shape[1])
     return F.linear(columns, weight.permute(0, 2, 3, 1).reshape(len(weight), -1).to(rows.dtype))
+
+
+class _Windows(torch.autograd.Function):
+    """The rows [P, 9, C] in the 3x3 window of each pixel, of rows [P + 2, C]: as `torch.nn.functional.embedding`.
+
+    Its gradient adds up what each pixel's readers have for it, instead of scattering it: several times as fast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, pixels: Pixels) -> Tensor:
+        ctx.pixels = pixels
+        return F.embedding(pixels.beneath(pixels, 1), rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        read, first = ctx.pixels.readers
+        places = gradient.reshape(-1, gradient.shape[2])
+        return F.embedding_bag(read, places, first, mode="sum", include_last_offset=True), None
 
 
 def conv(values: Tensor, pixels: Pixels, output: Pixels, weight: Tensor, after: Rows) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sbnet_perception.extents import check_cells
@@ -122,6 +123,19 @@ class Pixels:
             numbers = self.numbers(image[:, None, None], rows, columns).reshape(-1, 9)
             found = self._kept[output] = stride, numbers
         return found[1]
+
+    @functools.cached_property
+    def readers(self) -> tuple[Tensor, Tensor]:
+        """Which places of ``beneath(self, 1)``, flattened, hold each number: lists one behind the other, int64 [9 P],
+        those of the pixels first, then of `ABSENT`; and where each begins, int64 [P + 3] with the end."""
+        numbers = self.beneath(self, 1)
+        # What a pixel has at one place of its window has that pixel at the opposite place of its own.
+        window = torch.arange(9, device=numbers.device)
+        opposite, stored = numbers.flip(1) * 9 + window, numbers.flip(1) < len(self)
+        absent = torch.nonzero(numbers.reshape(-1) == len(self) + ABSENT)[:, 0]
+        # What lies outside reads nothing that is ever asked for.
+        counts = torch.cat([stored.sum(1), absent.new_tensor([len(absent), 0])])
+        return torch.cat([opposite[stored], absent]), F.pad(counts.cumsum(0), (1, 0))
 
     @functools.cached_property
     def _kept(self) -> WeakKeyDictionary[Pixels, tuple[int, Tensor]]:

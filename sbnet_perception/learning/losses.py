@@ -16,6 +16,8 @@ from sbnet_perception import processes
 from sbnet_perception.detector.network import Prediction
 
 GAMMA = 2.0
+SURE = 0.1
+"""A teacher's boxes count where its score is above this."""
 BETA = 0.1
 """Where smooth L1 turns linear. Small, so that the sign of an ambiguous heading is decided, not averaged."""
 
@@ -50,6 +52,25 @@ def detection_loss(prediction: Prediction, label: Tensor, regression: Tensor) ->
     score = quality_focal_loss(prediction.logits[counted].float(), quality[counted]) / normalizer
     overlap = distance.sum() / normalizer
     return score + box + overlap, {"score": score.detach(), "box": box.detach(), "overlap": overlap.detach()}
+
+
+def distillation_loss(prediction: Prediction, taught: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """How far a prediction is from a teacher's outputs [P, classes + 8] at its pixels, per pixel that the teacher takes
+    for an object's: the same losses as `detection_loss`, with the teacher's scores and boxes as what is wanted.
+
+    Returns:
+        The sum, and its parts by name (detached).
+    """
+    wanted = torch.sigmoid(taught[:, : prediction.logits.shape[1]])
+    best = wanted.amax(1)
+    # A teacher's box is learned the more the surer it is of it.
+    sure = best.where(best > SURE, 0)
+    normalizer = processes.averaged(sure.sum()).clamp(min=1 / processes.count())
+    score = quality_focal_loss(prediction.logits.float(), wanted) / normalizer
+    ours, theirs = prediction.box[sure > 0].float(), taught[sure > 0, -prediction.box.shape[1] :]
+    apart = F.smooth_l1_loss(ours, theirs, beta=BETA, reduction="none").sum(1) + hellinger_distance(ours, theirs)
+    box = (sure[sure > 0] * apart).sum() / normalizer
+    return score + box, {"taught score": score.detach(), "taught box": box.detach()}
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_network import MASK_STRIDE, PreparedMaskNetwork
 from sbnet_perception.detector.network import OUTPUT_STRIDE, NetworkConfig
 from sbnet_perception.learning.frames import LabelledFrame
-from sbnet_perception.learning.losses import detection_loss
+from sbnet_perception.learning.losses import detection_loss, distillation_loss
 from sbnet_perception.learning.targets import IGNORED, make_targets, vehicles_near
+from sbnet_perception.learning.teacher import Teacher
 from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.masks.frame import Frame
@@ -64,14 +65,16 @@ class DetectorTask:
         masks: Sequence[MaskConfig],
         mask_network: PreparedMaskNetwork | None = None,
         loss_mask: str = "",
+        teacher: Teacher | None = None,
     ) -> None:
         """For a detector of the shape ``network``, each sample under one of ``masks``.
 
         ``mask_network`` makes what these call ``predicted``.
 
-        The loss counts where the expression ``loss_mask`` is, of what is computed; empty means all of it.
+        The loss counts where the expression ``loss_mask`` is, of what is computed; empty means all of it. What a
+        ``teacher`` says is learned too.
         """
-        self._detector, self._masks, self._mask_network = detector, masks, mask_network
+        self._detector, self._masks, self._mask_network, self._teacher = detector, masks, mask_network, teacher
         self._tile = network.tile("conv-3")
         self._loss_mask = replace(masks[0], expression=loss_mask) if loss_mask else None
         self.inputs = 2 if any(mask.names for mask in masks) else 1
@@ -88,12 +91,18 @@ class DetectorTask:
         objects = self._detector.objects
         targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, labelled.numpy())
         label = torch.from_numpy(targets.label).masked_fill(~labelled, IGNORED)
-        wanted = label[None], torch.from_numpy(targets.regression)[None]
         bev = voxels(points, grid)
+        taught = [self._teacher(bev, mask[None])] if self._teacher else []
+        wanted = label[None], torch.from_numpy(targets.regression)[None], *taught
         return (bev, mask[None], *wanted) if self.inputs == 2 else (bev.dense(), *wanted)
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return detection_loss(outputs, *wanted)
+        label, regression, *taught = wanted
+        loss, parts = detection_loss(outputs, label, regression)
+        for rows in taught:
+            more, others = distillation_loss(outputs, rows)
+            loss, parts = loss + more, parts | others
+        return loss, parts
 
 
 def _mask(frame: Frame) -> Tensor:

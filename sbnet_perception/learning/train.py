@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _options(config: TrainConfig) -> str:
     """The command's options that give this configuration; ``start`` without its folder."""
-    paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights")}
+    paths = {name: getattr(config, name) for name in ("start", "data", "sensor", "mask_weights", "teacher")}
     told = {**asdict(config), **{name: Path(path).resolve().name for name, path in paths.items() if path}}
     told = {name: shlex.join(map(str, value)) if isinstance(value, tuple) else value for name, value in told.items()}
     told = {name: value for name, value in told.items() if value != "" and value is not False}  # 0 is told

@@ -60,6 +60,10 @@ class TrainConfig:
     loss_mask: str = field(
         default="", metadata={"help": "mask expression where the loss counts; empty: wherever the detector computes"}
     )
+    teacher: str = field(
+        default="",
+        metadata={"help": "weights file whose outputs are learned beside the labels, for smaller or sparser networks"},
+    )
     mask_network: bool = field(default=False, metadata={"help": "train a mask network instead of the detector"})
 
     def __post_init__(self) -> None:
@@ -83,6 +87,8 @@ class TrainConfig:
             raise UserError(f"--zeros-inputs is {self.zeros_inputs}, which counts with --zeros only; give both or none")
         if self.zeros and self.mask_network:
             raise UserError("--zeros is for the detector; leave it or --mask-network out")
+        if self.teacher and self.mask_network:
+            raise UserError("--teacher is for the detector; leave it or --mask-network out")
         try:
             grid = self.detector.raster
             loss_mask = MaskConfig(self.loss_mask or self.mask[0])

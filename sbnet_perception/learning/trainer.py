@@ -25,6 +25,7 @@ from sbnet_perception.detector.weights import load_network
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.pruning import Pruning
 from sbnet_perception.learning.tasks import DetectorTask, MaskTask, Sample, Task, on_device
+from sbnet_perception.learning.teacher import Teacher
 from sbnet_perception.learning.train_config import TrainConfig
 
 AVERAGED = 500
@@ -61,7 +62,9 @@ class Trainer:
     def train_on(self, batch: Sample) -> dict[str, float]:
         """One optimizer step; returns the parts of the loss."""
         batch = on_device(batch, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
+        # On a CPU each new number of pixels would have bfloat16 products compiled anew: float32 takes half the time.
+        half = self.device.type != "cpu" and multiplies_bfloat16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             outputs = self._model(*batch[: self.task.inputs])
         loss, parts = self.task.loss(outputs, *batch[self.task.inputs :])
         self.optimizer.zero_grad(set_to_none=True)
@@ -174,7 +177,10 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
     # Those that name predicted name the same network.
     networks = (prepared_mask_network(replace(config.detector, mask=mask)) for mask in config.masks)
     mask_network = next((network for network in networks if network), None)
-    return DetectorTask(config.detector, detector.config, config.masks, mask_network, config.loss_mask), detector
+    wise = replace(config.detector, weights=config.teacher)
+    teacher = Teacher(wise, detector.config) if config.teacher else None
+    task = DetectorTask(config.detector, detector.config, config.masks, mask_network, config.loss_mask, teacher)
+    return task, detector
 
 
 def _average(
