@@ -2,7 +2,7 @@
 
 Operations run on every instruction set that this machine has, decoders once. An input follows from the seed, its target
 and its number alone: --seed S --target NAME --number N repeats it. An error that is no refusal of an argument, a crash,
-more than 20 seconds for one input, and a process that grows are findings. Exit code 1 where there are any. Under the
+more than a minute for one input, and a process that grows are findings. Exit code 1 where there are any. Under the
 sanitizers: make fuzz.
 """
 

@@ -16,8 +16,9 @@ from draw import Draw
 
 from sbnet_perception.extents import MOST_BYTES
 
-SLOW_S = 20.0
-"""Processor seconds for one input. Nearly all take hundredths; a copy of `MOST_BYTES` took 11 beside busy processes."""
+SLOW_S = 60.0
+"""Processor seconds for one input. Nearly all take hundredths; beside busy processes, under the sanitizers, a copy of
+`MOST_BYTES` took 11 and the tiles of four stages of so large a mask 25, which take 1 otherwise."""
 MEMORY_MB = 2000 + (MOST_BYTES >> 20)
 """By how much the process may grow over all inputs, one of which may have a result of the largest size."""
 Target = Callable[[Draw], None]
