@@ -40,6 +40,7 @@ if platform.machine() == "x86_64":
     VARIANTS["avx2"] = ["-march=x86-64-v3"]
     VARIANTS["avx512"] = ["-march=x86-64-v4"]
     VARIANTS["avx512bf16"] = ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"]
+    VARIANTS["amx"] = [*VARIANTS["avx512bf16"], "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 
 CUDA_ARCHITECTURES = ["80", "86", "87", "89", "90", "100", "110", "120"]
 LOWEST_ARCHITECTURE = 80  # kernels use bfloat16

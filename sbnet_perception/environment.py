@@ -39,7 +39,7 @@ SECRETS = (
 )
 
 _NO_LOG = "ROS does not start, or logs nothing"
-_INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512bf16")
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512bf16", "amx")
 WORDS: dict[str, tuple[tuple[str, ...], str]] = {
     "SBNET_ISA": (_INSTRUCTION_SETS, "the detector does not start"),
     "RCUTILS_LOGGING_USE_STDOUT": (("0", "1"), _NO_LOG),

@@ -20,7 +20,7 @@ import sbnet_perception
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "build" / "ops"
 KERNELS = [path.stem for path in ROOT.glob("ops/kernels/*.cpp")]
-VARIANTS = ["baseline", "avx2", "avx512", "avx512bf16"] if platform.machine() == "x86_64" else ["baseline"]
+VARIANTS = ["baseline", "avx2", "avx512", "avx512bf16", "amx"] if platform.machine() == "x86_64" else ["baseline"]
 
 
 def setup_py(*arguments: str, without_torch: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,14 +16,16 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = {"baseline": 16}
 if platform.machine() == "x86_64":
-    WIDTHS |= {"avx2": 32, "avx512": 64, "avx512bf16": 65}
+    WIDTHS |= {"avx2": 32, "avx512": 64, "avx512bf16": 65, "amx": 66}
 
 # What the linker would merge, were it let: a function and a variable that every variant and the rest define.
 SHARED_H = """
 template <typename T> __attribute__((noinline)) int bytes(T count) {
   static T calls = 0;
   calls += count;
-#if defined(__AVX512BF16__)
+#if defined(__AMX_TILE__)
+  return 66 * calls;
+#elif defined(__AVX512BF16__)
   return 65 * calls;
 #elif defined(__AVX512F__)
   return 64 * calls;

@@ -78,7 +78,7 @@ def test_no_thread_and_no_later_call_changes_a_bit(dtype):
         assert all(torch.equal(y, results[0][1]) for pair in results for y in pair)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512bf16", "amx"])
 def test_every_instruction_set_of_this_machine_computes_the_same(isa):
     if os.environ.get("SBNET_ISA") or isa == torch.ops.sbnet.isa():
         pytest.skip("this process runs it")

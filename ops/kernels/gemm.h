@@ -4,7 +4,7 @@
 // short runs of a sparse map fill the vector registers as well as those of one long row.
 #pragma once
 
-#include "packed.h"
+#include "tiles.h"
 
 namespace sbnet::SBNET_ISA {
 
@@ -95,12 +95,12 @@ __attribute__((noinline)) void multiply_group(const Term<Element>* terms, int co
   for (int t = 0; t < count; ++t) {
     Panels<Element> panels(terms[t].weights, outputs, terms[t].depth);
     for (int n = 0; n < outputs; n += panels.lanes(), panels.next()) {
-      const int left = outputs - n;
-      if (panels.joined() && left > lanes + lanes / 2)
+      const int width = padded_outputs<Element>(std::min(outputs - n, panels.lanes()));
+      if (width == 2 * lanes)
         multiply_panels<PX, 2, false>(terms[t], panels, t == 0, sums + n, stride);
-      else if (panels.joined())
+      else if (width > lanes)
         multiply_panels<PX, 1, true>(terms[t], panels, t == 0, sums + n, stride);
-      else if (left > lanes / 2)
+      else if (width == lanes)
         multiply_panels<PX, 1, false>(terms[t], panels, t == 0, sums + n, stride);
       else
         multiply_panels<PX, 0, true>(terms[t], panels, t == 0, sums + n, stride);
@@ -111,14 +111,23 @@ __attribute__((noinline)) void multiply_group(const Term<Element>* terms, int co
 // Group sizes that have code of their own; a smaller group repeats its first pixel up to the next of them.
 constexpr int padded_group(int pixels) { return pixels <= 1 ? 1 : (pixels + 1) / 2 * 2; }
 
-// sums [padded_group(pixels)][stride] = the sum of all terms; stride >= padded_outputs(outputs).
-template <typename Element, int PX = kGroup>
-void multiply(const Term<Element>* terms, int count, int pixels, int outputs, typename Multiply<Element>::Sum* sums,
-              int stride) {
+template <int PX, typename Element>
+void multiply_vectors(const Term<Element>* terms, int count, int pixels, int outputs,
+                      typename Multiply<Element>::Sum* sums, int stride) {
   constexpr int smaller = PX > 2 ? PX - 2 : 1;
   if constexpr (PX > 1)
-    if (pixels <= smaller) return multiply<Element, smaller>(terms, count, pixels, outputs, sums, stride);
+    if (pixels <= smaller) return multiply_vectors<smaller>(terms, count, pixels, outputs, sums, stride);
   multiply_group<PX>(terms, count, outputs, sums, stride);
+}
+
+// sums [padded_group(pixels)][stride] = the sum of up to three terms; stride >= padded_outputs(outputs).
+template <typename Element>
+void multiply(const Term<Element>* terms, int count, int pixels, int outputs, typename Multiply<Element>::Sum* sums,
+              int stride) {
+  if constexpr (kHasTiles<Element>)
+    multiply_tiles<Element>(terms, count, pixels, outputs, sums, stride);
+  else
+    multiply_vectors<kGroup>(terms, count, pixels, outputs, sums, stride);
 }
 
 }  // namespace sbnet::SBNET_ISA

@@ -317,6 +317,7 @@ constexpr LayerKernel<Layer> kLayerKernel = {
     },
     [](const Layer& layer, const Band& band, void* memory) {
       Scratch scratch(memory);
+      [[maybe_unused]] const TileGuard guard;
       with_numbers(layer, [&]<typename N>(N) { compute<N>(layer, band, scratch); });
     },
 };

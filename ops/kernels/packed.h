@@ -20,11 +20,18 @@ constexpr int kLanes = kVectorBytes / sizeof(typename Multiply<Element>::Sum);
 template <typename Element>
 constexpr int kWord = 64 * Multiply<Element>::kStep;
 
-// Outputs in whole halves of vectors.
+// Outputs in whole halves of vectors, in whole tiles where there are such.
 template <typename Element>
 constexpr int padded_outputs(int outputs) {
-  constexpr int half = kLanes<Element> / 2;
-  return (outputs + half - 1) / half * half;
+  constexpr int least = kHasTiles<Element> ? kLanes<Element> : kLanes<Element> / 2;
+  return (outputs + least - 1) / least * least;
+}
+
+// Inputs for which a matrix has room: those of whole tiles where there are such.
+template <typename Element>
+constexpr int padded_inputs(int depth) {
+  constexpr int least = kHasTiles<Element> ? kTileRows * Multiply<Element>::kStep : 1;
+  return (depth + least - 1) / least * least;
 }
 
 // Where the next panels of a packed matrix lie. In memory rows come first, those of a panel where they would begin if
@@ -55,7 +62,7 @@ class Panels {
 
   void next() {
     const int panels = joined() ? 2 : 1;
-    rows_ += static_cast<int64_t>(panels) * kLanes<Element> * depth_;
+    rows_ += static_cast<int64_t>(panels) * kLanes<Element> * padded_inputs<Element>(depth_);
     words_ += panels * words(depth_);
   }
 
@@ -63,7 +70,8 @@ class Panels {
   static constexpr int64_t kInWord = sizeof(uint64_t) / sizeof(Element);
 
   static constexpr int64_t all_rows(int outputs, int depth) {
-    return (static_cast<int64_t>(padded_outputs<Element>(outputs)) * depth + kInWord - 1) / kInWord * kInWord;
+    const int64_t numbers = static_cast<int64_t>(padded_outputs<Element>(outputs)) * padded_inputs<Element>(depth);
+    return (numbers + kInWord - 1) / kInWord * kInWord;
   }
   static constexpr int64_t words(int depth) { return 1 + (depth + kWord<Element> - 1) / kWord<Element>; }
 
@@ -72,10 +80,11 @@ class Panels {
   int depth_;
 };
 
-// The steps in which outputs [begin, end) of a matrix [outputs, depth] have a weight other than 0.
+// The steps in which outputs [begin, end) of a matrix [outputs, depth] have a weight other than 0. In tiles all count:
+// they multiply zeros faster than vectors leave them out.
 template <typename Element, typename Sum>
 std::vector<bool> needed_steps(const Sum* weights, int depth, int begin, int end) {
-  std::vector<bool> needed((depth + Multiply<Element>::kStep - 1) / Multiply<Element>::kStep);
+  std::vector<bool> needed((depth + Multiply<Element>::kStep - 1) / Multiply<Element>::kStep, kHasTiles<Element>);
   for (int n = begin; n < end; ++n)
     for (int k = 0; k < depth; ++k)
       if (weights[static_cast<int64_t>(n) * depth + k] != 0) needed[k / Multiply<Element>::kStep] = true;
@@ -121,6 +130,8 @@ void pack(const Sum* weights, int outputs, int depth, Element* packed, Convert c
         for (int i = 0; i < step; ++i)
           *row++ = convert(n < end ? weights[static_cast<int64_t>(n) * depth + s * step + i] : Sum{});
     }
+    if constexpr (kHasTiles<Element>)
+      std::fill(row, const_cast<Element*>(panels.rows()) + width * padded_inputs<Element>(depth), Element{});
     begin = end;
   }
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -94,5 +95,15 @@ struct Multiply<BFloat16> {
   };
 };
 #endif
+
+// Whether products of a type are taken in matrix tiles (tiles.h), and steps of inputs in one.
+#if defined(__AMX_TILE__)
+template <typename Element>
+constexpr bool kHasTiles = std::is_same_v<Element, BFloat16> || std::is_same_v<Element, uint8_t>;
+#else
+template <typename Element>
+constexpr bool kHasTiles = false;
+#endif
+constexpr int kTileRows = 16;
 
 }  // namespace sbnet::SBNET_ISA
