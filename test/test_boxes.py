@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from devices import operations_on
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sbnet_perception.bev.grid import Grid
@@ -58,6 +58,7 @@ def test_a_box_overlaps_itself_fully_even_far_from_the_origin():
 
 @settings(deadline=None, max_examples=200)
 @given(boxes_around, st.lists(boxes_around, min_size=1, max_size=3))
+@example((-3.0, 0.0, 0.0, 9.0, 1.0, 1.5, 3.140625), [(-3 + 2**-22, 0.0, 0.0, 0.375, 1.0, 1.5, 3.140625)])
 def test_the_plain_overlap_equals_that_of_polygons(first, others):
     a, b = np.array([first]), np.array([first, *others])
     assert plain_iou(torch.from_numpy(a[0]), torch.from_numpy(b)).numpy() == pytest.approx(bev_iou(a, b)[0], abs=1e-6)

@@ -20,7 +20,7 @@ inline bool has_kernels(const char* op, const Tensor& x) {
 template <typename... Arguments>
 Tensor in_plain_form(const std::string& op, const Arguments&... arguments) {
   std::array<StableIValue, sizeof...(Arguments)> stack{torch::stable::detail::from(arguments)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher(("sbnet::" + op + "_plain").c_str(), "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }

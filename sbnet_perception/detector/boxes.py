@@ -27,8 +27,8 @@ MOST_BOXES = 1 << 16
 """Most boxes that `detect` may be asked for."""
 # Votes for axes cancel where what is left of their weight is no more than rounding.
 _CANCELLED = 1e-6
-# Square metres: what rounding makes of the cross product of two edges on one line.
-_THIN = 1e-9
+# Of two outlines one is larger by this share: no edges of theirs lie on one line, where rounding would decide.
+_LARGER = 1.234e-8
 
 
 @dataclass(frozen=True)
@@ -158,37 +158,33 @@ def plain_iou(box: Tensor, boxes: Tensor) -> Tensor:
     """
     # Coordinates relative to the one box keep the arithmetic exact far from the origin.
     origin = box[:2].double()
-    a, b = _corners(box[None], origin).expand(len(boxes), -1, -1), _corners(boxes, origin)
-    shared = (_inside(a, b, True) + _inside(b, a, False)) / 2
+    a, b = _corners(box[None], origin).expand(len(boxes), -1, -1), _corners(boxes, origin, 1 + _LARGER)
+    shared = (_inside(a, b) + _inside(b, a)) / 2
     area, areas = (t[..., 3].double() * t[..., 4].double() for t in (box, boxes))
     union = area + areas - shared
     return torch.where(union > 0, shared / union.where(union > 0, 1), 0)
 
 
-def _corners(boxes: Tensor, origin: Tensor) -> Tensor:
-    """float64 [M, 4, 2] of boxes [M, 7], counter-clockwise, relative to ``origin`` [2]."""
+def _corners(boxes: Tensor, origin: Tensor, size: float = 1.0) -> Tensor:
+    """float64 [M, 4, 2] of boxes [M, 7] that are ``size`` times as large, counter-clockwise, relative to ``origin``."""
     boxes = boxes.double()
-    signs = boxes.new_tensor([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
+    signs = boxes.new_tensor([[0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]]) * size
     along, across = (signs * boxes[:, None, 3:5]).unbind(2)
     cosine, sine = torch.cos(boxes[:, 6:]), torch.sin(boxes[:, 6:])
     turned = torch.stack([cosine * along - sine * across, sine * along + cosine * across], 2)
     return turned + (boxes[:, None, :2] - origin)
 
 
-def _inside(outline: Tensor, shape: Tensor, border: bool) -> Tensor:
-    """[M]: twice the area swept, from the origin, by the parts of outlines [M, 4, 2] inside convex shapes [M, 4, 2].
-
-    An edge that runs along the shape's border, in its direction, is inside if ``border`` says so.
-    """
+def _inside(outline: Tensor, shape: Tensor) -> Tensor:
+    """[M]: twice the area swept, from the origin, by the parts of outlines [M, 4, 2] inside convex shapes [M, 4, 2]."""
     edges, sides = outline.roll(-1, 1) - outline, shape.roll(-1, 1) - shape
     # Distance of an edge's begin from each side, positive inside, and how it grows along the edge.
     at = _cross(sides[:, None], outline[:, :, None] - shape[:, None])
     slope = _cross(sides[:, None], edges[:, :, None])
     crossing = -at / slope.where(slope != 0, 1)
-    along, on = slope.abs() < _THIN, at.abs() < _THIN
-    inside = torch.where(on, border & ((sides[:, None] * edges[:, :, None]).sum(3) > 0), at > 0)
-    enters = torch.where(along, torch.where(inside, 0, 2), crossing.where(slope > 0, 0)).amax(2).clamp(min=0)
-    leaves = crossing.where(~along & (slope < 0), 1).amin(2).clamp(max=1)
+    outside = (slope == 0) & (at <= 0)
+    enters = crossing.where(slope > 0, 2 * outside.to(at)).amax(2).clamp(min=0)
+    leaves = crossing.where(slope < 0, 1).amin(2).clamp(max=1)
     begin, end = outline + enters[..., None] * edges, outline + leaves[..., None] * edges
     return torch.where(leaves > enters, _cross(begin, end), 0).sum(1)
 

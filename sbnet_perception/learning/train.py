@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shlex
 import signal
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,8 @@ from sbnet_perception.learning.sweeps import sweep_of
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.learning.trainer import Trainer
 
+MOST_LOADERS = 12
+
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
@@ -55,6 +58,12 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if asked:
         signal.raise_signal(signal.SIGINT)
+
+
+def _loaders(device: torch.device) -> int:
+    """Processes that make batches ahead: a GPU takes them faster than one can, a CPU has its cores for the step."""
+    cores = (os.cpu_count() or 1) // processes.on_this_machine()[1]
+    return 1 if device.type == "cpu" else min(max(cores - 1, 1), MOST_LOADERS)
 
 
 def train(
@@ -76,7 +85,7 @@ def train(
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
     batches = Batches(scenes, sweeps, config, trainer.task)
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
-    loader = DataLoader(rest, batch_size=None, num_workers=1, prefetch_factor=4)
+    loader = DataLoader(rest, batch_size=None, num_workers=_loaders(device), prefetch_factor=4)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
