@@ -38,8 +38,8 @@ MUTANTS = {
     ),
     "right_border": ("gather.cu", "column < placed.width", "column <= placed.width", "asan", "heap-buffer-overflow"),
     "votes_read_too_early": ("detect.cu", "__syncwarp();  // votes are", "// votes are", "tsan", "data race"),
-    "overlaps_without_atomics": (
-        *("detect.cu", "atomicOr(round.overlaps + pair.candidate,", "(round.overlaps[pair.candidate] |="),
+    "owners_without_atomics": (
+        *("detect.cu", "atomicMin(round.owners + pair.candidate, pair", "(round.owners[pair.candidate] = pair"),
         *("tsan", "data race"),
     ),
     "numbers_read_too_early": (
@@ -48,6 +48,10 @@ MUTANTS = {
     ),
     "products_before_their_rows_are_found": (
         *("products.cu", "count, rows);\n      __syncwarp();", "count, rows);"),
+        *("tsan", "data race"),
+    ),
+    "partial_sums_read_too_early": (
+        *("unit.cu", "__syncthreads();  // partial sums", "// partial sums"),
         *("tsan", "data race"),
     ),
     "wide_channels_read_too_early": (

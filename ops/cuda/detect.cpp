@@ -41,11 +41,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> detect(const Tensor& rows, const Tens
   Candidate* const found = scratch.take<Candidate>(count);
   int32_t* const found_count = scratch.take<int32_t>(1);
   const Ranking ranking{found_count, scratch.take<Circle>(count), scratch.take<Footprint>(count),
-                        scratch.take<Voter>(count), scratch.take<int32_t>(count)};
+                        scratch.take<Voter>(count), scratch.take<Bits>(count * kRoundWords),
+                        scratch.take<int32_t>(count)};
   const Kept kept{scratch.take<int32_t>(most), scratch.take<Circle>(most), number.mutable_data_ptr<int64_t>()};
   find_candidates(outputs, classes, found, found_count, device.stream);
   rank_candidates(outputs, classes, found, ranking, device.stream);
-  suppress(ranking, iou, limit, kept, device.stream);
+  suppress(ranking, count, iou, limit, kept, device.stream);
   vote(ranking, kept, limit, boxes.mutable_data_ptr<float>(), scores.mutable_data_ptr<float>(),
        labels.mutable_data_ptr<int64_t>(), device.stream);
   return {boxes, scores, labels, number};

@@ -7,11 +7,11 @@
 namespace sbnet::cuda {
 namespace {
 
-// Candidates that one round of `suppress` decides, and how many warps compare the same ones with different boxes.
-constexpr int kRound = 64, kWarps = kThreads / kWarp, kShares = kWarps / (kRound / kWarp);
+// Candidates that one round of `suppress` decides, a thread for each; and bits for as many, in words.
+constexpr int kRound = kThreads, kWarps = kThreads / kWarp, kWordBits = 64;
+static_assert(kRound == kRoundWords * kWordBits);
 constexpr int32_t kUndecided = INT32_MAX;
 constexpr int kResidentWithPolygons = 2;  // 128 registers
-using Bits = unsigned long long;  // one for each candidate of a round
 
 __device__ __forceinline__ uint32_t lanes_before(int lane) { return (1u << lane) - 1; }
 
@@ -55,52 +55,59 @@ __device__ __forceinline__ bool may_overlap(const Circle& a, const Circle& b) {
   return a.group == b.group && !(x * x + y * y > reach * reach * 1.00001f + 1e-30f);
 }
 
-// A candidate of the round, and a better box: one that is kept, or one of the round behind these.
+// A warp for 32 candidates of a round that may be better than one of it: which of them it overlaps. Most frames have a
+// single round, and all their pairs are compared side by side.
+__global__ void __launch_bounds__(kThreads, kResidentWithPolygons) overlap_kernel(const Ranking ranking, double iou) {
+  constexpr int kParts = kRound / kWarp;
+  const int64_t count = *ranking.count;
+  auto* const words = reinterpret_cast<uint32_t*>(ranking.overlaps);
+  for (int64_t item = warp_of_grid(); item < count * kParts; item += warps_of_grid()) {
+    const int64_t mine = item / kParts, better = mine / kRound * kRound + item % kParts * kWarp + lane_of_warp();
+    const bool overlaps = better < mine && may_overlap(ranking.circles[mine], ranking.circles[better]) &&
+                          overlap(ranking.footprints[better], ranking.footprints[mine]) > iou;
+    const uint32_t bits = __ballot_sync(~0u, overlaps);
+    if (lane_of_warp() == 0) words[item] = bits;
+  }
+}
+
+// A candidate of the round, and a kept box.
 struct Pair {
-  int32_t candidate;
-  int64_t better;
+  int32_t candidate, box;
 };
 
 // What the threads of `suppress` share.
 struct Round {
   Pair* pairs;      // of each warp those that wait for an exact look
-  int32_t* owners;  // of each candidate the first kept box that it overlaps
-  Bits* overlaps;   // those of the round that are better and that it overlaps
+  int32_t* owners;  // of each candidate the first kept box of an earlier round that it overlaps
+  Bits* overlaps;   // [kRound, kRoundWords]: those of the round that are better and that it overlaps
   int64_t* kept;    // how many boxes are kept after this round
 
   __host__ __device__ explicit Round(Arena& arena)
       : pairs(arena.take<Pair>(kWarps * 2 * kWarp)),
         owners(arena.take<int32_t>(kRound)),
-        overlaps(arena.take<Bits>(kRound)),
+        overlaps(arena.take<Bits>(kRound * kRoundWords)),
         kept(arena.take<int64_t>(1)) {}
 };
 
-// Compares the candidates from `first` on with all better boxes. Few pairs are near each other: a warp collects these
-// until there is one for each lane.
+// Compares the candidates from `first` on with the boxes of earlier rounds. Few pairs are near each other: a warp
+// collects these until there is one for each lane.
 __device__ void compare(const Ranking& ranking, int64_t first, int size, const Kept& kept, int64_t boxes, double iou,
                         const Round& round) {
-  const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x / kWarp);
-  const int mine = warp / kShares * kWarp + lane;
-  Pair* const pairs = round.pairs + warp * 2 * kWarp;
+  const int lane = lane_of_warp(), mine = static_cast<int>(threadIdx.x);
+  Pair* const pairs = round.pairs + threadIdx.x / kWarp * 2 * kWarp;
   const auto look = [&](Pair pair) {
-    const int64_t ahead = pair.better - boxes;
-    const int64_t rank = ahead < 0 ? kept.ranks[pair.better] : first + ahead;
-    if (!(overlap(ranking.footprints[rank], ranking.footprints[first + pair.candidate]) > iou)) return;
-    if (ahead < 0)
-      atomicMin(round.owners + pair.candidate, static_cast<int32_t>(pair.better));
-    else
-      atomicOr(round.overlaps + pair.candidate, Bits{1} << ahead);
+    const Footprint& better = ranking.footprints[kept.ranks[pair.box]];
+    if (overlap(better, ranking.footprints[first + pair.candidate]) > iou)
+      atomicMin(round.owners + pair.candidate, pair.box);
   };
   const Circle circle = ranking.circles[first + (mine < size ? mine : 0)];
   int waiting = 0;
-  bool more = true;
-  for (int64_t better = warp % kShares; more; better += kShares) {
-    more = better < boxes + size;
-    bool near = more && mine < size && better - boxes < mine;
-    if (near)
-      near = may_overlap(circle, better < boxes ? kept.circles[better] : ranking.circles[first + better - boxes]);
+  bool more = boxes > 0;
+  for (int32_t box = 0; more; ++box) {
+    more = box < boxes;
+    const bool near = more && mine < size && may_overlap(circle, kept.circles[box]);
     const uint32_t lanes = __ballot_sync(~0u, near);
-    if (near) pairs[waiting + __popc(lanes & lanes_before(lane))] = {mine, better};
+    if (near) pairs[waiting + __popc(lanes & lanes_before(lane))] = {mine, box};
     waiting += __popc(lanes);
     if (more && waiting < kWarp) continue;
     const int ready = waiting < kWarp ? waiting : kWarp;
@@ -114,16 +121,22 @@ __device__ void compare(const Ranking& ranking, int64_t first, int size, const K
 // In order: a candidate that overlaps a box is that one's; another is kept while there is room.
 __device__ int64_t decide(const Ranking& ranking, int64_t first, int size, const Kept& kept, int64_t boxes,
                           int64_t limit, const Round& round) {
-  Bits stay = 0;
+  Bits stay[kRoundWords] = {};
   int64_t count = boxes;
   for (int i = 0; i < size; ++i) {
     int32_t owner = round.owners[i];
-    const Bits better = round.overlaps[i] & stay;
-    if (owner == kUndecided && better) {
-      const Bits before = (better & (~better + 1)) - 1;
-      owner = static_cast<int32_t>(boxes + __popcll(stay & before));
-    } else if (owner == kUndecided && count < limit) {
-      stay |= Bits{1} << i;
+    int64_t before = boxes;
+#pragma unroll
+    for (int word = 0; word < kRoundWords; ++word) {
+      const Bits better = round.overlaps[i * kRoundWords + word] & stay[word];
+      if (owner == kUndecided && better)
+        owner = static_cast<int32_t>(before + __popcll(stay[word] & ((better & (~better + 1)) - 1)));
+      before += __popcll(stay[word]);
+    }
+    if (owner == kUndecided && count < limit) {
+#pragma unroll
+      for (int word = 0; word < kRoundWords; ++word)
+        if (i / kWordBits == word) stay[word] |= Bits{1} << i % kWordBits;
       owner = static_cast<int32_t>(count);
       kept.ranks[count] = static_cast<int32_t>(first + i);
       kept.circles[count++] = ranking.circles[first + i];
@@ -143,10 +156,9 @@ __global__ void __launch_bounds__(kThreads, kResidentWithPolygons)
   int64_t boxes = 0;
   for (int64_t first = 0; first < count; first += kRound) {
     const auto size = static_cast<int>(smaller(count - first, kRound));
-    if (thread < kRound) {
-      round.owners[thread] = kUndecided;
-      round.overlaps[thread] = 0;
-    }
+    round.owners[thread] = kUndecided;
+    for (int word = thread; word < size * kRoundWords; word += kThreads)
+      round.overlaps[word] = ranking.overlaps[first * kRoundWords + word];
     __syncthreads();
     compare(ranking, first, size, kept, boxes, iou, round);
     __syncthreads();
@@ -220,7 +232,9 @@ void rank_candidates(const Outputs& outputs, const Classes& classes, const Candi
   launch("rank candidates", rank_kernel, outputs.count, kWarps, 0, stream, outputs, classes, found, ranking);
 }
 
-void suppress(const Ranking& ranking, double iou, int64_t limit, const Kept& kept, Stream stream) {
+void suppress(const Ranking& ranking, int64_t most, double iou, int64_t limit, const Kept& kept, Stream stream) {
+  // More candidates than a few rounds are rare: then warps come round.
+  launch("compare boxes", overlap_kernel, smaller(most, 4 * kRound) * (kRound / kWarp), kWarps, 0, stream, ranking, iou);
   Arena arena(nullptr);
   const Round round(arena);
   launch("suppress boxes", suppress_kernel, 1, 1, arena.bytes(), stream, ranking, iou, limit, kept);

@@ -34,12 +34,17 @@ struct Voter {
   int32_t label;
 };
 
+// Which candidates of a round are better than one of it and overlap it: a bit for each.
+using Bits = unsigned long long;
+constexpr int kRoundWords = 4;
+
 // The candidates, best first.
 struct Ranking {
   const int32_t* count;  // how many
   Circle* circles;
   Footprint* footprints;
   Voter* voters;
+  Bits* overlaps;   // [candidates, kRoundWords]
   int32_t* owners;  // number of the box that each has a vote for, or kNobody
 };
 
@@ -59,8 +64,8 @@ void find_candidates(const Outputs& outputs, const Classes& classes, Candidate* 
 void rank_candidates(const Outputs& outputs, const Classes& classes, const Candidate* found, const Ranking& ranking,
                      Stream stream);
 
-// Greedy non-maximum suppression: at most `limit` boxes stay.
-void suppress(const Ranking& ranking, double iou, int64_t limit, const Kept& kept, Stream stream);
+// Greedy non-maximum suppression of at most `most` candidates: `limit` boxes stay at most.
+void suppress(const Ranking& ranking, int64_t most, double iou, int64_t limit, const Kept& kept, Stream stream);
 
 // boxes [limit, 7], scores [limit] and labels [limit] of what is kept, then zeros.
 void vote(const Ranking& ranking, const Kept& kept, int64_t limit, float* boxes, float* scores, int64_t* labels,

@@ -130,6 +130,14 @@ void start(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 bloc
 inline void fill_bytes(void* to, int byte, size_t bytes, Stream stream) {
   if (bytes > 0) check(cudaMemsetAsync(to, byte, bytes, static_cast<cudaStream_t>(stream)), "fill memory");
 }
+// Warps that the current device has at a time.
+inline int64_t most_resident_warps() {
+  int device = 0, multiprocessors = 0, threads = 0;
+  check(cudaGetDevice(&device), "ask for the device");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "ask the device");
+  check(cudaDeviceGetAttribute(&threads, cudaDevAttrMaxThreadsPerMultiProcessor, device), "ask the device");
+  return int64_t{multiprocessors} * threads / kWarp;
+}
 inline void read_back(void* to, const void* from, size_t bytes, Stream stream) {
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_stream), "copy to the host");
@@ -174,6 +182,7 @@ void start(const char*, void (*kernel)(Parameters...), dim3 grid, dim3 block, in
 inline void fill_bytes(void* to, int byte, size_t bytes, Stream) {
   if (bytes > 0) std::memset(to, byte, bytes);
 }
+inline int64_t most_resident_warps() { return 256; }  // small maps have shares, others not
 inline void read_back(void* to, const void* from, size_t bytes, Stream) { std::memcpy(to, from, bytes); }
 #endif
 

@@ -98,24 +98,37 @@ struct Step {
   int tap, block;
 
   __device__ __forceinline__ static Step first(uint32_t taps) { return {taps, __ffs(static_cast<int>(taps)) - 1, 0}; }
+  __device__ __forceinline__ static Step at(uint32_t taps, int step, int blocks) {
+    for (; step >= blocks; step -= blocks) taps &= taps - 1;
+    Step found = first(taps);
+    found.block = step;
+    return found;
+  }
   __device__ __forceinline__ void advance(int blocks) {
     if (++block == blocks) *this = first(taps & (taps - 1));
   }
 };
 
-// Adds the products of 16 pixels at the places `taps` of a window with the weights of outputs from block `first` on.
-// rows.fetch(tap, pixel, channel, wanted) loads the piece of a pixel, rows.ready(piece, channel) is what is multiplied.
+// Part number `number` of `count` equal ones.
+struct Share {
+  int number = 0, count = 1;
+};
+
+// Adds the products of 16 pixels at the places `taps` of a window with the weights of outputs from block `first` on, or
+// a share of them. rows.fetch(tap, pixel, channel, wanted) loads the piece of a pixel, rows.ready(piece, channel) is what
+// is multiplied.
 template <typename T, int N, typename Pixels>
 __device__ __forceinline__ void add_products(Sums<N>& sums, const Pixels& rows, uint32_t taps, const Matrix& weights,
-                                             int first) {
+                                             int first, Share share = {}) {
   constexpr int kAhead = N == 1 ? 6 : 4;  // steps whose loads run ahead
   const int lane = lane_of_warp(), pixel = lane / 4;
   int from[N];  // a block behind the last one is the last one again: nobody reads its sums
 #pragma unroll
   for (int n = 0; n < N; ++n) from[n] = (first + n < weights.outputs ? first + n : weights.outputs - 1) * kWarp + lane;
-  const int steps = __popc(taps) * weights.inputs;
-  Step next = Step::first(taps);
-  for (int begin = 0; begin < steps; begin += kAhead) {
+  const int all = __popc(taps) * weights.inputs;
+  const int steps = all * (share.number + 1) / share.count;
+  int begin = all * share.number / share.count;
+  for (Step next = Step::at(taps, begin, weights.inputs); begin < steps; begin += kAhead) {
     Piece upper[kAhead], lower[kAhead];
     uint4 matrix[kAhead][N];
     int channel[kAhead];

@@ -2,14 +2,16 @@
 // have the other outputs of the same pixels, find these in the cache.
 #include "products.h"
 
+#include <type_traits>
+
 #include "windows.h"
 
 namespace sbnet::cuda {
 namespace {
 
-constexpr int kPart = 2;  // blocks of outputs that a warp has
+constexpr int kMostPart = 2;  // blocks of outputs that a warp has, kPart in a kernel
 
-template <typename T>
+template <typename T, int kPart>
 __device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& norm, int part, int64_t first,
                       int64_t count) {
   const int lane = lane_of_warp();
@@ -29,16 +31,16 @@ __device__ void store(const Sums<kPart>& sums, const Products& p, const Staged& 
 
 struct Shared {
   int32_t* found;  // [warps, kFound]
-  float* norm;     // [warps, 2, kPart * kBlock]
+  float* norm;     // [warps, 2, kMostPart * kBlock]
   Staged activation;
 
   __host__ __device__ Shared(Arena& arena, const Products& p)
       : found(arena.take<int32_t>(kThreads / kWarp * kFound)),
-        norm(arena.take<float>(kThreads / kWarp * 2 * kPart * kBlock)),
+        norm(arena.take<float>(kThreads / kWarp * 2 * kMostPart * kBlock)),
         activation(Staged::take(arena, p.activation)) {}
 };
 
-template <typename T, bool Activates>
+template <typename T, bool Activates, int kPart>
 __global__ void __launch_bounds__(kThreads, kResidentWithProducts) products_kernel(const Products p) {
   const int64_t count = *p.pixels.count;
   const int parts = (p.terms[0].weights.outputs + kPart - 1) / kPart;
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, kResidentWithProducts) products_kern
         add_products<T>(sums, found, taps, term.weights, part * kPart);
       __syncwarp();  // the next term's rows go where these were
     }
-    store<T>(sums, p, norm, part, first, count);
+    store<T, kPart>(sums, p, norm, part, first, count);
     __syncwarp();  // and the next part's scale and shift
   }
 }
@@ -80,13 +82,21 @@ __global__ void __launch_bounds__(kThreads, kResidentWithProducts) products_kern
 void multiply(Element element, const Products& products, Stream stream) {
   Arena arena(nullptr);
   const Shared shared(arena, products);
-  const int64_t parts = divide_up(products.terms[0].weights.outputs, kPart);
-  const int64_t warps = divide_up(products.pixels.index.capacity + products.y.before, kPixels) * parts;
-  const auto start = [&]<typename T>(T) {
-    const auto kernel = products.activation.scale ? products_kernel<T, true> : products_kernel<T, false>;
+  const int64_t groups = divide_up(products.pixels.index.capacity + products.y.before, kPixels);
+  const int64_t outputs = products.terms[0].weights.outputs;
+  const auto start = [&]<typename T, int kPart>(T, std::integral_constant<int, kPart>) {
+    const auto kernel = products.activation.scale ? products_kernel<T, true, kPart> : products_kernel<T, false, kPart>;
+    const int64_t warps = groups * divide_up(outputs, kPart);
     launch("multiply pixels", kernel, warps, kThreads / kWarp, arena.bytes(), stream, products);
   };
-  element == Element::kBFloat16 ? start(BFloat16{}) : start(Half{});
+  // More warps with less to do each, where there are fewer than keep the device busy: registers allow a quarter of the
+  // most, and half of the room is not in use.
+  const bool few = groups * divide_up(outputs, kMostPart) < most_resident_warps() / 2;
+  const auto start_of = [&](auto element_type) {
+    few ? start(element_type, std::integral_constant<int, 1>{})
+        : start(element_type, std::integral_constant<int, kMostPart>{});
+  };
+  element == Element::kBFloat16 ? start_of(BFloat16{}) : start_of(Half{});
 }
 
 }  // namespace sbnet::cuda

@@ -19,12 +19,22 @@ struct Tilings {
   Tiling of[kMostMaps];
 };
 
-// Whether any byte of the rows and columns is set.
-__device__ bool any(const uint8_t* image, int64_t width, Span rows, Span columns) {
+// Whether any byte of the rows and columns is set. They are read as vectors, one independent of the other.
+template <typename Vector>
+__device__ bool any_of(const uint8_t* image, int64_t width, Span rows, Span columns) {
+  constexpr int kBytes = sizeof(Vector);
+  Vector found{};
   for (int64_t y = rows.begin; y < rows.end; ++y)
-    for (int64_t x = columns.begin; x < columns.end; ++x)
-      if (image[y * width + x]) return true;
-  return false;
+    for (int64_t x = columns.begin; x < columns.end; x += kBytes)
+      found |= *reinterpret_cast<const Vector*>(image + y * width + x);
+  return found != 0;
+}
+__device__ bool any(const uint8_t* image, int64_t width, Span rows, Span columns) {
+  const auto all = reinterpret_cast<uintptr_t>(image) | static_cast<uintptr_t>(width | columns.begin | columns.end);
+  if (all % 8 == 0) return any_of<uint64_t>(image, width, rows, columns);
+  if (all % 4 == 0) return any_of<uint32_t>(image, width, rows, columns);
+  if (all % 2 == 0) return any_of<uint16_t>(image, width, rows, columns);
+  return any_of<uint8_t>(image, width, rows, columns);
 }
 
 // A warp for each word: a lane asks what lies beneath the tile of its pixel.

@@ -1,5 +1,6 @@
 // A residual unit in one launch. The warps of a block of threads have the same 16 pixels; each computes some channels of
-// every convolution, from what all of them left of the one before in shared memory.
+// every convolution, from what all of them left of the one before in shared memory. Where a map has few pixels, warps
+// share the products of the same channels: what takes time there is one load after the other.
 #include "unit.h"
 
 #include "windows.h"
@@ -7,8 +8,9 @@
 namespace sbnet::cuda {
 namespace {
 
-constexpr int kMostWarps = kThreads / kWarp;
+constexpr int kMostWarps = 16;
 constexpr int kPart = 2;  // blocks of wide channels that a warp computes at a time
+constexpr int kPartial = 8;  // sums of a lane for one block of channels
 
 // The block of threads' pixels in shared memory, as the next product reads them. An odd number of blocks lies between
 // two of them, so that lanes read from different banks.
@@ -34,14 +36,24 @@ struct SharedRows {
   }
 };
 
+// Warps that share the products of a block of narrow channels: `shares` of them for each of `blocks`.
+struct Team {
+  int blocks, shares;
+
+  __host__ __device__ int warps() const { return blocks * shares; }
+};
+
 template <typename T>
 struct Shared {
-  int32_t* found;  // [warps, kFound]
+  int32_t* found;          // [warps, kFound]
+  float *conv, *reduced;   // [shares - 1, blocks, kPartial, kWarp]: sums of other shares than the first
   SharedRows<T> narrow, wide;
   Staged conv_norm, activation, next_activation, next_norm;
 
-  __host__ __device__ Shared(Arena& arena, const Unit& u, int warps)
-      : found(arena.take<int32_t>(warps * kFound)),
+  __host__ __device__ Shared(Arena& arena, const Unit& u, const Team& team)
+      : found(arena.take<int32_t>(team.warps() * kFound)),
+        conv(arena.take<float>((team.warps() - team.blocks) * kPartial * kWarp)),
+        reduced(arena.take<float>((team.warps() - team.blocks) * kPartial * kWarp)),
         narrow(arena, u.expand.inputs),
         wide(arena, u.next_reduce.inputs),
         conv_norm(Staged::take(arena, u.conv_norm)),
@@ -63,26 +75,51 @@ template <typename T>
 struct Worker {
   const Unit& u;
   const Shared<T>& shared;
+  const Team& team;
   int32_t* rows;
-  int lane, warp, warps;
+  int lane, warp;
   int64_t first, count;  // of the group, of all
 
   __device__ __forceinline__ int row(int half) const { return lane / 4 + 8 * half; }
   __device__ __forceinline__ int channel(int block) const { return block * kBlock + lane % 4 * 4; }
 
+  // Products of 16 pixels with the weights of narrow channels; calls finish(sums, block) where a block's are complete.
+  template <typename Pixels, typename Finish>
+  __device__ __forceinline__ void narrow_products(const Pixels& pixels, uint32_t taps, const Matrix& weights,
+                                                  float* partial, const Finish& finish) const {
+    const Share share{warp / team.blocks, team.shares};
+    for (int block = warp % team.blocks; block < weights.outputs; block += team.blocks) {
+      Sums<1> sums;
+      add_products<T>(sums, pixels, taps, weights, block, share);
+      if (share.count > 1) gather(sums, share, partial + block * kPartial * kWarp + lane);
+      if (share.number == 0) finish(sums, block);
+    }
+  }
+
+  // Adds the sums of other shares of a block of channels to those of the first. All warps have one block each.
+  __device__ __forceinline__ void gather(Sums<1>& sums, const Share& share, float* partial) const {
+    float* const own = &sums.of[0][0][0];
+    const int pitch = team.blocks * kPartial * kWarp;
+    if (share.number > 0)
+      for (int i = 0; i < kPartial; ++i) partial[(share.number - 1) * pitch + i * kWarp] = own[i];
+    __syncthreads();  // partial sums are there
+    if (share.number > 0) return;
+    for (int other = 0; other < share.count - 1; ++other)
+      for (int i = 0; i < kPartial; ++i) own[i] += partial[other * pitch + i * kWarp];
+  }
+
   // 3x3, BN, ReLU.
   __device__ void convolve() const {
     const uint32_t taps = find_rows(u.conv, u.pixels, first, count, rows);
     __syncwarp();
-    for (int block = warp; block < u.conv.weights.outputs; block += warps) {
-      Sums<1> sums;
-      add_products<T>(sums, FoundRows<T>{u.conv.x, rows}, taps, u.conv.weights, block);
+    const auto put = [&](const Sums<1>& sums, int block) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const Values values = normalized(sums.values(0, half), shared.conv_norm, channel(block));
         shared.narrow.put(rounded<T>(values), row(half), channel(block));
       }
-    }
+    };
+    narrow_products(FoundRows<T>{u.conv.x, rows}, taps, u.conv.weights, shared.conv, put);
     __syncwarp();  // rows of the shortcut go where these were
   }
 
@@ -92,7 +129,7 @@ struct Worker {
     __syncwarp();
     const FoundRows<T> x{u.shortcut.x, rows};
     const bool projects = u.shortcut.weights.fragments;
-    for (int begin = warp * kPart; begin < u.expand.outputs; begin += warps * kPart) {
+    for (int begin = warp * kPart; begin < u.expand.outputs; begin += team.warps() * kPart) {
       Piece beneath[kPart][2];
 #pragma unroll
       for (int i = 0; i < 2 * kPart; ++i)
@@ -121,9 +158,7 @@ struct Worker {
 
   // The next unit's 1x1, BN, ReLU.
   __device__ void reduce() const {
-    for (int block = warp; block < u.next_reduce.outputs; block += warps) {
-      Sums<1> sums;
-      add_products<T>(sums, shared.wide, 1, u.next_reduce, block);
+    const auto put = [&](const Sums<1>& sums, int block) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int64_t pixel = first + row(half);
@@ -132,23 +167,24 @@ struct Worker {
         T* const to = static_cast<T*>(u.next.data) + (pixel + u.next.before) * u.next.channels;
         store_piece(piece, to, channel(block), u.next.channels);
       }
-    }
+    };
+    narrow_products(shared.wide, 1, u.next_reduce, shared.reduced, put);
   }
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kResidentWithProducts) unit_kernel(const Unit u) {
-  const int warps = static_cast<int>(blockDim.x / kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
+__global__ void __launch_bounds__(kMostWarps * kWarp, 1) unit_kernel(const Unit u, const Team team) {
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
   const int64_t count = *u.pixels.count;
   const auto first_of = [&](int64_t group) { return group * kPixels - u.next.before; };
   if (first_of(blockIdx.x) >= count) return;
   Arena arena(shared_memory());
-  const Shared<T> shared(arena, u, warps);
+  const Shared<T> shared(arena, u, team);
   shared.stage(u);
   __syncthreads();
 
   for (int64_t group = blockIdx.x; first_of(group) < count; group += gridDim.x) {
-    const Worker<T> worker{u, shared, shared.found + warp * kFound, lane_of_warp(), warp, warps, first_of(group), count};
+    const Worker<T> worker{u, shared, team, shared.found + warp * kFound, lane_of_warp(), warp, first_of(group), count};
     worker.convolve();
     __syncthreads();  // the narrow channels are there
     worker.expand();
@@ -157,17 +193,27 @@ __global__ void __launch_bounds__(kThreads, kResidentWithProducts) unit_kernel(c
   }
 }
 
+// More shares where there are fewer groups of pixels than keep the device busy.
+Team team_for(const Unit& unit, int64_t groups) {
+  const int narrow = static_cast<int>(larger(unit.conv.weights.outputs, unit.next.data ? unit.next_reduce.outputs : 1));
+  const Team alone{static_cast<int>(smaller(narrow, kMostWarps)), 1};
+  if (narrow > kMostWarps || (unit.next.data && unit.next_reduce.outputs != unit.conv.weights.outputs)) return alone;
+  // Registers allow a quarter of the most, and half of the room is not in use.
+  const int64_t wanted = most_resident_warps() / 2 / larger(groups * narrow, 1);
+  return {alone.blocks, static_cast<int>(larger(smaller(wanted, kMostWarps / narrow), 1))};
+}
+
 }  // namespace
 
 void run_unit(Element element, const Unit& unit, Stream stream) {
-  const int warps = static_cast<int>(smaller(unit.conv.weights.outputs, kMostWarps));
   const int64_t groups = divide_up(unit.pixels.index.capacity + unit.next.before, kPixels);
+  const Team team = team_for(unit, groups);
   const auto start_unit = [&]<typename T>(T) {
     Arena arena(nullptr);
-    const Shared<T> shared(arena, unit, warps);
+    const Shared<T> shared(arena, unit, team);
     const dim3 grid{static_cast<unsigned>(smaller(groups, kMostBlocks)), 1, 1};
-    start("residual unit", unit_kernel<T>, grid, dim3{static_cast<unsigned>(warps * kWarp), 1, 1}, arena.bytes(), stream,
-          unit);
+    const dim3 block{static_cast<unsigned>(team.warps() * kWarp), 1, 1};
+    start("residual unit", unit_kernel<T>, grid, block, arena.bytes(), stream, unit, team);
   };
   element == Element::kBFloat16 ? start_unit(BFloat16{}) : start_unit(Half{});
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -30,13 +31,21 @@ def recorded(run: Run, device: torch.device) -> Run:
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = run()
+        result = run()
+    return _Recorded(graph, run, result)
 
-    def replay() -> object:
-        graph.replay()
-        return kept
 
-    return replay
+@dataclass(frozen=True)
+class _Recorded:
+    """A graph, with all of ``run``: it reads memory of tensors that nobody else may hold."""
+
+    graph: torch.cuda.CUDAGraph
+    run: Run
+    result: object
+
+    def __call__(self) -> object:
+        self.graph.replay()
+        return self.result
 
 
 def timer(device: torch.device) -> Callable[[Run], float]:

@@ -162,11 +162,11 @@ void blocks_there_and_back(Buffer<int32_t> indices) {
 
 // Several rounds of candidates; more pairs of them near each other than a warp has lanes.
 void boxes_of_a_crowd() {
-  constexpr int64_t kRows = 300, kLimit = 80;
+  constexpr int64_t kRows = 400, kLimit = 80;
   Buffer<float> rows(kRows * (1 + kBox));
   for (float& value : rows.host()) value = static_cast<float>(random_numbers() % 1000) / 500 - 1;
   auto flat = draw<int64_t>(kRows, 12 * 12);
-  const Classes classes{{threshold_of(0.4)}, {0}};
+  const Classes classes{{threshold_of(0.3)}, {0}};
   const Outputs outputs{rows.data(), flat.data(), kRows, 1, {12, 0, 0, 0.8}};
   Buffer<Candidate> found(kRows);
   Buffer<int32_t> count(1);
@@ -175,12 +175,14 @@ void boxes_of_a_crowd() {
   Buffer<Circle> circles(kRows), kept_circles(kLimit);
   Buffer<Footprint> footprints(kRows);
   Buffer<Voter> voters(kRows);
+  Buffer<Bits> overlaps(kRows * kRoundWords);
   Buffer<int32_t> owners(kRows), ranks(kLimit);
-  const Ranking ranking{count.data(), circles.data(), footprints.data(), voters.data(), owners.data()};
+  const Ranking ranking{count.data(),  circles.data(),  footprints.data(),
+                        voters.data(), overlaps.data(), owners.data()};
   Buffer<int64_t> number(1);
   const Kept kept{ranks.data(), kept_circles.data(), number.data()};
   rank_candidates(outputs, classes, found.data(), ranking, nullptr);
-  suppress(ranking, 0.1, kLimit, kept, nullptr);
+  suppress(ranking, kRows, 0.1, kLimit, kept, nullptr);
   Buffer<float> boxes(7 * kLimit), scores(kLimit);
   Buffer<int64_t> labels(kLimit);
   vote(ranking, kept, kLimit, boxes.data(), scores.data(), labels.data(), nullptr);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -82,7 +83,7 @@ class Check:
         files = [str(path.relative_to(self.root)) for path in sorted(self.root.glob("test/test_*.py"))
                  if ON_DEVICE.search(path.read_text())]  # fmt: skip
         name, files = ("shim", SHORT_TESTS) if self.dry_run else ("cuda", files)
-        workers = ["-n", "4", "--dist", "loadfile"] if importlib.util.find_spec("xdist") and not self.dry_run else []
+        workers = ["-n", "4"] if importlib.util.find_spec("xdist") and not self.dry_run else []
         plain = ["-o", "addopts=", "-p", "no:cacheprovider", "-v", "-rfE", "--tb=short", "--color=no"]
         plain += ["--continue-on-collection-errors"]
         command = [sys.executable, "-m", "pytest", *plain, *workers, "-k", name, *files]
@@ -128,7 +129,8 @@ class Check:
         rows = self.out / f"{step.name}.json"
         rows.unlink(missing_ok=True)
         options = ["--json", str(rows), *(["--dense", ",".join(ways)] if ways else [])]
-        environment = {"TORCHINDUCTOR_CACHE_DIR": str(self.programs.folder / "inductor"), "PYTHONPATH": str(self.root)}
+        paths = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
+        environment = {"TORCHINDUCTOR_CACHE_DIR": str(self.programs.folder / "inductor"), "PYTHONPATH": paths}
         try:
             step.found["table"] = without_noise(step.run([sys.executable, *program, part, *options], environment))
         finally:
