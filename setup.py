@@ -108,9 +108,7 @@ class BuildOps(build_ext):
         with (scratch / "lock").open("w") as lock, ThreadPoolExecutor(os.cpu_count()) as pool:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another build of the same objects goes first
             objects = list(pool.map(lambda job: compile_source(job[0], job[1], job[2], scratch), jobs))
-            libraries = [f"-L{torch_root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
-            libraries += cuda_runtime(nvcc) if nvcc else []
-            link = [*compiler, *sanitize, "-shared", "-o", str(output), *objects, *libraries]
+            link = link_command([*compiler, *sanitize], objects, output, torch_root, nvcc)
             if subprocess.run(link, check=False).returncode:
                 raise SystemExit(f"{NAME}: {output.name} does not link")
 
@@ -174,12 +172,22 @@ def architectures(nvcc: list[str]) -> list[str]:
     return options
 
 
+def link_command(
+    compiler: list[str], objects: list[str], output: Path, torch_root: Path, nvcc: list[str]
+) -> list[str]:
+    """Nothing of a static archive, which may be the compiler's own library, is seen from outside: it would be mixed up
+    with the one that torch brings, and the first error message would end the process."""
+    libraries = [f"-L{torch_root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
+    libraries += cuda_runtime(nvcc) if nvcc else []
+    return [*compiler, "-shared", "-o", str(output), *objects, *libraries, "-Wl,--exclude-libs,ALL"]
+
+
 def cuda_runtime(nvcc: list[str]) -> list[str]:
     """Options of the linker. The runtime is linked statically: of the shared one, torch may bring another version or
     the vehicle none, and then nothing of the library would load. It looks for the driver when it is first used."""
     said = subprocess.run([*nvcc, "--dryrun", "none.o", "-o", "none"], capture_output=True, text=True, check=True)
     folders = re.findall(r'"(-L[^"]*)"', said.stderr)
-    return [*folders, "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,libcudart_static.a"]
+    return [*folders, "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 
 
 def compile_source(command: list[str], source: Path, variant: str, scratch: Path) -> str:

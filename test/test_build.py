@@ -13,7 +13,9 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import devices
 import pytest
+import torch
 
 import sbnet_perception
 
@@ -67,6 +69,20 @@ def test_the_library_uses_the_stable_abi_only(built):
     needed = {name for _, name in symbols("-D", "--undefined-only", built[1])}
     assert "torch_parallel_for" in needed
     assert {name for name in needed if re.search(r"\b(at|c10|torch|torch::jit)::|\bPy[A-Z_]", name)} == set()
+
+
+def test_an_error_is_told_where_the_compiler_brings_a_static_library_of_its_own(built, tmp_path):
+    objects = sorted(str(path) for path in OBJECTS.glob("*.o") if not path.name.startswith("cuda."))
+    library, torch_root = tmp_path / "ops.so", Path(torch.__file__).parent
+    link = devices.build().link_command(["g++", "-static-libstdc++"], objects, library, torch_root, [])
+    subprocess.run(link, check=True)
+    code = (
+        "import torch; from sbnet_perception import blocks; none = [0, 0];"
+        "torch.ops.sbnet.reduce_mask(torch.ones(1, 4, 4), [2, 2], [0, 2], [2, 2], none, 0.0, False)"
+    )
+    environment = {**os.environ, "SBNET_OPS": str(library)}
+    used = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "block_size must be in 1 .. 2147483647, got (0, 2)" in used.stderr
 
 
 def test_the_best_instruction_set_is_taken_and_a_lower_one_can_be_forced(built):

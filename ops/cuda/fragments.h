@@ -13,7 +13,7 @@ namespace sbnet::cuda {
 
 constexpr int kBlock = 16;   // channels
 constexpr int kPixels = 16;  // that a warp has at a time
-constexpr int kResidentWithProducts = 2;  // 128 registers
+constexpr int kResidentWithProducts = 2;  // blocks of kThreads on a multiprocessor: kRegistersWithProducts
 
 // The channels that a lane holds of a pixel in a block, two in a register; and as numbers.
 struct Piece {

@@ -89,9 +89,8 @@ void multiply(Element element, const Products& products, Stream stream) {
     const int64_t warps = groups * divide_up(outputs, kPart);
     launch("multiply pixels", kernel, warps, kThreads / kWarp, arena.bytes(), stream, products);
   };
-  // More warps with less to do each, where there are fewer than keep the device busy: registers allow a quarter of the
-  // most, and half of the room is not in use.
-  const bool few = groups * divide_up(outputs, kMostPart) < most_resident_warps() / 2;
+  // More warps with less to do each, where the device has room for all of them at a time.
+  const bool few = current_room().holds(divide_up(groups * outputs, kThreads / kWarp), kThreads / kWarp);
   const auto start_of = [&](auto element_type) {
     few ? start(element_type, std::integral_constant<int, 1>{})
         : start(element_type, std::integral_constant<int, kMostPart>{});

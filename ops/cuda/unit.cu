@@ -8,7 +8,8 @@
 namespace sbnet::cuda {
 namespace {
 
-constexpr int kMostWarps = 16;
+constexpr int kMostThreads = 512, kResidentUnits = 1;  // 128 registers
+constexpr int kMostWarps = kMostThreads / kWarp;
 constexpr int kPart = 2;  // blocks of wide channels that a warp computes at a time
 constexpr int kPartial = 8;  // sums of a lane for one block of channels
 
@@ -173,7 +174,7 @@ struct Worker {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kMostWarps * kWarp, 1) unit_kernel(const Unit u, const Team team) {
+__global__ void __launch_bounds__(kMostThreads, kResidentUnits) unit_kernel(const Unit u, const Team team) {
   const int warp = static_cast<int>(threadIdx.x / kWarp);
   const int64_t count = *u.pixels.count;
   const auto first_of = [&](int64_t group) { return group * kPixels - u.next.before; };
@@ -193,14 +194,16 @@ __global__ void __launch_bounds__(kMostWarps * kWarp, 1) unit_kernel(const Unit 
   }
 }
 
-// More shares where there are fewer groups of pixels than keep the device busy.
+// As many shares as leave the device room for all groups of pixels at a time: a second round would cost more.
 Team team_for(const Unit& unit, int64_t groups) {
-  const int narrow = static_cast<int>(larger(unit.conv.weights.outputs, unit.next.data ? unit.next_reduce.outputs : 1));
-  const Team alone{static_cast<int>(smaller(narrow, kMostWarps)), 1};
-  if (narrow > kMostWarps || (unit.next.data && unit.next_reduce.outputs != unit.conv.weights.outputs)) return alone;
-  // Registers allow a quarter of the most, and half of the room is not in use.
-  const int64_t wanted = most_resident_warps() / 2 / larger(groups * narrow, 1);
-  return {alone.blocks, static_cast<int>(larger(smaller(wanted, kMostWarps / narrow), 1))};
+  const bool has_next = unit.next.data != nullptr;
+  const auto narrow = static_cast<int>(larger(unit.conv.weights.outputs, has_next ? unit.next_reduce.outputs : 0));
+  Team team{static_cast<int>(smaller(narrow, kMostWarps)), 1};
+  if (narrow > kMostWarps || (has_next && unit.next_reduce.outputs != unit.conv.weights.outputs)) return team;
+  const Room room = current_room();
+  for (int shares = kMostWarps / narrow; shares > 1 && team.shares == 1; --shares)
+    if (room.holds(groups, narrow * shares)) team.shares = shares;
+  return team;
 }
 
 }  // namespace

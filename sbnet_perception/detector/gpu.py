@@ -26,8 +26,8 @@ from sbnet_perception.masks.computation import computation_mask
 from sbnet_perception.masks.frame import Frame
 from sbnet_perception.masks.road import RoadView
 
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Of each map: how many of its pixels a graph has room for."""
+SHARES = (1 / 20, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Of each map: how many of its pixels a graph has room for; the smallest suffices for points on a road."""
 SPARE = 1.25
 """A smaller graph is taken again when it would have had so many times the room that a frame needed."""
 FEWEST_POINTS = 1 << 15
