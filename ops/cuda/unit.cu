@@ -79,7 +79,7 @@ struct Worker {
   const Team& team;
   int32_t* rows;
   int lane, warp;
-  int64_t first, count;  // of the group, of all
+  int32_t first, count;  // of the group, of all: pixels of a map are numbered in 32 bits
 
   __device__ __forceinline__ int row(int half) const { return lane / 4 + 8 * half; }
   __device__ __forceinline__ int channel(int block) const { return block * kBlock + lane % 4 * 4; }
@@ -176,7 +176,7 @@ struct Worker {
 template <typename T>
 __global__ void __launch_bounds__(kMostThreads, kResidentUnits) unit_kernel(const Unit u, const Team team) {
   const int warp = static_cast<int>(threadIdx.x / kWarp);
-  const int64_t count = *u.pixels.count;
+  const int32_t count = *u.pixels.count;
   const auto first_of = [&](int64_t group) { return group * kPixels - u.next.before; };
   if (first_of(blockIdx.x) >= count) return;
   Arena arena(shared_memory());
@@ -185,7 +185,8 @@ __global__ void __launch_bounds__(kMostThreads, kResidentUnits) unit_kernel(cons
   __syncthreads();
 
   for (int64_t group = blockIdx.x; first_of(group) < count; group += gridDim.x) {
-    const Worker<T> worker{u, shared, team, shared.found + warp * kFound, lane_of_warp(), warp, first_of(group), count};
+    const Worker<T> worker{u,    shared, team, shared.found + warp * kFound, lane_of_warp(),
+                           warp, static_cast<int32_t>(first_of(group)), count};
     worker.convolve();
     __syncthreads();  // the narrow channels are there
     worker.expand();
