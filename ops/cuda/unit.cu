@@ -195,7 +195,18 @@ __global__ void __launch_bounds__(kMostThreads, kResidentUnits) unit_kernel(cons
   }
 }
 
+// What partial sums may add to the shared memory that every device gives unasked.
+constexpr int kMostBytes = 48 << 10;
+
+template <typename T>
+int bytes_for(const Unit& unit, const Team& team) {
+  Arena arena(nullptr);
+  const Shared<T> shared(arena, unit, team);
+  return arena.bytes();
+}
+
 // As many shares as leave the device room for all groups of pixels at a time: a second round would cost more.
+template <typename T>
 Team team_for(const Unit& unit, int64_t groups) {
   const bool has_next = unit.next.data != nullptr;
   const auto narrow = static_cast<int>(larger(unit.conv.weights.outputs, has_next ? unit.next_reduce.outputs : 0));
@@ -203,7 +214,7 @@ Team team_for(const Unit& unit, int64_t groups) {
   if (narrow > kMostWarps || (has_next && unit.next_reduce.outputs != unit.conv.weights.outputs)) return team;
   const Room room = current_room();
   for (int shares = kMostWarps / narrow; shares > 1 && team.shares == 1; --shares)
-    if (room.holds(groups, narrow * shares)) team.shares = shares;
+    if (room.holds(groups, narrow * shares) && bytes_for<T>(unit, {narrow, shares}) <= kMostBytes) team.shares = shares;
   return team;
 }
 
@@ -211,13 +222,11 @@ Team team_for(const Unit& unit, int64_t groups) {
 
 void run_unit(Element element, const Unit& unit, Stream stream) {
   const int64_t groups = divide_up(unit.pixels.index.capacity + unit.next.before, kPixels);
-  const Team team = team_for(unit, groups);
   const auto start_unit = [&]<typename T>(T) {
-    Arena arena(nullptr);
-    const Shared<T> shared(arena, unit, team);
+    const Team team = team_for<T>(unit, groups);
     const dim3 grid{static_cast<unsigned>(smaller(groups, kMostBlocks)), 1, 1};
     const dim3 block{static_cast<unsigned>(team.warps() * kWarp), 1, 1};
-    start("residual unit", unit_kernel<T>, grid, block, arena.bytes(), stream, unit, team);
+    start("residual unit", unit_kernel<T>, grid, block, bytes_for<T>(unit, team), stream, unit, team);
   };
   element == Element::kBFloat16 ? start_unit(BFloat16{}) : start_unit(Half{});
 }

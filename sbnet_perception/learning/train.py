@@ -44,7 +44,7 @@ from sbnet_perception.learning.sweeps import sweep_of
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.learning.trainer import Trainer
 
-MOST_LOADERS = 12
+MOST_LOADERS = 8
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _loaders(device: torch.device) -> int:
     """Processes that make batches ahead: a GPU takes them faster than one can, a CPU has its cores for the step."""
-    cores = (os.cpu_count() or 1) // processes.on_this_machine()[1]
+    cores = len(os.sched_getaffinity(0)) // processes.on_this_machine()[1]
     return 1 if device.type == "cpu" else min(max(cores - 1, 1), MOST_LOADERS)
 
 
@@ -85,7 +85,8 @@ def train(
         Console().print(f"resuming at step {trainer.step} of {config.steps} from {checkpoint}")
     batches = Batches(scenes, sweeps, config, trainer.task)
     rest = torch.utils.data.Subset(batches, range(trainer.step, config.steps))
-    loader = DataLoader(rest, batch_size=None, num_workers=_loaders(device), prefetch_factor=4)
+    loaders = _loaders(device)
+    loader = DataLoader(rest, batch_size=None, num_workers=loaders, prefetch_factor=4 if loaders == 1 else 2)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
