@@ -40,9 +40,6 @@ __global__ void __launch_bounds__(kThreads, kResident) sort_kernel(const Cloud c
     if (cells[i] != kNowhere) levels[start[cells[i]] + ranks[i]] = static_cast<uint16_t>(level_of(cloud.z(i)));
 }
 
-// Levels of a cell that the lanes of a warp hold in registers; those of fuller cells are read anew for each bit.
-constexpr int kHeld = 24;
-
 // A warp for each cell: the highest level that no more points lie below than below the percentile, bit by bit.
 __global__ void __launch_bounds__(kThreads, kResident) select_kernel(const uint16_t* all_levels, const int32_t* counts,
                                                                      const int32_t* start, int32_t* low) {
@@ -52,18 +49,9 @@ __global__ void __launch_bounds__(kThreads, kResident) select_kernel(const uint1
     int level = count > 0 ? 0 : kNoLevel;
     const uint16_t* const levels = all_levels + start[cell];
     const auto most_below = static_cast<int>(points_below(count));
-    const bool held = count <= kHeld * kWarp;
-    int own[kHeld];
-    for (int i = 0; i < kHeld; ++i) {
-      const int at = i * kWarp + lane;
-      own[i] = held && at < count ? levels[at] : kLevels;  // below none
-    }
     for (int bit = kLevels / 2; bit > 0 && count > 0; bit /= 2) {
       int below = 0;
-      if (held)
-        for (int i = 0; i < kHeld; ++i) below += own[i] < level + bit;
-      else
-        for (int i = lane; i < count; i += kWarp) below += levels[i] < level + bit;
+      for (int i = lane; i < count; i += kWarp) below += levels[i] < level + bit;
       if (__reduce_add_sync(~0u, below) <= most_below) level += bit;
     }
     if (lane == 0) low[cell] = level;
