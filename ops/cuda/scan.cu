@@ -8,6 +8,7 @@ namespace sbnet::cuda {
 namespace {
 
 constexpr int kMostMaps = 8, kWarps = kThreads / kWarp;
+constexpr int kResidentWithMasks = 3;  // 80 registers
 constexpr int64_t kPart = kThreads;  // words that a block numbers together
 
 struct Maps {
@@ -38,8 +39,8 @@ __device__ bool any(const uint8_t* image, int64_t width, Span rows, Span columns
 }
 
 // A warp for each word: a lane asks what lies beneath the tile of its pixel.
-__global__ void __launch_bounds__(kThreads, kResident) find_kernel(const uint8_t* mask, int64_t height, int64_t width,
-                                                                   const Maps maps, const Tilings tilings) {
+__global__ void __launch_bounds__(kThreads, kResidentWithMasks)
+    find_kernel(const uint8_t* mask, int64_t height, int64_t width, const Maps maps, const Tilings tilings) {
   const int lane = lane_of_warp();
   for (int m = 0; m < maps.count; ++m) {
     const Index& map = maps.map[m].index;
