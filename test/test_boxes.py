@@ -82,6 +82,16 @@ def test_the_kernel_finds_what_its_plain_form_finds(device, found, iou, groups):
     assert ours.boxes == pytest.approx(plain.boxes, abs=1e-5) and ours.scores == pytest.approx(plain.scores, abs=1e-6)
 
 
+@pytest.mark.parametrize("limit", [40, 500])
+def test_more_boxes_than_are_decided_at_a_time_are_what_the_plain_form_finds(device, limit):
+    rng = np.random.default_rng(5)
+    low, high = [0, -20, 0, 3, 1, 1, -4], [30, 20, 1, 6, 2, 2, 4]
+    prediction = prediction_of(rng.uniform(low, high, (900, 7)), rng.uniform(0.1, 0.9, 900))
+    ours, plain = (find(prediction, *on, limit=limit) for find, on in ((found_in, (device,)), (plainly, ())))
+    assert len(ours) == len(plain) == min(limit, len(plain)) > 30
+    assert ours.boxes == pytest.approx(plain.boxes, abs=1e-4) and ours.scores == pytest.approx(plain.scores, abs=1e-6)
+
+
 def test_boxes_that_go_say_together_with_the_one_that_stays_what_it_is(device):
     # three of one car, of which one sees it from behind, and a neighbour that touches
     boxes = np.array([[10, 0, 0, 4, 2, 1, 3.1], [10.2, 0, 0.4, 4.4, 2, 1, -0.05], [10.2, 0, 0.4, 4.4, 2, 1, -0.05]])
