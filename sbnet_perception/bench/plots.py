@@ -79,18 +79,20 @@ def plot_sparsity(rows: Sequence[Row], machine: Row, path: Path) -> None:
             _name(panels[0], f"dense, {row['network']}", 0.0, speedup)
     _finish_sparsity(panels[0], "weights that are 0, %", f"{rows[0]['grid']} grid", "speed-up of the network")
     if measured:
+        several = len({row["dtype"] for row in measured}) > 1
         for key, marker, colour in (("ap50", "o", COLOURS[0]), ("ap70", "s", COLOURS[1])):
             panels[1].plot(*_columns(measured, "ms", key), marker, ms=6, color=colour, label=f"IoU 0.{key[2]}")
-            for row in measured:
-                name = f"{Path(str(row['network'])).stem}, {row['dtype']}"
-                _name(panels[1], name, float(row["ms"] or 0), float(row[key] or 0))
+            # Every other name lies below: neighbours may be as good.
+            for number, row in enumerate(sorted(measured, key=lambda row: float(row["ms"] or 0))):
+                name = Path(str(row["network"])).stem + (f", {row['dtype']}" if several else "")
+                _name(panels[1], name, float(row["ms"] or 0), float(row[key] or 0), below=number % 2 == 1)
         _finish_sparsity(panels[1], "the network, ms", "accuracy at equal time", "average precision")
         panels[1].margins(x=0.3, y=0.15)
     _save(figure, machine, path)
 
 
-def _name(panel: Axes, name: str, x: float, y: float) -> None:
-    panel.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=8)
+def _name(panel: Axes, name: str, x: float, y: float, below: bool = False) -> None:
+    panel.annotate(name, (x, y), (4, -10 if below else 3), textcoords="offset points", fontsize=8)
 
 
 def _columns(rows: Sequence[Row], x: str, y: str, factor: float = 1.0) -> tuple[list[float], list[float]]:
