@@ -12,11 +12,10 @@ from bench_helpers import tiny_detector, tiny_weights
 
 from sbnet_perception.bench import current, dense, inputs, network, sides
 from sbnet_perception.bench.inputs import Input, Scene
-from sbnet_perception.bev.density import density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
-from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, MaskNetworkConfig
+from sbnet_perception.detector.mask_network import MaskNetwork, MaskNetworkConfig, seen
 from sbnet_perception.detector.mask_weights import save_mask_weights
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.masks.road import RoadMap
@@ -144,8 +143,8 @@ def tiny_mask_weights(folder: Path) -> Path:
     """A mask network that expects vehicles in a third of `scene`."""
     torch.manual_seed(0)
     mask_network = MaskNetwork(MaskNetworkConfig(widths=(8, 8, 8, 8), units=(1, 1, 1, 1), head_width=8)).eval()
-    seen = density(torch.from_numpy(scene().points), Grid.named("compact"), MASK_STRIDE)[None]
-    threshold = float(mask_network(seen).sigmoid().quantile(2 / 3))
+    x = seen(torch.from_numpy(scene().points), Grid.named("compact"))
+    threshold = float(mask_network(x).sigmoid().quantile(2 / 3))
     save_mask_weights(folder / "mask.safetensors", mask_network, 0.2, threshold, {})
     return folder / "mask.safetensors"
 

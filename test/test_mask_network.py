@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbnet_perception.bev.density import FULL, density
+from sbnet_perception.bev.density import FEATURES, FULL, LAYERS, density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, MaskNetworkConfig
+from sbnet_perception.detector.mask_network import MASK_STRIDE, PARTS, MaskNetwork, MaskNetworkConfig, seen
 from sbnet_perception.detector.mask_weights import load_mask_network, save_mask_weights
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.pipeline import Pipeline
@@ -41,22 +41,28 @@ def cloud(count: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(points)
 
 
-@pytest.mark.parametrize("stride", [1, 8])
-def test_the_density_counts_the_points_of_each_height_bin_in_any_order(stride: int) -> None:
+@pytest.mark.parametrize(("stride", "parts"), [(1, 1), (8, 1), (8, 4), (6, 2)])
+def test_the_density_counts_the_points_of_each_part_and_layer_in_any_order(stride: int, parts: int) -> None:
     points = cloud(3000)
-    seen = density(points, GRID, stride)
+    found = density(points, GRID, stride, parts)
     rows, columns = -(-GRID.height // stride), -(-GRID.width // stride)
-    counts, bright = np.zeros((32, rows, columns)), np.zeros((2, rows, columns))
+    assert found.shape == (parts * parts * FEATURES, rows, columns)
+    raster, side = (rows * parts, columns * parts), 0.2 * stride / parts
+    counts, bright = np.zeros((FEATURES - 1, *raster)), np.zeros((2, *raster))
     for x, y, z, intensity in points.double().tolist():
         if not (0 <= x < 10 and -3 <= y < 3.2 and math.isfinite(z)):
             continue
-        row, column, height = int((y + 3) / (0.2 * stride)), int(x / (0.2 * stride)), math.floor((z + 2) / 0.2)
-        counts[30 if height < 0 else 31 if height >= 30 else height, row, column] += 1
+        row, column, layer = int((y + 3) / side), int(x / side), math.floor((z + 2) / 0.4)
+        counts[LAYERS if layer < 0 else LAYERS + 1 if layer >= LAYERS else layer, row, column] += 1
         bright[:, row, column] += intensity, 1
-    # A point on the border of two bins may be in either, by rounding.
-    assert np.isclose(seen[:32].numpy(), np.log1p(counts) / np.log1p(FULL)).mean() > 0.999
-    assert np.abs(seen[32].numpy() - bright[0] / np.maximum(bright[1], 1)).max() < 0.005
-    assert torch.equal(seen, density(points.flip(0), GRID, stride))
+    # As one raster of parts.
+    whole = torch.nn.functional.pixel_shuffle(
+        found.view(parts * parts, FEATURES, rows, columns).transpose(0, 1).flatten(0, 1)[None], parts
+    )[0].numpy()
+    # A point on the border of two places may be in either, by rounding.
+    assert np.isclose(whole[:-1], np.log1p(counts) / np.log1p(FULL)).mean() > 0.999
+    assert (np.abs(whole[-1] - bright[0] / np.maximum(bright[1], 1)) < 0.005).mean() > 0.999
+    assert torch.equal(found, density(points.flip(0), GRID, stride, parts))
 
 
 @settings(max_examples=60, deadline=None)
@@ -80,9 +86,9 @@ def test_the_mask_is_what_the_network_says_of_whole_cells_whatever_the_size_of_t
     torch.manual_seed(0)
     network = MaskNetwork(SMALL).train()
     for _ in range(3):
-        network(torch.rand(2, 33, 8, 8))
+        network(torch.rand(2, PARTS * PARTS * FEATURES, 8, 8))
     points = cloud(2000)
-    probability = network.eval()(density(points, GRID, 8)[None])[0].sigmoid().detach()
+    probability = network.eval()(seen(points, GRID))[0].sigmoid().detach()
     threshold = float(probability.median()) + 1e-4
     with torch.inference_mode():
         mask = network.prepare(threshold)(points, GRID)
@@ -95,8 +101,8 @@ def test_a_mask_network_comes_back_from_its_file_and_other_files_are_refused(tmp
     network = MaskNetwork(SMALL).eval()
     save_mask_weights(tmp_path / "mask.safetensors", network, 0.2, 0.25, {})
     found, threshold = load_mask_network(tmp_path / "mask.safetensors", 0.2)
-    seen = torch.rand(1, 33, 5, 7)
-    assert threshold == 0.25 and torch.equal(found(seen), network(seen))
+    x = torch.rand(1, PARTS * PARTS * FEATURES, 5, 7)
+    assert threshold == 0.25 and torch.equal(found(x), network(x))
     with pytest.raises(WeightsError, match=r"is for cells of 0\.2 m, the grid has cells of 0\.05 m"):
         load_mask_network(tmp_path / "mask.safetensors", 0.05)
     save_weights(tmp_path / "detector.safetensors", Detector(), 0.2, (VEHICLE,), {})
@@ -140,7 +146,7 @@ def test_a_trained_mask_network_keeps_the_vehicles_and_the_pipeline_computes_the
 def test_the_threshold_is_the_highest_that_keeps_the_vehicles() -> None:
     frame, network = frame_with_cars(), MaskNetwork(SMALL)
     threshold = chosen_threshold(network, [frame], DetectorConfig())
-    near = network(density(torch.from_numpy(frame.points), COMPACT, 8)[None])[0].sigmoid().detach().numpy()
+    near = network(seen(torch.from_numpy(frame.points), COMPACT))[0].sigmoid().detach().numpy()
     label = make_targets(frame.boxes, frame.point_counts, frame.classes, (VEHICLE,), COMPACT).label
     rows, columns = np.nonzero(label > 0)
     kept = near[rows // 2, columns // 2]

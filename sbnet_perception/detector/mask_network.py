@@ -1,9 +1,9 @@
 """The mask network of the paper (section 4.2): where vehicles are to be expected, from an eighth of the resolution.
 
 A residual network of [2, 2, 2, 2] units and depths [32, 64, 128, 256] with the pyramid pooling of PSPNet (Zhao et al.
-2017) on top. It is dense and cheap: it sees how many points lie in every 8 x 8 cells, at which height. Choices where
-the paper is silent: stages 2 to 4 halve the map, and what the top knows comes back down to an eighth by sums with the
-stages' maps.
+2017) on top. It is dense and cheap. Choices where the paper is silent: it sees how many points lie at which height in
+the 4 x 4 parts of every 8 x 8 cells; stages 2 to 4 halve the map, and what the top knows comes back down to an
+eighth by sums with the stages' maps.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sbnet_perception.bev.density import density
+from sbnet_perception.bev.density import FEATURES, density
 from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.voxelize import CHANNELS
 from sbnet_perception.blocks import SparseBatchNorm2d
 
 MASK_STRIDE = 8
 """Cells of the grid that one pixel of the network spans."""
+PARTS = 4
+"""Parts of such a pixel along each side in which points are counted: a pixel alone is larger than a vehicle is wide."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class MaskNetwork(nn.Module):
     def __init__(self, config: MaskNetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or MaskNetworkConfig()
-        width, stages = CHANNELS, []
+        width, stages = config.widths[0], []
         for number, (outputs, units) in enumerate(zip(config.widths, config.units, strict=True)):
             first = _Unit(width, outputs, 1 if number == 0 else 2)
             stages.append(nn.Sequential(first, *(_Unit(outputs, outputs, 1) for _ in range(units - 1))))
             width = outputs
+        self.inside = _ConvNorm(PARTS * PARTS * FEATURES, config.widths[0], 1)
         self.stages = nn.ModuleList(stages)
         self.pyramid = _PyramidPooling(width, config.bins, config.head_width)
         self.laterals = nn.ModuleList(
@@ -106,8 +108,8 @@ class MaskNetwork(nn.Module):
         self.logits = nn.Conv2d(config.head_width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`density.density` float32 [N, 33, h, w] -> logits [N, h, w]."""
-        maps = []
+        """`seen` float32 [N, PARTS * PARTS * FEATURES, h, w] -> logits [N, h, w]."""
+        x, maps = self.inside(x), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -129,7 +131,7 @@ class PreparedMaskNetwork:
     """Points to the mask that an expression calls ``predicted``.
 
     Attributes:
-        network: `density` of the points to logits.
+        network: what is `seen` of the points to logits.
         threshold: probability above which a cell belongs to the mask.
     """
 
@@ -140,9 +142,14 @@ class PreparedMaskNetwork:
         """bool [H, W] on the grid and the points' device. Points as those of `voxelize.voxels`."""
         # TF32 would decide otherwise than a CPU does where the probability is close to the threshold.
         with torch.backends.cudnn.flags(allow_tf32=False):
-            near = self.network(density(points, grid, MASK_STRIDE)[None])[0].sigmoid() > self.threshold
+            near = self.network(seen(points, grid))[0].sigmoid() > self.threshold
         whole = near.repeat_interleave(MASK_STRIDE, 0).repeat_interleave(MASK_STRIDE, 1)
         return whole[: grid.height, : grid.width].contiguous()
+
+
+def seen(points: Tensor, grid: Grid) -> Tensor:
+    """What the network sees of points as those of `voxelize.voxels`: [1, PARTS * PARTS * FEATURES, h, w]."""
+    return density(points, grid, MASK_STRIDE, PARTS)[None]
 
 
 def _fused(network: MaskNetwork) -> MaskNetwork:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from sbnet_perception.bev.density import density
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork
+from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, seen
 from sbnet_perception.detector.network import OUTPUT_STRIDE
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.targets import make_targets
@@ -24,7 +23,7 @@ def chosen_threshold(network: MaskNetwork, frames: Iterable[LabelledFrame], dete
     network = network.eval()
     grid, values = detector.raster, []
     for frame in frames:
-        near = network(density(torch.from_numpy(frame.points), grid, MASK_STRIDE)[None])[0].sigmoid().numpy()
+        near = network(seen(torch.from_numpy(frame.points), grid))[0].sigmoid().numpy()
         label = make_targets(frame.boxes, frame.point_counts, frame.classes, detector.objects, grid).label
         rows, columns = np.nonzero(label > 0)
         step = MASK_STRIDE // OUTPUT_STRIDE

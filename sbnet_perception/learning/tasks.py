@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sbnet_perception import processes
-from sbnet_perception.bev.density import density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, PreparedMaskNetwork
+from sbnet_perception.detector.mask_network import MASK_STRIDE, PreparedMaskNetwork, seen
 from sbnet_perception.detector.network import OUTPUT_STRIDE, NetworkConfig
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss, distillation_loss
@@ -83,10 +82,10 @@ class DetectorTask:
         points = torch.from_numpy(frame.points)
         predicted = None if self._mask_network is None else self._mask_network(points, grid)
         chosen = self._masks[int(rng.integers(len(self._masks)))]
-        seen = Frame(points, grid, chosen, frame.road, None, predicted)
-        mask = counted = _mask(seen)
+        view = Frame(points, grid, chosen, frame.road, None, predicted)
+        mask = counted = _mask(view)
         if self._loss_mask is not None:
-            counted = mask & _mask(replace(seen, config=self._loss_mask))
+            counted = mask & _mask(replace(view, config=self._loss_mask))
         labelled = Tiles.from_mask(counted, self._tile, OUTPUT_STRIDE).mask()[0]
         objects = self._detector.objects
         targets = make_targets(frame.boxes, frame.point_counts, frame.classes, objects, grid, labelled.numpy())
@@ -119,9 +118,8 @@ class MaskTask:
         self._objects = detector.objects
 
     def sample(self, frame: LabelledFrame, grid: Grid, rng: np.random.Generator) -> Sample:
-        seen = density(torch.from_numpy(frame.points), grid, MASK_STRIDE)
         wanted = vehicles_near(frame.boxes, frame.point_counts, frame.classes, self._objects, grid, MASK_STRIDE)
-        return seen[None], torch.from_numpy(wanted)[None]
+        return seen(torch.from_numpy(frame.points), grid), torch.from_numpy(wanted)[None]
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         counted = wanted[0] != IGNORED
