@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import write_av2, write_kitti
+from learning_helpers import GRID, frame
 from rich.console import Console
 
 from sbnet_perception.bench import table5, table5_report
 from sbnet_perception.bench.table5 import LINES, TRAININGS
-from sbnet_perception.bev.grid import Grid
-from sbnet_perception.bev.se2 import SE2
 from sbnet_perception.cli import main
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import DetectorConfig
@@ -23,26 +22,12 @@ from sbnet_perception.detector.network import Detector, NetworkConfig, initializ
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import SimulatedResult
-from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.targets import IGNORED
 from sbnet_perception.learning.tasks import DetectorTask
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.masks.config import MaskConfig
-from sbnet_perception.masks.road import RoadMap, RoadView
 
 RNG = np.random.default_rng(0)
-GRID = Grid(0.0, 12.8, -6.4, 6.4, 0.2)
-
-
-def frame() -> LabelledFrame:
-    """A car on the road, which is y < 0, and one beside it."""
-    rng = np.random.default_rng(0)
-    points = rng.uniform((0, -6, 0, 0), (12, 6, 2, 1), (2000, 4)).astype(np.float32)
-    boxes = np.float32([[4, -3, 0.8, 4, 1.8, 1.6, 0.2], [8, 4, 0.8, 4, 1.8, 1.6, 0.0]])
-    cells = torch.zeros((64, 64), dtype=torch.bool)
-    cells[:32] = True
-    road = RoadView(RoadMap(cells, 0.2, SE2(0.0, -6.4)), SE2())
-    return LabelledFrame("made", points, road, boxes, np.array([100, 100]), np.array([0, 0]))
 
 
 def under(mask: str, loss_mask: str = "") -> DetectorTask:

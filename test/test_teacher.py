@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_table5 import GRID, frame
+from learning_helpers import GRID, frame
 
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector.classes import VEHICLE
