@@ -1,0 +1,24 @@
+"""A small labelled frame to learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sbnet_perception.bev.grid import Grid
+from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.learning.frames import LabelledFrame
+from sbnet_perception.masks.road import RoadMap, RoadView
+
+GRID = Grid(0.0, 12.8, -6.4, 6.4, 0.2)
+
+
+def frame() -> LabelledFrame:
+    """A car on the road, which is y < 0, and one beside it."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((0, -6, 0, 0), (12, 6, 2, 1), (2000, 4)).astype(np.float32)
+    boxes = np.float32([[4, -3, 0.8, 4, 1.8, 1.6, 0.2], [8, 4, 0.8, 4, 1.8, 1.6, 0.0]])
+    cells = torch.zeros((64, 64), dtype=torch.bool)
+    cells[:32] = True
+    road = RoadView(RoadMap(cells, 0.2, SE2(0.0, -6.4)), SE2())
+    return LabelledFrame("made", points, road, boxes, np.array([100, 100]), np.array([0, 0]))
