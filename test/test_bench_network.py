@@ -145,7 +145,7 @@ def tiny_mask_weights(folder: Path) -> Path:
     mask_network = MaskNetwork(MaskNetworkConfig(widths=(8, 8, 8, 8), units=(1, 1, 1, 1), head_width=8)).eval()
     x = seen(torch.from_numpy(scene().points), Grid.named("compact"))
     threshold = float(mask_network(x).sigmoid().quantile(2 / 3))
-    save_mask_weights(folder / "mask.safetensors", mask_network, 0.2, threshold, {})
+    save_mask_weights(folder / "mask.safetensors", mask_network, threshold, {})
     return folder / "mask.safetensors"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sbnet_perception.bev.density import FEATURES, FULL, LAYERS, density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, PARTS, MaskNetwork, MaskNetworkConfig, seen
+from sbnet_perception.detector.mask_network import PARTS, MaskNetwork, MaskNetworkConfig, seen, stride_on
 from sbnet_perception.detector.mask_weights import load_mask_network, save_mask_weights
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.pipeline import Pipeline
@@ -73,7 +74,7 @@ def test_the_label_of_a_mask_covers_the_box_and_half_a_metre_around_it(
     x: float, y: float, length: float, width: float, yaw: float, count: int
 ) -> None:
     box = np.float32([[x, y, 0.8, length, width, 1.6, yaw]])
-    near = vehicles_near(box, np.array([count]), np.array([0]), (VEHICLE,), GRID, MASK_STRIDE)
+    near = vehicles_near(box, np.array([count]), np.array([0]), (VEHICLE,), GRID, stride_on(GRID))
     along, across = (np.linspace(-0.5, 0.5, 25) * (side + 0.99) for side in (length, width))
     for a, b in itertools.product(along, across):
         px, py = x + a * math.cos(yaw) - b * math.sin(yaw), y + a * math.sin(yaw) + b * math.cos(yaw)
@@ -82,7 +83,7 @@ def test_the_label_of_a_mask_covers_the_box_and_half_a_metre_around_it(
             assert cell == (1 if count >= VEHICLE.least_points else IGNORED)
 
 
-def test_the_mask_is_what_the_network_says_of_whole_cells_whatever_the_size_of_the_grid() -> None:
+def test_the_mask_is_what_the_network_says_of_whole_pixels_whatever_the_grid() -> None:
     torch.manual_seed(0)
     network = MaskNetwork(SMALL).train()
     for _ in range(3):
@@ -95,23 +96,26 @@ def test_the_mask_is_what_the_network_says_of_whole_cells_whatever_the_size_of_t
     assert mask.shape == GRID.shape and mask.dtype == torch.bool and mask.any() and not mask.all()
     for row, column in itertools.product(range(GRID.height), range(GRID.width)):
         assert mask[row, column] == (probability[row // 8, column // 8] > threshold)
+    with torch.inference_mode():
+        fine = network.prepare(threshold)(points, replace(GRID, resolution=0.05))
+    assert torch.equal(fine, mask.repeat_interleave(4, 0).repeat_interleave(4, 1))
+    with pytest.raises(ValueError, match=r"pixels of 1\.6 m, which cells of 0\.3 m do not fill"):
+        network.prepare(threshold)(points, Grid(0.0, 9.0, -3.0, 3.0, 0.3))
 
 
 def test_a_mask_network_comes_back_from_its_file_and_other_files_are_refused(tmp_path: Path) -> None:
     network = MaskNetwork(SMALL).eval()
-    save_mask_weights(tmp_path / "mask.safetensors", network, 0.2, 0.25, {})
-    found, threshold = load_mask_network(tmp_path / "mask.safetensors", 0.2)
+    save_mask_weights(tmp_path / "mask.safetensors", network, 0.25, {})
+    found, threshold = load_mask_network(tmp_path / "mask.safetensors")
     x = torch.rand(1, PARTS * PARTS * FEATURES, 5, 7)
     assert threshold == 0.25 and torch.equal(found(x), network(x))
-    with pytest.raises(WeightsError, match=r"is for cells of 0\.2 m, the grid has cells of 0\.05 m"):
-        load_mask_network(tmp_path / "mask.safetensors", 0.05)
     save_weights(tmp_path / "detector.safetensors", Detector(), 0.2, (VEHICLE,), {})
     (tmp_path / "text.safetensors").write_text("no weights")
     network.logits.bias.data[0] = math.nan
-    save_mask_weights(tmp_path / "nan.safetensors", network, 0.2, 0.25, {})
+    save_mask_weights(tmp_path / "nan.safetensors", network, 0.25, {})
     for name in ("detector", "text", "nan", "missing"):
         with pytest.raises(WeightsError, match=r"mask\.weights: .* is not a mask network"):
-            load_mask_network(tmp_path / f"{name}.safetensors", 0.2)
+            load_mask_network(tmp_path / f"{name}.safetensors")
 
 
 def frame_with_cars() -> LabelledFrame:
@@ -157,5 +161,3 @@ def test_predicted_without_weights_is_refused_in_a_sentence(tmp_path: Path) -> N
     gone = tmp_path / "gone.safetensors"
     with pytest.raises(WeightsError, match=r"mask\.weights: there is no file"):
         Pipeline(DetectorConfig(mask=MaskConfig("predicted", weights=str(gone))))
-    with pytest.raises(WeightsError, match="no mask network is shipped for grid 'paper'; make one with"):
-        Pipeline(DetectorConfig(grid="paper", mask=MaskConfig("predicted")))

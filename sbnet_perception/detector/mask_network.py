@@ -1,13 +1,15 @@
-"""The mask network of the paper (section 4.2): where vehicles are to be expected, from an eighth of the resolution.
+"""The mask network of the paper (section 4.2): where vehicles are to be expected, from a coarse view.
 
 A residual network of [2, 2, 2, 2] units and depths [32, 64, 128, 256] with the pyramid pooling of PSPNet (Zhao et al.
-2017) on top. It is dense and cheap. Choices where the paper is silent: it sees how many points lie at which height in
-the 4 x 4 parts of every 8 x 8 cells; stages 2 to 4 halve the map, and what the top knows comes back down to an
-eighth by sums with the stages' maps.
+2017) on top. It is dense and cheap. Where the paper has an eighth of its grid's resolution, its pixels are of 1.6 m
+whatever the grid, so that one network serves all grids. Choices where the paper is silent: it sees how many points lie
+at which height in 4 x 4 parts of a pixel, for a pixel alone is no picture of a vehicle; stages 2 to 4 halve the map,
+and what the top knows comes back down by sums with the stages' maps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,10 +22,10 @@ from sbnet_perception.bev.density import FEATURES, density
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.blocks import SparseBatchNorm2d
 
-MASK_STRIDE = 8
-"""Cells of the grid that one pixel of the network spans."""
+PIXEL = 1.6
+"""Side in metres of the network's pixels."""
 PARTS = 4
-"""Parts of such a pixel along each side in which points are counted: a pixel alone is larger than a vehicle is wide."""
+"""Parts of a pixel along each side in which points are counted."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class _PyramidPooling(nn.Module):
 
 
 class MaskNetwork(nn.Module):
-    """Logits of "a vehicle is near", one for each 8 x 8 cells."""
+    """Logits of "a vehicle is near", one for each pixel."""
 
     def __init__(self, config: MaskNetworkConfig | None = None) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class PreparedMaskNetwork:
 
     Attributes:
         network: what is `seen` of the points to logits.
-        threshold: probability above which a cell belongs to the mask.
+        threshold: probability above which a pixel belongs to the mask.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -143,13 +145,26 @@ class PreparedMaskNetwork:
         # TF32 would decide otherwise than a CPU does where the probability is close to the threshold.
         with torch.backends.cudnn.flags(allow_tf32=False):
             near = self.network(seen(points, grid))[0].sigmoid() > self.threshold
-        whole = near.repeat_interleave(MASK_STRIDE, 0).repeat_interleave(MASK_STRIDE, 1)
+        stride = stride_on(grid)
+        whole = near.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
         return whole[: grid.height, : grid.width].contiguous()
+
+
+def stride_on(grid: Grid) -> int:
+    """Cells of the grid that one pixel spans.
+
+    Raises:
+        ValueError: no whole number of them does.
+    """
+    stride = round(PIXEL / grid.resolution)
+    if not math.isclose(stride * grid.resolution, PIXEL):
+        raise ValueError(f"a mask network has pixels of {PIXEL:g} m, which cells of {grid.resolution:g} m do not fill")
+    return stride
 
 
 def seen(points: Tensor, grid: Grid) -> Tensor:
     """What the network sees of points as those of `voxelize.voxels`: [1, PARTS * PARTS * FEATURES, h, w]."""
-    return density(points, grid, MASK_STRIDE, PARTS)[None]
+    return density(points, grid, stride_on(grid), PARTS)[None]
 
 
 def _fused(network: MaskNetwork) -> MaskNetwork:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MaskNetwork, MaskNetworkConfig, PreparedMaskNetwork
+from sbnet_perception.detector.mask_network import PIXEL, MaskNetwork, MaskNetworkConfig, PreparedMaskNetwork
 from sbnet_perception.detector.weights import WeightsError
 from sbnet_perception.masks.predicted import PREDICTED
 from sbnet_perception.resources import resource, weights_named
@@ -22,55 +22,51 @@ KEY = "sbnet_perception_mask"
 
 
 def mask_weights_path(config: DetectorConfig) -> Path:
-    """The configured weights file of the mask network, or the shipped one of the grid.
+    """The configured weights file of the mask network, or the shipped one.
 
     Raises:
         WeightsError: there is no such file.
     """
-    remedy = f"make one with 'sbnet train --mask-network --grid {config.grid}', or leave predicted out of the mask"
-    if config.mask.weights:
-        path = weights_named(config.mask.weights)
-        if not path.is_file():
-            raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
-        return path
-    try:
-        return resource(f"weights/{config.grid}_mask.safetensors")
-    except FileNotFoundError:
-        raise WeightsError(f"mask.weights: no mask network is shipped for grid {config.grid!r}; {remedy}") from None
+    if not config.mask.weights:
+        return resource("weights/mask.safetensors")
+    path = weights_named(config.mask.weights)
+    if not path.is_file():
+        remedy = "make one with 'sbnet train --mask-network', or leave predicted out of the mask"
+        raise WeightsError(f"mask.weights: there is no file {path}; {remedy}")
+    return path
 
 
-def save_mask_weights(
-    path: Path, network: MaskNetwork, cell_size: float, threshold: float, notes: dict[str, Any]
-) -> None:
+def save_mask_weights(path: Path, network: MaskNetwork, threshold: float, notes: dict[str, Any]) -> None:
     """Write the network's state and what it was made for.
 
     Args:
         path: the file, replaced where it exists.
         network: what was trained.
-        cell_size: side in metres of the cells of the detector's grid.
-        threshold: probability above which a cell belongs to the mask.
+        threshold: probability above which a pixel belongs to the mask.
         notes: how it was trained (JSON types).
     """
     network_config = dataclasses.asdict(network.config)
-    about = {"cell_size": cell_size, "threshold": threshold, "network": network_config, "notes": notes}
+    about = {"pixel": PIXEL, "threshold": threshold, "network": network_config, "notes": notes}
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={KEY: json.dumps(about)})
     partial.replace(path)
 
 
-def load_mask_network(path: Path, cell_size: float) -> tuple[MaskNetwork, float]:
+def load_mask_network(path: Path) -> tuple[MaskNetwork, float]:
     """The network of a file in evaluation mode, and its threshold.
 
     Raises:
-        WeightsError: the file is damaged, of something else, or for cells of another size.
+        WeightsError: the file is damaged or of something else.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         shape: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in about["network"].items()}
-        size, threshold = float(about["cell_size"]), float(about["threshold"])
+        pixel, threshold = float(about["pixel"]), float(about["threshold"])
+        if not math.isclose(pixel, PIXEL):
+            raise ValueError(f"its pixels are of {pixel:g} m, not of {PIXEL:g}")
         with torch.device("meta"):
             expected = MaskNetwork(MaskNetworkConfig(**shape)).state_dict()
         if {k: (v.shape, v.dtype) for k, v in expected.items()} != {k: (v.shape, v.dtype) for k, v in state.items()}:
@@ -81,11 +77,6 @@ def load_mask_network(path: Path, cell_size: float) -> tuple[MaskNetwork, float]
         raise WeightsError(
             f"mask.weights: {path} is not a mask network of this version ({error}); get or train it again"
         ) from None
-    if not math.isclose(size, cell_size):
-        raise WeightsError(
-            f"mask.weights: {path} is for cells of {size:g} m, the grid has cells of {cell_size:g} m; "
-            "choose the grid that it was trained for, or train one for this grid"
-        )
     network = MaskNetwork(MaskNetworkConfig(**shape))
     network.load_state_dict(state)
     return network.eval(), threshold
@@ -95,9 +86,9 @@ def prepared_mask_network(config: DetectorConfig, device: torch.device | str = "
     """The mask network that the configured expression needs, or None where it does not name ``predicted``.
 
     Raises:
-        WeightsError: its weights are missing, damaged or for another grid.
+        WeightsError: its weights are missing or damaged.
     """
     if PREDICTED.name not in config.mask.names:
         return None
-    network, threshold = load_mask_network(mask_weights_path(config), config.cell_size)
+    network, threshold = load_mask_network(mask_weights_path(config))
     return network.prepare(threshold, device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, MaskNetwork, seen
+from sbnet_perception.detector.mask_network import MaskNetwork, seen, stride_on
 from sbnet_perception.detector.network import OUTPUT_STRIDE
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.targets import make_targets
@@ -26,7 +26,7 @@ def chosen_threshold(network: MaskNetwork, frames: Iterable[LabelledFrame], dete
         near = network(seen(torch.from_numpy(frame.points), grid))[0].sigmoid().numpy()
         label = make_targets(frame.boxes, frame.point_counts, frame.classes, detector.objects, grid).label
         rows, columns = np.nonzero(label > 0)
-        step = MASK_STRIDE // OUTPUT_STRIDE
+        step = stride_on(grid) // OUTPUT_STRIDE
         values.append(near[rows // step, columns // step])
     threshold = float(np.quantile(np.concatenate(values), 1 - RECALL, method="lower"))
     # Another machine rounds otherwise.

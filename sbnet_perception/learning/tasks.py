@@ -16,7 +16,7 @@ from sbnet_perception.bev.grid import Grid
 from sbnet_perception.bev.voxelize import voxels
 from sbnet_perception.blocks import Tiles, Voxels
 from sbnet_perception.detector.config import DetectorConfig
-from sbnet_perception.detector.mask_network import MASK_STRIDE, PreparedMaskNetwork, seen
+from sbnet_perception.detector.mask_network import PreparedMaskNetwork, seen, stride_on
 from sbnet_perception.detector.network import OUTPUT_STRIDE, NetworkConfig
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.losses import detection_loss, distillation_loss
@@ -118,7 +118,7 @@ class MaskTask:
         self._objects = detector.objects
 
     def sample(self, frame: LabelledFrame, grid: Grid, rng: np.random.Generator) -> Sample:
-        wanted = vehicles_near(frame.boxes, frame.point_counts, frame.classes, self._objects, grid, MASK_STRIDE)
+        wanted = vehicles_near(frame.boxes, frame.point_counts, frame.classes, self._objects, grid, stride_on(grid))
         return seen(torch.from_numpy(frame.points), grid), torch.from_numpy(wanted)[None]
 
     def loss(self, outputs: Any, *wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

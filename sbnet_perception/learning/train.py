@@ -211,7 +211,7 @@ def hand_out(network: nn.Module, config: TrainConfig, path: Path, notes: dict[st
     if isinstance(network, MaskNetwork):
         frames = list(track(frames_of_drives(VALIDATION, detector.objects), "validation drives"))
         threshold = chosen_threshold(network, frames, detector)
-        save_mask_weights(path, network, detector.cell_size, threshold, notes)
+        save_mask_weights(path, network, threshold, notes)
         option = f"--mask predicted --mask-weights {path}"
     else:
         assert isinstance(network, Detector)

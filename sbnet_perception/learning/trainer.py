@@ -166,7 +166,7 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
         torch.manual_seed(config.seed)
         network = MaskNetwork()
         if config.start:
-            network.load_state_dict(load_mask_network(Path(config.start), config.detector.cell_size)[0].state_dict())
+            network.load_state_dict(load_mask_network(Path(config.start))[0].state_dict())
         return MaskTask(config.detector), network
     given = load_network(config.detector) if config.start else None
     detector = Detector(len(config.classes), given.config if given else config.network)
