@@ -18,6 +18,8 @@ from sbnet_perception.bench.table5 import LINES, TRAININGS
 from sbnet_perception.cli import main
 from sbnet_perception.detector.classes import VEHICLE
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.mask_network import MaskNetwork
+from sbnet_perception.detector.mask_weights import save_mask_weights
 from sbnet_perception.detector.network import Detector, NetworkConfig, initialize
 from sbnet_perception.detector.weights import save_weights
 from sbnet_perception.errors import UserError
@@ -134,6 +136,22 @@ def test_detectors_may_begin_with_given_weights_and_the_mask_network_begins_with
         set(TRAININGS) - {"mask"}, str(given)
     )
     assert work.config("mask", 1).start == "" and work.config("dense", 2).learning_rate == 1e-3
+
+
+def test_a_given_mask_network_is_not_trained_and_makes_what_is_predicted(
+    trained: list[tuple[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = tmp_path / "given.safetensors", tmp_path / "out"
+    command = ["reproduce", "table5", "--out", str(out), "--mask-weights", str(given), "--seeds", "1"]
+    assert main(command) == 2 and "given.safetensors is not a mask network" in capsys.readouterr().err and not trained
+    save_mask_weights(given, MaskNetwork(), 0.5, {})
+    assert main(command) == 0
+    assert trained == [(name, 1) for name in TRAININGS if name != "mask"]
+    told = json.loads((out / "table5.json").read_text())["rows"]
+    assert [row["line"] for row in told if row["asked"] == "all"] == [line.name for line in LINES]
+    work = table5.Reproduction(tmp_path / "other", TrainConfig(mask_weights=str(given)), Console())
+    assert work.config("predicted", 1).mask_weights == work.detector(LINES[7], 2).mask.weights == str(given)
+    assert work.config("dense", 1).mask_weights == ""
 
 
 def test_a_data_set_to_measure_on_has_roads_or_is_refused(

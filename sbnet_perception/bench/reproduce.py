@@ -44,7 +44,7 @@ def _add_training_arguments(command: argparse.ArgumentParser, kind: str) -> None
         ("scene-seed", 1_000_000, "seed of the first scene"),
     ):
         command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default {default})")
-    add_field_arguments(command, ("start", "learning_rate", "data", "data_share"))
+    add_field_arguments(command, ("start", "mask_weights", "learning_rate", "data", "data_share"))
     measured = f"measure on this instead of the held-out drives; it needs roads: {HELP}"
     command.add_argument("--measure-on", default="", metavar=FORM, help=measured)
     out = Path("build") / kind

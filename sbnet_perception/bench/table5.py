@@ -21,6 +21,7 @@ from sbnet_perception.bench.screen import closing
 from sbnet_perception.bench.table5_report import Figures, report
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.device import device_of
+from sbnet_perception.detector.mask_weights import load_mask_network
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.datasets.frame import BOXES
 from sbnet_perception.learning.datasets.registry import open_data
@@ -36,6 +37,7 @@ from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.train import make_weights
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
+from sbnet_perception.resources import weights_named
 
 ROAD, ROAD_AND_OCCUPANCY, PREDICTED = (EXPRESSIONS[name] for name in ("road", "road_and_occupancy", "predicted"))
 EVERYWHERE = "everywhere"
@@ -61,10 +63,6 @@ class Line:
     weights: str
     mask: str
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The trainings that have to be done before."""
-        return (self.weights, MASK_NETWORK) if self.mask == "predicted" else (self.weights,)
 
 
 LINES = (
@@ -102,8 +100,22 @@ class Reproduction:
         kept.write_text(json.dumps(shared, indent=1) + "\n")
         self._frames: list[LabelledFrame] = []
 
+    @property
+    def trainings(self) -> list[str]:
+        """Those of each seed."""
+        given = {MASK_NETWORK} if self.base.mask_weights else set()
+        return [name for name in TRAININGS if name not in given]
+
     def weights(self, training: str, seed: int) -> Path:
+        """The file of a training, or that of a given mask network."""
+        if training == MASK_NETWORK and self.base.mask_weights:
+            return weights_named(self.base.mask_weights)
         return self.folder / f"{training}-{seed}.safetensors"
+
+    def needed(self, line: Line, seed: int) -> list[Path]:
+        """The files that a line is measured with."""
+        names = [line.weights, MASK_NETWORK] if line.mask == "predicted" else [line.weights]
+        return [self.weights(name, seed) for name in names]
 
     def config(self, training: str, seed: int) -> TrainConfig:
         """What a training is done with."""
@@ -131,7 +143,7 @@ class Reproduction:
         known: Figures = {}
         for number, line in ((number, line) for number in range(1, seeds + 1) for line in LINES):
             file = self.folder / f"{LINES.index(line) + 1}-{number}.json"
-            if _is_due(file, [self.weights(name, number) for name in line.needs]):
+            if _is_due(file, self.needed(line, number)):
                 config = self.detector(line, number)
                 under = {line.name: pipeline_under(config, line.mask)}
                 shown = track(self.frames(), line.name, console=self.console)
@@ -144,7 +156,7 @@ class Reproduction:
     def speed(self) -> list[Row]:
         """Times of the network under each mask, with the weights of seed 1; none before these are there."""
         file, lines = self.folder / "speed.json", [line for line in LINES if line.name in TIMED]
-        if _is_due(file, [self.weights(name, 1) for line in lines for name in line.needs]):
+        if _is_due(file, [path for line in lines for path in self.needed(line, 1)]):
             self.console.print("measuring the speed-up")
             of_mask = {line.mask: pipeline_under(self.detector(line, 1), line.mask) for line in lines}
             _write(file, table5_speed.measure(of_mask, self.frames()))
@@ -184,7 +196,8 @@ def frames_with_roads(text: str, console: Console) -> list[LabelledFrame]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    shared = ("grid", "scenes", "steps", "batch", "scene_seed", "start", "learning_rate", "data", "data_share")
+    shared = ["grid", "scenes", "steps", "batch", "scene_seed", "start", "mask_weights", "learning_rate"]
+    shared += ["data", "data_share"]
     base = TrainConfig(**{name: getattr(arguments, name) for name in shared})
     device = device_of(arguments.device)
     with_steady_memory()
@@ -192,9 +205,11 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     console, pace = Console(), Pace()
     work = Reproduction(arguments.out, base, console, arguments.measure_on)
+    if base.mask_weights:
+        load_mask_network(work.weights(MASK_NETWORK, 1))  # hours before it is needed, too
     if arguments.measure_on:
         work.frames()  # hours before they are needed, but now the user is there
-    plan = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in TRAININGS]
+    plan = [(name, seed) for seed in range(1, arguments.seeds + 1) for name in work.trainings]
     for number, (name, seed) in enumerate(plan):
         if not (out := work.weights(name, seed)).exists():
             left = [name for name, seed in plan[number:] if not work.weights(name, seed).exists()]
@@ -205,7 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
             if whole:
                 pace.took(name, time.monotonic() - began)
         table = report(work.figures(seed), work.speed(), base, work.folder, arguments.measure_on)
-        if name == list(TRAININGS)[-1]:
+        if name == work.trainings[-1]:
             console.print(table, highlight=False)
     closing(work.speed(), console)
     console.print(f"wrote {work.folder}/table5.json and table5.md")

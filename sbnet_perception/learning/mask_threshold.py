@@ -13,7 +13,7 @@ from sbnet_perception.detector.network import OUTPUT_STRIDE
 from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.targets import make_targets
 
-RECALL = 0.99
+RECALL = 0.95
 """Share of the pixels at which objects are detected that a mask has to keep."""
 
 
