@@ -35,6 +35,9 @@ def trained_under(folder: Path, *masks: str) -> str:
         (["road", "occupancy"], "occupancy", False),
         (["road or occupancy"], "occupancy", True),
         (["occupancy", "everywhere"], "dilate(road, 7) or predicted", False),
+        (["dilate(road, 0.5) and dilate(occupancy, 0.5)"], "predicted and dilate(occupancy, 0.5)", False),
+        (["dilate(road, 0.5) and dilate(occupancy, 0.5)"], "predicted or dilate(occupancy, 0.5)", True),
+        (["dilate(road, 0.5) and dilate(occupancy, 0.5)"], "predicted", True),
         ([], "everywhere", False),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.weights import WeightsError, read_metadata, weights_path
 from sbnet_perception.masks.expression import Dilate, Expression, Join, Name, parse
+from sbnet_perception.masks.predicted import PREDICTED
 from sbnet_perception.masks.road import ROAD
 from sbnet_perception.masks.sources import EVERYWHERE
 from sbnet_perception.resources import shipped
@@ -31,7 +32,9 @@ def remark_on_mask(config: DetectorConfig) -> str:
         ) from None
     asked = parse(config.mask.expression)
     known = [*trained, *(_without(mask, ROAD.name) for mask in trained)]
-    if not trained or asked in known or Name(EVERYWHERE.name) in trained:
+    # What a mask network leaves out besides holds no vehicle: nothing is missed there.
+    unnarrowed = _without(asked, PREDICTED.name) or asked
+    if not trained or asked in known or unnarrowed in known or Name(EVERYWHERE.name) in trained:
         return ""
     name = f"{config.grid}_any_mask"
     there = shipped(f"weights/{name}.safetensors")

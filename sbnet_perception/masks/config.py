@@ -13,6 +13,7 @@ EXPRESSIONS = {
     "road": "dilate(road, 0.5)",
     "occupancy": "dilate(occupancy, 0.5)",
     "predicted": "predicted",
+    "occupancy_and_predicted": "dilate(occupancy, 0.5) and predicted",
     "road_and_predicted": "dilate(road, 0.5) and predicted",
 }
 """What reports call a mask -> its expression; the first is the default."""
