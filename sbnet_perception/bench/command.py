@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_network_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
     _add_detector_arguments(command, frames=24)
-    network = "weights of a mask network: also the masks that name predicted, and what it costs to make them"
+    network = "weights of the mask network, for masks that name predicted (default: the shipped ones)"
     command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
     only = "masks of expressions, of true boxes and rectangles: the kinds to measure (default: all)"
     command.add_argument("--only", nargs="+", metavar="KIND", help=f"expressions, boxes, rectangles: {only}")
@@ -73,7 +73,7 @@ def _add_mask_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--setting", nargs="+", default=list(SETTINGS), metavar="NAME", help=settings)
     masks = f"masks: expressions, everywhere, or {', '.join(EXPRESSIONS)} (default: all of these)"
     command.add_argument("--mask", nargs="+", default=[*EXPRESSIONS, "everywhere"], metavar="MASK", help=masks)
-    network = "weights of the mask network, where a mask names predicted (default: the grid's own)"
+    network = "weights of the mask network, where a mask names predicted (default: the shipped ones)"
     command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
     command.add_argument("--drives", type=int, default=3, help="drives in each setting (default 3)")
     _add_detector_arguments(command, frames=10, each="of each drive", dtype=False)

@@ -169,7 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check_only(arguments)
     check_writable("--json", arguments.json)
     check_plot("--plot", arguments.plot)
-    mask = PREDICTED.name if arguments.mask_weights else ""
+    kinds = arguments.only or KINDS
+    mask = PREDICTED.name if "expressions" in kinds else ""
     files, region = (arguments.weights, arguments.mask_weights), arguments.region
     # A mask network that does not fit is refused before anything is read.
     prepared_mask_network(current.configured(arguments.grid, chosen[0], mask, files[0], region, mask_weights=files[1]))
@@ -187,7 +188,7 @@ def run(arguments: argparse.Namespace) -> int:
                 config = current.configured(arguments.grid, dtype, mask, files[0], region, mask_weights=files[1])
                 pipeline, weights = current.open_pipeline(config)
                 found = measure(
-                    source, pipeline, arguments.only or KINDS, arguments.frames, arguments.rounds,
+                    source, pipeline, kinds, arguments.frames, arguments.rounds,
                     lambda: progress.advance(task),
                 )  # fmt: skip
                 about = {"input": source.name, "grid": current.grid_of(config), "dtype": dtype, "weights": weights}

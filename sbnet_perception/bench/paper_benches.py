@@ -84,7 +84,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument("--rounds", type=int, default=paper.rounds, help=rounds)
     command.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
     if paper.bench == "network":
-        network = "of 'sbnet train --mask-network' for this grid; without it true boxes alone stand for predicted masks"
+        network = "of 'sbnet train --mask-network', for masks that name predicted (default: the shipped ones)"
         command.add_argument("--mask-weights", default="", metavar="FILE", help=network)
         command.add_argument("--grid", default="paper", help="compact or paper (default paper)")
         command.add_argument("--frames", type=int, default=10, help="simulated frames, each perturbed (default 10)")
