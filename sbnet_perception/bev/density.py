@@ -35,8 +35,10 @@ def density(points: Tensor, grid: Grid, stride: int, parts: int) -> Tensor:
         layers, and the mean intensity. Depends on the set of points alone.
     """
     rows, columns, side = -(-grid.height // stride), -(-grid.width // stride), grid.resolution * stride / parts
+    counts = is_within(points[:, 0], points[:, 1], grid.bounds) & points[:, 2].isfinite() & points[:, 3].isfinite()
+    if points.device.type == "cpu":  # less to do; on a GPU the host would wait for their number
+        points, counts = points[counts], counts[counts]
     x, y, z, intensity = points.unbind(1)
-    counts = is_within(x, y, grid.bounds) & points[:, 2:].isfinite().all(1)
     # The part and the layer of each point; those that do not count go to one place more.
     row, column = cell_along(y, grid.y_min, side, rows * parts), cell_along(x, grid.x_min, side, columns * parts)
     shift, cells = parts.bit_length() - 1, rows * columns
