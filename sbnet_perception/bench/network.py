@@ -187,10 +187,8 @@ def run(arguments: argparse.Namespace) -> int:
                 progress.update(task, description=f"{source.name} {dtype}")
                 config = current.configured(arguments.grid, dtype, mask, files[0], region, mask_weights=files[1])
                 pipeline, weights = current.open_pipeline(config)
-                found = measure(
-                    source, pipeline, kinds, arguments.frames, arguments.rounds,
-                    lambda: progress.advance(task),
-                )  # fmt: skip
+                advance = partial(progress.advance, task)
+                found = measure(source, pipeline, kinds, arguments.frames, arguments.rounds, advance)
                 about = {"input": source.name, "grid": current.grid_of(config), "dtype": dtype, "weights": weights}
                 rows += [{**about, **row} for row in found]
                 show(rows[-len(found) :], console)

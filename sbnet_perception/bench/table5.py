@@ -64,7 +64,6 @@ class Line:
     mask: str
 
 
-
 LINES = (
     Line("Dense", "dense", EVERYWHERE),
     Line("Dense, loss on the road only", "dense_road_loss", EVERYWHERE),
