@@ -32,7 +32,7 @@ def remark_on_mask(config: DetectorConfig) -> str:
         ) from None
     asked = parse(config.mask.expression)
     known = [*trained, *(_without(mask, ROAD.name) for mask in trained)]
-    # What a mask network leaves out besides holds no vehicle: nothing is missed there.
+    # What a mask network leaves out besides holds hardly a vehicle: little is missed there.
     unnarrowed = _without(asked, PREDICTED.name) or asked
     if not trained or asked in known or unnarrowed in known or Name(EVERYWHERE.name) in trained:
         return ""
