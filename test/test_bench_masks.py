@@ -7,33 +7,21 @@ import json
 import numpy as np
 import pytest
 import shapely
-import torch
 from bench_helpers import tiny_weights
+from learning_helpers import frame
 
 from sbnet_perception.bench import masks
-from sbnet_perception.bev.se2 import SE2
+from sbnet_perception.bev.grid import Grid
 from sbnet_perception.cli import main
-from sbnet_perception.learning.frames import LabelledFrame
 from sbnet_perception.learning.simulator.roads import road_network
 from sbnet_perception.learning.simulator.roadside import SETTINGS, furnish
 from sbnet_perception.learning.simulator.world import World
-from sbnet_perception.masks.road import RoadMap, RoadView
-
-
-def frame() -> LabelledFrame:
-    """A car on the road, which is y < 0, and one beside it."""
-    rng = np.random.default_rng(0)
-    points = rng.uniform((0, -20, 0, 0), (70, 20, 2, 1), (2000, 4)).astype(np.float32)
-    boxes = np.float32([[4, -3, 0.8, 4, 1.8, 1.6, 0.2], [8, 4, 0.8, 4, 1.8, 1.6, 0.0]])
-    cells = torch.zeros((200, 352), dtype=torch.bool)
-    cells[:100] = True
-    road = RoadView(RoadMap(cells, 0.2, SE2(0.0, -20.0)), SE2())
-    return LabelledFrame("made", points, road, boxes, np.array([100, 100]), np.array([0, 0]))
 
 
 def test_each_mask_of_each_setting_gets_a_row_that_says_what_it_skips_and_finds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(masks, "with_steady_memory", lambda: None)
-    monkeypatch.setattr(masks, "frames_in", lambda setting, drives, frames: iter([frame()] * frames))
+    seen = frame(Grid.named("compact"))
+    monkeypatch.setattr(masks, "frames_in", lambda setting, drives, frames: iter([seen] * frames))
     options = ["--weights", str(tiny_weights(tmp_path)), "--frames", "2", "--drives", "1", "--rounds", "1"]
     options += ["--mask", "road", "everywhere", "dilate(road, 1.0)", "--setting", "city", "country"]
     assert main(["bench", "masks", *options, "--json", str(tmp_path / "rows.json")]) == 0
