@@ -44,7 +44,7 @@ from sbnet_perception.learning.sweeps import sweep_of
 from sbnet_perception.learning.train_config import TrainConfig
 from sbnet_perception.learning.trainer import Trainer
 
-MOST_LOADERS = 8
+MOST_LOADERS = 16
 
 
 @contextmanager

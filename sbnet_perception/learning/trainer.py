@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sbnet_perception import processes
 from sbnet_perception.blocks.norm import normalize_across_processes
@@ -186,12 +186,12 @@ def begin(config: TrainConfig) -> tuple[Task, nn.Module]:
 def _average(
     most: int, averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], steps: torch.Tensor | int
 ) -> None:
-    """Exponential moving average over the last ``most`` steps, over fewer at first."""
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point():
-            average.lerp_(value, max(1 / most, 1 / (int(steps) + 1)))
-        else:
-            average.copy_(value)
+    """Exponential moving average over the last ``most`` steps, over fewer at first; of tensors of one dtype.
+
+    Counts, which are no floating point numbers, are taken over.
+    """
+    kept = min(1 - 1 / most, 1 - 1 / (int(steps) + 1)) if averages[0].is_floating_point() else 0.0
+    get_ema_multi_avg_fn(kept)(list(averages), list(values), steps)
 
 
 def one_cycle(progress: float) -> float:
