@@ -183,7 +183,11 @@ def test_scatter_writes_in_index_order_or_sums_in_it(device, case, add):
     before = base.clone()
     result = sparse_scatter(blocks, indices, base, *geometry, add)
     assert torch.equal(result, expected) and torch.equal(base, before)
-    assert torch.equal(block_plain.sparse_scatter(blocks, indices, base, *geometry, add), expected)
+    plain = block_plain.sparse_scatter(blocks, indices, base, *geometry, add)
+    if add and device.type == "cuda":  # PyTorch adds up in an order of its own there
+        torch.testing.assert_close(plain, expected)
+    else:
+        assert torch.equal(plain, expected)
     in_place, strides = base[:], base.stride()
     assert sparse_scatter_(blocks, indices, in_place, *geometry, add) is in_place
     assert torch.equal(base, expected) and base.stride() == strides
