@@ -5,6 +5,7 @@
 
 #include "affine.h"
 #include "extents.h"
+#include "ray.h"
 
 namespace sbnet {
 
@@ -21,6 +22,19 @@ inline std::vector<int64_t> check_dilation(const char* op, const Tensor& mask, s
   for (int64_t& half_width : half_widths) half_width = smaller(half_width, mask.size(1));
   check_steps(op, "half_widths", {mask.size(0), divide_up(mask.size(1), 64), static_cast<int64_t>(half_widths.size())});
   return half_widths;
+}
+
+// Checks a mask and the place from which lines of so many cells lead away.
+inline Place check_shadow(const char* op, const Tensor& mask, const std::vector<int64_t>& origin, int64_t steps) {
+  check(mask.dim() == 2 && mask.scalar_type() == ScalarType::Bool, op, ": mask must be bool [H, W], got ",
+        describe(mask));
+  check_cells(op, "mask", 1, mask.size(0), mask.size(1));
+  check(origin.size() == 2, op, ": origin must be 2 integers, got ", origin.size());
+  for (const int64_t value : origin)
+    check(value >= -2 * kMostCells && value <= 2 * kMostCells, op, ": origin must stay within ", kMostCells, " cells");
+  check(steps >= 0 && steps <= kHighest, op, ": steps must be a whole number from 0 to ", kHighest);
+  check_steps(op, "steps", {mask.size(0), mask.size(1), smaller(steps, mask.size(0) + mask.size(1))});
+  return {origin[0], origin[1]};
 }
 
 // Checks one (y, x) pair of positions and that no pixel leaves 64 bits.

@@ -22,6 +22,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo, VisionInfo
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sbnet_perception.detector import pipeline
+from sbnet_perception.masks.config import MaskConfig
 from sbnet_perception.node.node import SbnetNode
 from sbnet_perception.node.parameters import SPECIFICATIONS
 from sbnet_perception.node.spinner import Spinner
@@ -170,7 +171,7 @@ def test_a_change_during_a_cloud_holds_from_the_next_one_on(vehicle: Vehicle, mo
     assert vehicle.call(vehicle.left.trigger_activate)
     vehicle.send()
     vehicle.wait(lambda: len(computed) == 3, "the cloud after it")
-    assert computed[2][:2] == (usual, 200)
+    assert computed[2][:2] == (MaskConfig(usual).settled, 200)
 
 
 def test_quality_of_service_is_a_parameter_of_each_topic(vehicle: Vehicle) -> None:

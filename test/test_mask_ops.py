@@ -25,6 +25,7 @@ from sbnet_perception.blocks.tiles import plain_tile_pyramid
 from sbnet_perception.masks.dilate import plain_dilate
 from sbnet_perception.masks.occupancy import plain_occupancy
 from sbnet_perception.masks.sample import plain_sample
+from sbnet_perception.masks.shadow import plain_shadow
 
 pytestmark = pytest.mark.skipif(bool(ops.UNAVAILABLE), reason=ops.UNAVAILABLE or "built")
 SBNET = torch.ops.sbnet
@@ -145,6 +146,28 @@ def test_a_dilation_is_the_plain_one_for_any_width_and_runs(
     _same(here, before)
 
 
+PLACES = st.integers(-500, 500) | st.sampled_from([1, -(2**29), 2**29])
+
+
+@settings(max_examples=150, deadline=None)
+@given(MASKS, PLACES, PLACES, st.integers(0, 40) | st.just(2**31 - 1), st.booleans())
+def test_a_shadow_is_the_plain_one_from_any_place_and_for_any_length(
+    device: torch.device, mask: torch.Tensor, row: int, column: int, steps: int, turned: bool
+) -> None:
+    mask = mask.T if turned else mask
+    before, here = mask.clone(), moved(mask, device)
+    _same(SBNET.shadow(here, [row, column], steps), plain_shadow(mask, [row, column], steps))
+    _same(here, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+def test_a_large_mask_has_its_plain_shadow(device: torch.device, threads: None) -> None:
+    mask = torch.rand(800, 1408, generator=torch.Generator().manual_seed(0)) < 1e-3
+    expected = plain_shadow(mask, [800, 0], 60)
+    assert 0.03 < expected.float().mean() < 0.2
+    _same(SBNET.shadow(mask.to(device), [800, 0], 60), expected)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
 def test_a_large_mask_is_dilated_and_sampled_as_plainly(device: torch.device, threads: None) -> None:
     mask = torch.rand(1100, 90, generator=torch.Generator().manual_seed(0)) < 5e-5
@@ -221,6 +244,7 @@ CALLS: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...]]] = {
     "height_above_ground": (SBNET.height_above_ground, plain_heights, (POINTS, EVERYWHERE)),
     "occupancy": (SBNET.occupancy, plain_occupancy, (POINTS, 0.0, 1.0, *SMALL)),
     "dilate": (SBNET.dilate, plain_dilate, (MASK, [3, 1])),
+    "shadow": (SBNET.shadow, plain_shadow, (MASK, [3, -8], 4)),
     "sample_raster": (SBNET.sample_raster, plain_sample, (MASK, (0, 0), (1 << 32, 5), (7, 1 << 31), (4, 6))),
     "voxelize": (SBNET.voxelize, plain_voxels, (POINTS, *SMALL, Z_MIN, BIN_HEIGHT, BINS)),
 }
@@ -285,6 +309,10 @@ WRONG: list[tuple[str, int, Any, str]] = [
     ("occupancy", 5, (1, 0), "size must be in"),
     ("dilate", 0, POINTS, "mask must be bool"),
     ("dilate", 1, [1, 2], "half_widths must be"),
+    ("shadow", 0, POINTS, "mask must be bool"),
+    ("shadow", 1, [1], "origin must be 2 integers"),
+    ("shadow", 1, [1, 2**60], "origin must"),
+    ("shadow", 2, -1, "steps must be a whole number"),
     ("sample_raster", 0, POINTS, "raster must be bool"),
     ("sample_raster", 2, (0, 1 << 60), "per_row must stay within"),
     ("voxelize", 0, POINTS[:, :3], "points must be float32"),

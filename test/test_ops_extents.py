@@ -12,7 +12,7 @@ from devices import moved, on_cpu
 from sbnet_perception.bev import voxelize  # noqa: F401  (defines its operation, as those below)
 from sbnet_perception.blocks import Pixels
 from sbnet_perception.detector import boxes  # noqa: F401
-from sbnet_perception.masks import sources  # noqa: F401
+from sbnet_perception.masks import computation  # noqa: F401
 
 POINTS = torch.zeros(4, 4)
 MASK = torch.ones(1, 4, 4, dtype=torch.bool)
@@ -27,6 +27,7 @@ RIGHT = {
     "tile_pyramid": {"mask": MASK, "sides": [2, 2], "strides": [1]},
     "pixel_index": {"flat": torch.arange(4), "size": (1, 4, 4)},
     "dilate": {"mask": RASTER, "half_widths": [1, 0]},
+    "shadow": {"mask": RASTER, "origin": (1, 1), "steps": 2},
     "sample_raster": {"raster": RASTER, "origin": (0, 0), "per_row": (1, 0), "per_column": (0, 1), "size": (4, 4)},
     "height_above_ground": {"points": POINTS, "range": (0.0, 4.0, 0.0, 4.0)},
     "occupancy": {"points": POINTS, "low": 0.0, "high": 1.0, **GRID},
@@ -68,6 +69,11 @@ WRONG = {
     "dilate": [
         *({"mask": vast(True, *size)} for size in SIZES),
         {"mask": vast(True, 2**21, 64), "half_widths": [1] * 2**14},
+    ],
+    "shadow": [
+        *({"mask": vast(True, *size)} for size in SIZES),
+        {"origin": (0, 2**30)},
+        {"mask": vast(True, 2**14, 2**14), "steps": 2**14},
     ],
     "sample_raster": [{"size": size} for size in SIZES] + [{"raster": vast(True, *size)} for size in SIZES],
     "height_above_ground": [{"range": (0.0, far, 0.0, 4.0)} for far in (1e300, -1e9, math.nan)],
@@ -125,6 +131,8 @@ def test_extents_at_the_bounds_are_computed(device):
         mask[-1, -1] = True
         assert len(torch.ops.sbnet.tile_pyramid(mask[None], [2**31 - 1, 2**31 - 1], [2**31 - 1])[0]) == 1
         assert torch.ops.sbnet.dilate(mask, [2**31 - 1] * 2**12).all()
+    tall[0, 0] = True
+    assert torch.ops.sbnet.shadow(tall, (-(2**29), 1), 2**31 - 1).all()
 
 
 @on_cpu

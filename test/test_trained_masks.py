@@ -13,7 +13,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.network import Detector, initialize
 from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.quantized_weights import save_steps
-from sbnet_perception.detector.trained_masks import remark_on_mask
+from sbnet_perception.detector.trained_masks import masks_of, remark_on_mask, with_own_mask, without_road
 from sbnet_perception.detector.weights import WeightsError, read_metadata, save_weights, weights_path
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
@@ -53,9 +53,31 @@ def test_masks_that_are_none_in_a_weights_file_are_refused_in_a_line(tmp_path, m
         remark_on_mask(DetectorConfig(weights=weights))
 
 
-def test_the_shipped_weights_know_the_default_mask_and_those_for_any_mask_know_all():
-    for grid in ("compact", "paper"):
-        assert not remark_on_mask(DetectorConfig(grid=grid))
+@pytest.mark.parametrize(
+    ("trained", "own", "mapless"),
+    [
+        (["dilate(road, 0.5) and predicted", "everywhere"], "dilate(road, 0.5) and predicted", "predicted"),
+        (["dilate(road,.5) and (road or predicted)"], "dilate(road,.5) and (road or predicted)", "everywhere"),
+        (["shadow(road and occupancy, 2)"], "shadow(road and occupancy, 2)", "shadow(occupancy, 2)"),
+        (["road and occupancy and (road or external)"], "road and occupancy and (road or external)", "occupancy"),
+        (["dilate(road, 1)"], "dilate(road, 1)", "everywhere"),
+        ([], EXPRESSIONS["road_and_shadow"], EXPRESSIONS["shadow"]),
+    ],
+)
+def test_weights_run_under_the_first_mask_that_they_know_unless_another_is_asked_for(tmp_path, trained, own, mapless):
+    weights = trained_under(tmp_path, *trained)
+    assert Pipeline(DetectorConfig(weights=weights)).config.mask.expression == own
+    asked = DetectorConfig(weights=weights, mask=MaskConfig("road", min_height=0.2))
+    assert with_own_mask(asked) == asked
+    own_config = DetectorConfig(weights=weights, mask=MaskConfig(min_height=0.2))
+    assert with_own_mask(own_config).mask == MaskConfig(own, min_height=0.2)
+    assert without_road(own_config).mask == MaskConfig(mapless, min_height=0.2)
+
+
+def test_all_shipped_weights_say_which_mask_is_theirs_and_those_for_any_mask_know_all():
+    for name in ("compact", "paper", "compact_any_mask", "compact_predicted", "compact_sparse"):
+        grid = name.partition("_")[0]
+        assert masks_of(weights_path(DetectorConfig(grid=grid, weights=name)))
     wide = MaskConfig("dilate(occupancy, 3)")
     told = remark_on_mask(DetectorConfig(mask=wide))
     assert (found := re.search(r"choose weights:=(\w+)", told)) and not remark_on_mask(

@@ -20,6 +20,7 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_network import PreparedMaskNetwork
 from sbnet_perception.detector.network import Detector, Prediction
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
+from sbnet_perception.detector.trained_masks import with_own_mask
 from sbnet_perception.detector.weights import in_dtype, load_network, weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.computation import computation_mask
@@ -44,7 +45,7 @@ def configured(
     device: str = "cpu",
     mask_weights: str = "",
 ) -> DetectorConfig:
-    """The detector's configuration; an empty mask is the default one.
+    """The detector's configuration; an empty mask is that of the weights.
 
     Raises:
         ValueError: a value is out of its range; the message names it.
@@ -53,9 +54,10 @@ def configured(
         where = MaskConfig(mask or MaskConfig.expression, weights=mask_weights)
     except ValueError as error:
         raise ValueError(str(error).replace("expression", "mask", 1)) from None
-    return DetectorConfig(
+    config = DetectorConfig(
         grid=grid, region=tuple(region), weights=weights, dtype=dtype, device=device, mask=where  # type: ignore[arg-type]
     )
+    return with_own_mask(config)
 
 
 def dtypes(arguments: argparse.Namespace, masks: Sequence[str] = ("",)) -> tuple[str, ...]:

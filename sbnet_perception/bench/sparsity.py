@@ -77,7 +77,7 @@ def measure(
     source: Input, config: DetectorConfig, trained: Sequence[str], frames: int, rounds: int,
     advance: Callable[[], object],
 ) -> list[Row]:
-    """A row per network, all of them in alternation on each frame under the default mask."""
+    """A row per network, all of them in alternation on each frame under road and occupancy."""
     networks, dtype = networks_of(config, trained), getattr(torch, config.dtype)
     prepared = {name: network.prepare(dtype) for name, (_, network) in networks.items()}
     ms: dict[str, list[float]] = {name: [] for name in networks}
@@ -85,7 +85,7 @@ def measure(
     faults, others = 0.0, 0.0
     for _, scene in zip(range(frames), source.frames(), strict=False):
         bev = voxels(torch.from_numpy(scene.points), config.raster)
-        mask = current.computed(scene, config.raster, config.mask.expression)
+        mask = current.computed(scene, config.raster, current.ROAD_AND_OCCUPANCY)
         if mask is None:
             mask = current.computed(scene, config.raster, current.OCCUPANCY)
         assert mask is not None

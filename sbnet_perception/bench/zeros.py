@@ -33,7 +33,6 @@ from sbnet_perception.detector.pipeline import Pipeline
 from sbnet_perception.detector.weights import load_network, weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import (
-    MASKS,
     RATE_HZ,
     SECONDS,
     VALIDATION,
@@ -43,7 +42,7 @@ from sbnet_perception.learning.evaluate import (
 )
 from sbnet_perception.learning.frames import LabelledFrame
 
-MASK = MASKS[0]
+MASK = "road_and_occupancy"
 SWEEP = (0.0, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Shares of zeros, at random places, over which the product is timed."""
 VOXELS = "conv-1.1 3x3"

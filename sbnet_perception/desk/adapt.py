@@ -145,7 +145,7 @@ def _trained(args: argparse.Namespace, detector: DetectorConfig, sensor: Path, r
 
 def gain_table(before: list[SimulatedResult], after: list[SimulatedResult], frames: int) -> Table:
     """Figures of the weights that it began with and of the new ones."""
-    table = Table(title=f"{frames} held-out simulated scenes of this sensor, mask occupancy, all objects")
+    table = Table(title=f"{frames} held-out simulated scenes of this sensor, mask {before[0].mask}, all objects")
     for column in ("class", "number", "figure", "before", "after"):
         table.add_column(column)
     names = {"ap50": "AP, IoU 0.5", "ap70": "AP, IoU 0.7", "recall50": "recall", "precision50": "precision"}

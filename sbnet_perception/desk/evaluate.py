@@ -34,13 +34,13 @@ from sbnet_perception.learning.datasets.frame import BOXES
 from sbnet_perception.learning.datasets.registry import FORM, HELP, Data, open_data
 from sbnet_perception.learning.evaluate import (
     HELD_OUT,
-    MASKS,
     RATE_HZ,
     SECONDS,
     VALIDATION,
     SimulatedResult,
     evaluate_simulated,
     frames_of_drives,
+    own_masks,
     pipeline_under,
 )
 from sbnet_perception.learning.gathered import Gathered
@@ -54,8 +54,6 @@ from sbnet_perception.learning.mistakes import (
 from sbnet_perception.learning.real import Tally, curves, parts
 from sbnet_perception.masks.config import EXPRESSIONS, MaskConfig
 
-REAL_MASK = "occupancy"
-"""Most data sets have no map."""
 MOST_FRAMES = 1000
 
 
@@ -76,8 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     worst = "with --data, draw the worst false positives and misses into FOLDER"
     parser.add_argument("--worst", type=Path, metavar="FOLDER", help=worst)
-    masks = f"masks to measure under: expressions, or {', '.join(EXPRESSIONS)} (default {' '.join(MASKS)})"
-    parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks}; a data set under the first, {REAL_MASK}")
+    masks = f"masks to measure under: expressions, or {', '.join(EXPRESSIONS)}; a data set under the first"
+    own = "default: that of the weights, and the same without a map, which most data sets do not have"
+    parser.add_argument("--mask", nargs="+", metavar="MASK", help=f"{masks} ({own})")
     network = "weights of the mask network, where a mask names predicted"
     parser.add_argument("--mask-weights", default="", metavar="FILE", help=network)
     curve = "with --data, draw precision over recall to FILE (.png, .svg, .pdf)"
@@ -125,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(str(data), highlight=False)
         figures["data"] = _measure_data(data, config, arguments, console)
     if arguments.simulated or arguments.validation or not arguments.data:
-        masks = arguments.mask or MASKS
+        masks = arguments.mask or own_masks(config)
         simulated = _measure_simulated(arguments.validation, config, masks, console)
         figures["simulated"] = [asdict(result) for result in simulated]
     if arguments.json:
@@ -150,7 +149,7 @@ def _measure_data(
     data: Data, config: DetectorConfig, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Figures by class."""
-    mask = arguments.mask[0] if arguments.mask else REAL_MASK
+    mask = arguments.mask[0] if arguments.mask else own_masks(config)[-1]
     pipeline = pipeline_under(config, mask)
     gathered = [Gathered(number, threshold, pipeline.grid) for number, threshold in enumerate(config.thresholds)]
     worst = [Worst(threshold) for threshold in config.thresholds]

@@ -20,7 +20,7 @@ from sbnet_perception.detector.mask_weights import prepared_mask_network
 from sbnet_perception.detector.network import Detector
 from sbnet_perception.detector.proof import fault_of
 from sbnet_perception.detector.quantized_weights import prepared
-from sbnet_perception.detector.trained_masks import remark_on_mask
+from sbnet_perception.detector.trained_masks import remark_on_mask, with_own_mask
 from sbnet_perception.detector.weights import load_network
 from sbnet_perception.masks.road import RoadView
 
@@ -73,7 +73,7 @@ class Pipeline:
             WeightsError: the weights are missing, corrupt or for something else.
             DeviceError: the device is not there, does not compute what the CPU does, or raises an error.
         """
-        self._config = config
+        self._config = config = with_own_mask(config)
         self.remark = remark_on_mask(config)
         self.grid = config.raster
         device = device_of(config.device, config.dtype)
@@ -88,7 +88,7 @@ class Pipeline:
 
     @property
     def config(self) -> DetectorConfig:
-        """What the next frame is computed with."""
+        """What the next frame is computed with; its mask is never ``auto``."""
         return self._config
 
     def use(self, config: DetectorConfig) -> None:
@@ -98,6 +98,7 @@ class Pipeline:
             ValueError: it differs in more than the fields of `LIVE`.
             WeightsError: those of the mask network that it asks for are missing or wrong; nothing has changed then.
         """
+        config = with_own_mask(config)
         if replace(config, **{name: getattr(self._config, name) for name in LIVE}) != self._config:
             raise ValueError(f"only {', '.join(LIVE)} may change; make another Pipeline")
         self.mask_network = prepared_mask_network(config, self.device)

@@ -18,12 +18,12 @@ from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.errors import UserError
 from sbnet_perception.learning.evaluate import (
     HELD_OUT,
-    MASKS,
     VALIDATION,
     MeasuredFrame,
     figures_of,
     frames_of_drive,
     measured_under,
+    own_masks,
     pipeline_under,
 )
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = evaluate.configuration(arguments)
     check_writable("--json", arguments.json)
-    masks, console = tuple(arguments.mask or MASKS), Console()
+    masks, console = tuple(arguments.mask or own_masks(config)), Console()
     seeds, kind = (VALIDATION, "validation") if arguments.validation else (HELD_OUT, "held-out")
     needs = Needs(arguments.cpus, 0, arguments.workers)
     found: dict[int, list[list[MeasuredFrame]]] = {}

@@ -14,6 +14,7 @@ from sbnet_perception.desk.given import typed
 from sbnet_perception.desk.session import NODE
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.mask_weights import mask_weights_path
+from sbnet_perception.detector.trained_masks import with_own_mask
 from sbnet_perception.detector.weights import weights_path
 from sbnet_perception.errors import UserError
 from sbnet_perception.masks.predicted import PREDICTED
@@ -50,7 +51,7 @@ class Settings:
         """Equal for settings that give equal detections: of all but where and with how many threads it is
         computed; the dtype is the resolved one."""
         files = [weights_path(self.detector)]
-        if PREDICTED.name in self.detector.mask.names:
+        if PREDICTED.name in with_own_mask(self.detector).mask.names:
             files.append(mask_weights_path(self.detector))
         mask = replace(self.detector.mask, weights="")
         detector = replace(self.computed, weights="", mask=mask, device="cpu", threads=0)

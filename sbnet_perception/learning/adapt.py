@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import track
 
 from sbnet_perception.detector.config import DetectorConfig
+from sbnet_perception.detector.trained_masks import masks_of
 from sbnet_perception.errors import UserError
-from sbnet_perception.learning.evaluate import SimulatedResult, evaluate_simulated, pipeline_under
+from sbnet_perception.learning.evaluate import SimulatedResult, evaluate_simulated, own_masks, pipeline_under
 from sbnet_perception.learning.frames import LabelledFrame, simulated_frame
 from sbnet_perception.learning.scenes import SHARD
 from sbnet_perception.learning.sensor import KnownSensor, read_sensor
@@ -26,8 +27,6 @@ from sbnet_perception.learning.trainer import Trainer
 
 HELD_OUT = 9_500_001
 """Seed of the first scene that measures; no training has seen it."""
-MASK = "occupancy"
-"""What is measured under: a user's bag has a map or not."""
 PROBE = 12
 """Steps that tell how long one takes."""
 SIMULATING = 0.15
@@ -55,6 +54,7 @@ def training(detector: DetectorConfig, start: Path, sensor: Path) -> TrainConfig
         region=detector.region,
         classes=detector.classes,
         start=str(start),
+        mask=tuple(masks_of(start)) or TrainConfig.mask,
         sensor=str(sensor),
         learning_rate=LEARNING_RATE,
         crop=min(TrainConfig.crop, detector.raster.width // 16 * 16),
@@ -112,9 +112,10 @@ def held_out(sensor: Path, detector: DetectorConfig, count: int) -> list[Labelle
 
 
 def measured(detector: DetectorConfig, frames: list[LabelledFrame]) -> list[SimulatedResult]:
-    """The figures of the configured weights on the frames, without a map."""
+    """The figures of the configured weights on the frames under their own mask, without a map."""
     shown = track(frames, "measuring", console=Console(stderr=True))
-    return evaluate_simulated({MASK: pipeline_under(detector, MASK)}, shown, detector.thresholds)
+    mask = own_masks(detector)[-1]
+    return evaluate_simulated({mask: pipeline_under(detector, mask)}, shown, detector.thresholds)
 
 
 def read_plan(path: Path) -> Plan:

@@ -14,6 +14,7 @@ from sbnet_perception.detector.boxes import Detections
 from sbnet_perception.detector.classes import VEHICLE, ObjectClass
 from sbnet_perception.detector.config import DetectorConfig
 from sbnet_perception.detector.pipeline import Pipeline, PipelineResult
+from sbnet_perception.detector.trained_masks import with_own_mask, without_road
 from sbnet_perception.learning.frames import LabelledFrame, drive_frames, in_grid
 from sbnet_perception.learning.metrics import Matches, average_precision, match
 from sbnet_perception.learning.targets import make_targets
@@ -28,10 +29,6 @@ VALIDATION = range(8_000_001, 8_000_007)
 SECONDS, RATE_HZ = 20.0, 0.5
 LOWEST_SCORE = 0.02
 IOUS = (0.5, 0.7)
-
-
-MASKS = ("road_and_occupancy", "occupancy")
-"""Of `EXPRESSIONS`: those that are measured where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,17 @@ def pipeline_under(config: DetectorConfig, mask: str) -> Pipeline:
     """
     expression = EXPRESSIONS.get(mask, mask)
     return Pipeline(_Lowest(**{**vars(config), "mask": replace(config.mask, expression=expression)}))
+
+
+def own_masks(config: DetectorConfig) -> tuple[str, ...]:
+    """What is measured where no mask is asked for: that of the weights and the same without a map, by their names.
+
+    Raises:
+        WeightsError: the weights are missing or damaged.
+    """
+    names = {expression: name for name, expression in EXPRESSIONS.items()}
+    own = (with_own_mask(config).mask.expression, without_road(config).mask.expression)
+    return tuple(dict.fromkeys(names.get(mask, mask) for mask in own))
 
 
 def protocols(pipeline: Pipeline) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class TrainConfig:
     sensor: str = field(default="", metadata={"help": "file of the sensor to simulate, of sbnet adapt; empty: random"})
     scene_seed: int = field(default=1_000_000, metadata={"help": "seed of the first scene"})
     mask: tuple[str, ...] = field(
-        default=(MaskConfig.expression,),
+        default=(MaskConfig().settled,),
         metadata={
             "help": "mask expressions that the detector is trained under: of several one is drawn for each sample, one "
             "that is given twice twice as often",

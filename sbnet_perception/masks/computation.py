@@ -9,8 +9,9 @@ from operator import and_, or_
 from torch import Tensor
 
 from sbnet_perception.masks.dilate import dilate
-from sbnet_perception.masks.expression import Dilate, Expression, Name, parse
+from sbnet_perception.masks.expression import Expression, Grown, Name
 from sbnet_perception.masks.frame import GIVEN, Frame
+from sbnet_perception.masks.shadow import shadow
 from sbnet_perception.masks.sources import SOURCES
 
 
@@ -38,7 +39,7 @@ def computation_mask(frame: Frame) -> ComputationMask:
     Raises:
         ValueError: predicted is asked for and missing.
     """
-    mask, used = _evaluate(parse(frame.config.expression), frame)
+    mask, used = _evaluate(frame.config.parsed, frame)
     missing = tuple(name for name in GIVEN if name in frame.config.names and getattr(frame, name) is None)
     return ComputationMask(mask, tuple(dict.fromkeys(used)), missing)
 
@@ -50,11 +51,8 @@ _Value = tuple[Tensor | None, tuple[str, ...]]
 def _evaluate(expression: Expression, frame: Frame) -> _Value:
     if isinstance(expression, Name):
         return _named(expression, 0.0, frame)
-    if isinstance(expression, Dilate):
-        if isinstance(expression.mask, Name):
-            return _named(expression.mask, expression.metres, frame)
-        mask, used = _evaluate(expression.mask, frame)
-        return None if mask is None else dilate(mask, expression.metres, frame.grid.resolution), used
+    if isinstance(expression, Grown):
+        return _grown(expression, frame)
     values = [_evaluate(part, frame) for part in expression.masks]
     limited = [(mask, used) for mask, used in values if mask is not None]
     # Where any mask is everywhere, so is "or", and "and" is what the others say.
@@ -62,6 +60,18 @@ def _evaluate(expression: Expression, frame: Frame) -> _Value:
         return None, ()
     joined = reduce(and_ if expression.word == "and" else or_, [mask for mask, _ in limited])
     return joined, tuple(name for _, used in limited for name in used)
+
+
+def _grown(expression: Grown, frame: Frame) -> _Value:
+    # A source dilates itself: a map at its own resolution.
+    if expression.way == "dilate" and isinstance(expression.mask, Name):
+        return _named(expression.mask, expression.metres, frame)
+    mask, used = _evaluate(expression.mask, frame)
+    if mask is None:
+        return None, used
+    if expression.way == "shadow":
+        return shadow(mask, expression.metres, frame.grid), used
+    return dilate(mask, expression.metres, frame.grid.resolution), used
 
 
 def _named(name: Name, dilation: float, frame: Frame) -> _Value:

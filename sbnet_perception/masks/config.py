@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sbnet_perception.checks import check_fields
-from sbnet_perception.masks.expression import names_in, parse
+from sbnet_perception.masks.expression import Expression, names_in, parse
 from sbnet_perception.masks.sources import EVERYWHERE
 
 EXPRESSIONS = {
+    "road_and_shadow": "dilate(road, 0.5) and dilate(shadow(occupancy, 3), 0.5)",
+    "shadow": "dilate(shadow(occupancy, 3), 0.5)",
     "road_and_occupancy": "dilate(road, 0.5) and dilate(occupancy, 0.5)",
     "road": "dilate(road, 0.5)",
     "occupancy": "dilate(occupancy, 0.5)",
@@ -16,7 +18,9 @@ EXPRESSIONS = {
     "occupancy_and_predicted": "dilate(occupancy, 0.5) and predicted",
     "road_and_predicted": "dilate(road, 0.5) and predicted",
 }
-"""What reports call a mask -> its expression; the first is the default."""
+"""What reports call a mask -> its expression; new weights are trained under the first."""
+AUTO = "auto"
+"""Instead of an expression: the mask that the weights were trained under."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class MaskConfig:
     """
 
     expression: str = field(
-        default=EXPRESSIONS["road_and_occupancy"],
+        default=AUTO,
         metadata={
             "help": "Where to compute: road, occupancy, predicted (by a mask network), external (a topic), with "
-            "and, or, dilate(mask, metres); or everywhere."
+            "and, or, dilate(mask, metres), shadow(mask, metres); or everywhere; or auto: as the weights were trained."
         },
     )
     min_height: float = field(
@@ -55,11 +59,21 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        parse(self.expression)
+        parse(self.settled)
         if self.max_height <= self.min_height:
             raise ValueError(f"max_height is {self.max_height}; it must be above min_height, {self.min_height}")
 
     @property
+    def settled(self) -> str:
+        """The expression; instead of `AUTO` the first of `EXPRESSIONS`, for weights that do not say what is theirs."""
+        return next(iter(EXPRESSIONS.values())) if self.expression == AUTO else self.expression
+
+    @property
+    def parsed(self) -> Expression:
+        """What the expression says."""
+        return parse(self.settled)
+
+    @property
     def names(self) -> frozenset[str]:
         """The sources that the expression names, save ``everywhere``; empty means everywhere."""
-        return frozenset(names_in(parse(self.expression))) - {EVERYWHERE.name}
+        return frozenset(names_in(self.parsed)) - {EVERYWHERE.name}

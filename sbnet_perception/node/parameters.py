@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 
 from sbnet_perception.detector.config import LIVE, DetectorConfig
 from sbnet_perception.detector.mask_weights import prepared_mask_network
+from sbnet_perception.detector.trained_masks import with_own_mask
 from sbnet_perception.detector.weights import WeightsError
 from sbnet_perception.node.ground import AUTO
 from sbnet_perception.node.qos import PREFIX, override_problem
@@ -303,10 +304,12 @@ class Parameters:
 
         Raises:
             ParameterError: a value given at start was unusable or unknown, or values contradict each other.
+            WeightsError: the mask is that of weights that are missing or damaged.
         """
         if self._problems:
             raise ParameterError("; ".join(self._problems.values()))
-        return self._build({})
+        config, detector = self._build({})
+        return config, with_own_mask(detector)
 
     def _build(self, changes: dict[str, Any]) -> tuple[NodeConfig, DetectorConfig]:
         values = {
@@ -327,6 +330,7 @@ class Parameters:
         try:
             config, detector = self._build(given)
             if self.frozen:
+                detector = with_own_mask(detector)
                 # The worker, which loads them, could only fail.
                 prepared_mask_network(detector)
             values = {name: SPECIFICATIONS[name].check(value) for name, value in given.items()}

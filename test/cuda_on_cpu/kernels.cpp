@@ -17,6 +17,7 @@
 #include <cuda/reduce_mask.h>
 #include <cuda/scan.h>
 #include <cuda/scatter.h>
+#include <cuda/shadow.h>
 #include <cuda/unit.h>
 #include <cuda/voxel_conv.h>
 #include <cuda/voxelize.h>
@@ -100,6 +101,15 @@ void grown_mask() {
   add_result(distances);
   lay_runs(distances.data(), size, {2, 1}, mask.data(), nullptr);
   add_result(mask);
+}
+
+void shaded_mask() {
+  const Lines lines{{3, -20}, 30, 40, 60};
+  auto mask = draw<uint8_t>(lines.rows * lines.columns, 40);
+  for (uint8_t& cell : mask.host()) cell = cell == 0;
+  Buffer<uint8_t> result(mask.size());
+  cast_lines(lines, mask.data(), result.data(), nullptr);
+  add_result(result);
 }
 
 // Points, their ground, the cells of the high ones, and the voxels of all, with room for some.
@@ -273,6 +283,7 @@ int main(int argc, char** argv) {
   sum_of_many();
   print_results("sums");
   grown_mask();
+  shaded_mask();
   print_results("masks");
   numbered_pixels();
   print_results("pixels");

@@ -148,6 +148,7 @@ def expression(d: Draw) -> None:
         "(",
         ")",
         "dilate",
+        "shadow",
         ",",
         "0.5",
         "-1",

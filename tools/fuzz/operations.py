@@ -15,7 +15,7 @@ from sbnet_perception.bev import voxelize  # noqa: F401  (defines its operation,
 from sbnet_perception.blocks import layer_ops, tiles  # noqa: F401
 from sbnet_perception.blocks.pixels import Pixels
 from sbnet_perception.detector import boxes  # noqa: F401
-from sbnet_perception.masks import sources  # noqa: F401
+from sbnet_perception.masks import computation  # noqa: F401
 
 OPS = torch.ops.sbnet
 Arguments = tuple[Any, ...]
@@ -69,6 +69,10 @@ def pixel_index(d: Draw) -> Arguments:
 def dilate(d: Draw) -> Arguments:
     runs = sorted(d.integers(d.random.randint(0, 6), 0, 40), reverse=not d.chance(0.05))
     return d.retyped(d.mask(d.shape(2, 90))), runs
+
+
+def shadow(d: Draw) -> Arguments:
+    return d.retyped(d.mask(d.shape(2, 90))), d.integers(2, -400, 400), d.random.randrange(-1, 100)
 
 
 def sample_raster(d: Draw) -> Arguments:
@@ -211,9 +215,9 @@ def residual_units(d: Draw) -> Arguments:
 ARGUMENTS: dict[str, Callable[[Draw], Arguments]] = {
     "reduce_mask": reduce_mask, "sparse_gather": sparse_gather, "sparse_scatter": sparse_scatter,
     "sparse_scatter_": sparse_scatter, "tile_pyramid": tile_pyramid, "pixel_index": pixel_index, "dilate": dilate,
-    "sample_raster": sample_raster, "height_above_ground": height_above_ground, "occupancy": occupancy,
-    "voxelize": voxelize_cloud, "detect": detect, "pack_weights": pack_weights, "conv": conv, "upsample": upsample,
-    "voxel_conv": voxel_conv, "residual_units": residual_units,
+    "shadow": shadow, "sample_raster": sample_raster, "height_above_ground": height_above_ground,
+    "occupancy": occupancy, "voxelize": voxelize_cloud, "detect": detect, "pack_weights": pack_weights,
+    "conv": conv, "upsample": upsample, "voxel_conv": voxel_conv, "residual_units": residual_units,
     **quantized_operations.ARGUMENTS,
 }  # fmt: skip
 
