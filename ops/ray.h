@@ -25,6 +25,11 @@ class Ray {
     per_column_ = step(columns, distance);
   }
 
+  // How many of `most` steps stay on a raster: a line that has left it does not come back.
+  SBNET_BOTH int64_t steps_within(int64_t rows, int64_t columns, int64_t most) const {
+    return smaller(most, smaller(steps_to_border(row_, per_row_, rows), steps_to_border(column_, per_column_, columns)));
+  }
+
   SBNET_BOTH void advance() {
     row_ += per_row_;
     column_ += per_column_;
@@ -38,6 +43,11 @@ class Ray {
   static constexpr SBNET_BOTH int64_t centre(int64_t cell) { return 2 * cell + 1; }
   static SBNET_BOTH int64_t step(int64_t away, double distance) {
     return static_cast<int64_t>(std::floor(static_cast<double>(away) / distance * (int64_t{1} << kFraction)));
+  }
+
+  static SBNET_BOTH int64_t steps_to_border(int64_t from, int64_t per_step, int64_t extent) {
+    if (per_step == 0) return INT64_MAX;
+    return per_step > 0 ? ((extent << kFraction) - 1 - from) / per_step : from / -per_step;
   }
 
   int64_t row_, column_, per_row_ = 0, per_column_ = 0;

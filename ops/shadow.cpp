@@ -14,10 +14,6 @@ constexpr int64_t kCellsPerThread = 1 << 13;
 
 struct Raster {
   int64_t rows, columns;
-
-  bool holds(int64_t row, int64_t column) const {
-    return (row >= 0) & (row < rows) & (column >= 0) & (column < columns);
-  }
 };
 
 // Threads may set the same cell.
@@ -26,10 +22,8 @@ void set(uint8_t& cell) { std::atomic_ref(cell).store(1, std::memory_order_relax
 void cast_from(Place origin, int64_t row, int64_t column, int64_t steps, Raster size, uint8_t* result) {
   set(result[row * size.columns + column]);
   Ray ray(origin, row, column);
-  for (int64_t i = 0; i < steps; ++i) {
+  for (int64_t left = ray.steps_within(size.rows, size.columns, steps); left > 0; --left) {
     ray.advance();
-    // A line that has left the raster does not come back.
-    if (!size.holds(ray.row(), ray.column())) return;
     set(result[ray.row() * size.columns + ray.column()]);
   }
 }

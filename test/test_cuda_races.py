@@ -61,8 +61,8 @@ MUTANTS = {
     "unit_without_an_end": ("unit.cu", "pixel >= 0 && pixel < count", "pixel >= 0", "asan", "heap-buffer-overflow"),
     "bits_read_too_early": ("dilate.cu", "__syncthreads();  // other", "// other", "tsan", "data race"),
     "shadows_that_meet_unordered": (
-        *("shadow.cu", "store_relaxed(result + row * lines.columns + column, 1)"),
-        *("result[row * lines.columns + column] = 1", "tsan", "data race"),
+        *("shadow.cu", "store_relaxed(result + ray.row() * lines.columns + ray.column(), 1)"),
+        *("result[ray.row() * lines.columns + ray.column()] = 1", "tsan", "data race"),
     ),
     "linked_without_atomics": (
         *("scatter.cu", "next[pixel] = atomicExch(first + ", "Link& head = *(first + "),

@@ -14,12 +14,9 @@ __global__ void __launch_bounds__(kThreads, kResident) cast_kernel(const Lines l
     if (!mask[cell]) continue;
     store_relaxed(result + cell, 1);
     Ray ray(lines.origin, cell / lines.columns, cell % lines.columns);
-    for (int64_t i = 0; i < lines.steps; ++i) {
+    for (int64_t left = ray.steps_within(lines.rows, lines.columns, lines.steps); left > 0; --left) {
       ray.advance();
-      const int64_t row = ray.row(), column = ray.column();
-      // A line that has left the raster does not come back.
-      if (row < 0 || row >= lines.rows || column < 0 || column >= lines.columns) break;
-      store_relaxed(result + row * lines.columns + column, 1);
+      store_relaxed(result + ray.row() * lines.columns + ray.column(), 1);
     }
   }
 }

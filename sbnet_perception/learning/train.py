@@ -132,7 +132,7 @@ def add_field_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "With several processes or machines: torchrun --no-python --nproc-per-node N sbnet train ..."
+    parser.epilog = "With several processes or machines: torchrun --no-python --nproc-per-node N -- sbnet train ..."
     parser.add_argument("out", type=Path, help="weights file to write (.safetensors)")
     add_field_arguments(parser, TrainConfig.__dataclass_fields__)
     parser.add_argument(
