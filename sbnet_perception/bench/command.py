@@ -101,7 +101,8 @@ def _add_node_arguments(command: argparse.ArgumentParser) -> None:
 def _add_pipeline_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="INPUT", help=INPUT)
     _add_detector_arguments(command, frames=300)
-    command.add_argument("--mask", action="append", metavar="EXPR", help="mask expression; may be given several times")
+    several = "mask expression; may be given several times (default: that of the weights)"
+    command.add_argument("--mask", action="append", metavar="EXPR", help=several)
     command.add_argument(
         "--dense-every", type=int, metavar="N", help="dense on every N-th frame only (default: paper 10, compact 1)"
     )
@@ -112,7 +113,7 @@ def _add_roofline_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", nargs="?", default="simulated", metavar="INPUT", help=INPUT + " (default)")
     command.add_argument("--grid", default="compact", help="compact or paper (default compact)")
     command.add_argument("--chip", action="append", metavar="NAME", help=CHIP)
-    command.add_argument("--mask", default="", metavar="EXPR", help="mask expression (default: the node's)")
+    command.add_argument("--mask", default="", metavar="EXPR", help="mask expression (default: that of the weights)")
 
 
 def _add_zeros_arguments(command: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from sbnet_perception.bench.measure import Row, Samples, with_steady_memory, wri
 from sbnet_perception.bench.screen import at_least_one, closing, milliseconds, progress_bar, table_of
 from sbnet_perception.bench.sides import NETWORK, DenseSide, Laps, Recorder, Sparse, by_frame
 from sbnet_perception.desk.outputs import check_writable
+from sbnet_perception.masks.config import MaskConfig
 
 STAGES = ("decode", "mask", "voxelize", *NETWORK, "nms", "publish", "network", "total")
 """Stages of the rows, as they run, then sums: "network" of conv-1 to branches, "total" of decode to nms.
@@ -144,8 +145,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
-    masks = tuple(arguments.mask or [current.ROAD_AND_OCCUPANCY])
-    chosen = current.dtypes(arguments, masks)
+    chosen = current.dtypes(arguments, arguments.mask or [""])
+    own = current.configured(arguments.grid, chosen[0], weights=arguments.weights).mask.expression
+    masks = tuple(arguments.mask or [own])
     at_least_one(arguments, "frames", "dense_every", "steady")
     every = arguments.dense_every or DENSE_EVERY[arguments.grid]
     frames = arguments.steady or arguments.frames
@@ -214,7 +216,7 @@ def _verdict(by_stage: dict[str, Row]) -> str:
     first = by_stage["total"]
     verdict = f"total (decode to NMS): p95 {total:.1f} ms"
     target = TARGETS_MS.get((str(first["grid"]), str(first["dtype"])))
-    if first["mask"] == current.ROAD_AND_OCCUPANCY and target:
+    if first["mask"] == MaskConfig().settled and target:
         verdict += f", target {target:g}: " + ("reached" if total <= target else f"missed by {total - target:.1f}")
     return verdict + "; most in " + ", ".join(f"{stage} {parts[stage]:.1f}" for stage in largest)
 
