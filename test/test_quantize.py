@@ -52,7 +52,7 @@ def test_int8_finds_the_boxes_that_float32_finds(quantized):
     order = [int(np.argmin(np.linalg.norm(levels.boxes[:, :2] - box[:2], axis=1))) for box in floats.boxes]
     apart = np.abs(levels.boxes[order, :6] - floats.boxes[:, :6])
     assert np.median(apart) < 0.05 and np.quantile(apart, 0.9) < 0.3
-    assert np.abs(levels.scores[order] - floats.scores).max() < 0.05
+    assert np.abs(levels.scores[order] - floats.scores).max() < 0.1
     assert not np.array_equal(levels.scores, floats.scores)
 
 
