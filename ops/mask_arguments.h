@@ -25,7 +25,7 @@ inline std::vector<int64_t> check_dilation(const char* op, const Tensor& mask, s
 }
 
 // Checks a mask and the place from which lines of so many cells lead away.
-inline Place check_shadow(const char* op, const Tensor& mask, const std::vector<int64_t>& origin, int64_t steps) {
+inline Viewpoint check_shadow(const char* op, const Tensor& mask, const std::vector<int64_t>& origin, int64_t steps) {
   check(mask.dim() == 2 && mask.scalar_type() == ScalarType::Bool, op, ": mask must be bool [H, W], got ",
         describe(mask));
   check_cells(op, "mask", 1, mask.size(0), mask.size(1));

@@ -8,7 +8,7 @@
 namespace sbnet {
 
 // A place on a raster, in half cells: a cell's centre has odd numbers.
-struct Place {
+struct Viewpoint {
   int64_t row, column;
 };
 
@@ -16,7 +16,7 @@ struct Place {
 // of it squares fit into 64 bits.
 class Ray {
  public:
-  SBNET_BOTH Ray(Place from, int64_t row, int64_t column)
+  SBNET_BOTH Ray(Viewpoint from, int64_t row, int64_t column)
       : row_(centre(row) << (kFraction - 1)), column_(centre(column) << (kFraction - 1)) {
     const int64_t rows = centre(row) - from.row, columns = centre(column) - from.column;
     // The place itself has no direction, and stays where it is.

@@ -19,7 +19,7 @@ struct Raster {
 // Threads may set the same cell.
 void set(uint8_t& cell) { std::atomic_ref(cell).store(1, std::memory_order_relaxed); }
 
-void cast_from(Place origin, int64_t row, int64_t column, int64_t steps, Raster size, uint8_t* result) {
+void cast_from(Viewpoint origin, int64_t row, int64_t column, int64_t steps, Raster size, uint8_t* result) {
   set(result[row * size.columns + column]);
   Ray ray(origin, row, column);
   for (int64_t left = ray.steps_within(size.rows, size.columns, steps); left > 0; --left) {
@@ -31,7 +31,7 @@ void cast_from(Place origin, int64_t row, int64_t column, int64_t steps, Raster 
 // mask bool [H, W] -> bool [H, W]: every True cell makes True the cells that hold its centre moved by 1, 2 .. steps sides
 // of a cell away from origin (y, x), which is in half cells.
 Tensor shadow(const Tensor& argument, std::vector<int64_t> origin, int64_t steps) {
-  const Place place = check_shadow("shadow", argument, origin, steps);
+  const Viewpoint place = check_shadow("shadow", argument, origin, steps);
   const Tensor mask = torch::stable::contiguous(argument);
   const Raster size{mask.size(0), mask.size(1)};
   Tensor result = torch::stable::empty_like(mask);

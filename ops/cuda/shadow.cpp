@@ -12,7 +12,7 @@ namespace {
 // mask bool [H, W] -> bool [H, W]: every True cell makes True the cells that hold its centre moved by 1, 2 .. steps sides
 // of a cell away from origin (y, x), which is in half cells.
 Tensor shadow(const Tensor& argument, std::vector<int64_t> origin, int64_t steps) {
-  const Place place = check_shadow("shadow", argument, origin, steps);
+  const Viewpoint place = check_shadow("shadow", argument, origin, steps);
   const OnDevice device(argument);
   const Tensor mask = torch::stable::contiguous(argument);
   const Tensor result = torch::stable::empty_like(mask);

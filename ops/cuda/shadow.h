@@ -8,7 +8,7 @@ namespace sbnet::cuda {
 
 // Lines of `steps` cells away from a place, over a raster.
 struct Lines {
-  Place origin;
+  Viewpoint origin;
   int64_t steps, rows, columns;
 };
 
