@@ -117,7 +117,7 @@ def test_masks_of_true_boxes_cover_footprints_and_grow_with_the_dilation():
 def test_without_road_and_boxes_their_masks_are_left_out():
     bare = Scene(scene().points)
     names = set(network.masks_of(bare, Grid.named("compact")))
-    assert {name for name in names if not name.startswith("top left")} == {"occupancy"}
+    assert {name for name in names if not name.startswith("top left")} == {"occupancy", "shadow"}
 
 
 def test_rows_table_and_picture_of_the_network(in_this_process, tmp_path, monkeypatch, capsys):

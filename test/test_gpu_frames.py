@@ -24,7 +24,7 @@ REGION = (0.0, 12.8, -6.4, 6.4)
 
 def config(device="cpu", dtype="bfloat16"):
     mask = MaskConfig("dilate(occupancy, 0.5) and dilate(road, 0.5)")
-    return DetectorConfig(region=REGION, device=device, dtype=dtype, mask=mask, score_threshold=0.1)
+    return DetectorConfig(region=REGION, device=device, dtype=dtype, mask=mask, score_threshold=0.03)
 
 
 def cars(seed, count):
