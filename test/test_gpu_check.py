@@ -48,7 +48,7 @@ def test_a_dry_run_leaves_all_that_it_found_as_json_and_as_a_table(dry):
     assert (wrappers["name"], wrappers["state"], network["name"], network["state"]) == ("wrappers", OK, "network", OK)
     assert all(entry["different"] == 0 and entry["values"] > 0 for entry in wrappers["found"]["wrappers"])
     masks = {row["mask"] for row in network["found"]["rows"]}
-    assert masks == {"road", "occupancy", "road and occupancy", "everywhere"}
+    assert masks == {"road", "occupancy", "shadow", "road and occupancy", "road and shadow", "everywhere"}
     assert printed.endswith((folder / "gpu_check.txt").read_text()) and "road and occupancy" in printed
 
 

@@ -149,7 +149,7 @@ def test_a_dilation_is_the_plain_one_for_any_width_and_runs(
 PLACES = st.integers(-500, 500) | st.sampled_from([1, -(2**29), 2**29])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(MASKS, PLACES, PLACES, st.integers(0, 40) | st.just(2**31 - 1), st.booleans())
 def test_a_shadow_is_the_plain_one_from_any_place_and_for_any_length(
     device: torch.device, mask: torch.Tensor, row: int, column: int, steps: int, turned: bool
@@ -160,12 +160,12 @@ def test_a_shadow_is_the_plain_one_from_any_place_and_for_any_length(
     _same(here, before)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+@pytest.mark.parametrize("threads", [1, 5], indirect=True)
 def test_a_large_mask_has_its_plain_shadow(device: torch.device, threads: None) -> None:
-    mask = torch.rand(800, 1408, generator=torch.Generator().manual_seed(0)) < 1e-3
-    expected = plain_shadow(mask, [800, 0], 60)
-    assert 0.03 < expected.float().mean() < 0.2
-    _same(SBNET.shadow(mask.to(device), [800, 0], 60), expected)
+    mask = torch.rand(800, 704, generator=torch.Generator().manual_seed(0)) < 2e-3
+    expected = plain_shadow(mask, [800, 0], 20)
+    assert 0.02 < expected.float().mean() < 0.2
+    _same(SBNET.shadow(mask.to(device), [800, 0], 20), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)

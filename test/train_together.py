@@ -24,7 +24,8 @@ from sbnet_perception.learning import trainer as trainer_module
 from sbnet_perception.learning.train_config import TrainConfig
 
 SHAPE = NetworkConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, (8, 8), 1)
-CONFIG = TrainConfig(scenes=4, steps=6, batch=4, crop=80, crop_rows=96)
+MASK = "dilate(road, 0.5) and dilate(occupancy, 0.5)"
+CONFIG = TrainConfig(scenes=4, steps=6, batch=4, crop=80, crop_rows=96, mask=(MASK,))
 CHECKPOINT_EVERY, KILLED_AT = 2, 3
 ROWS = 40
 

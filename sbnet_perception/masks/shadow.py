@@ -14,6 +14,7 @@ from sbnet_perception.operation import call, register
 
 _FRACTION = 24  # bits after the point of positions on a line
 
+
 def shadow(mask: Tensor, metres: float, grid: Grid) -> Tensor:
     """Grow a mask by the cells behind it: a LiDAR sees a vehicle's near sides, and the vehicle goes on behind them.
 
@@ -59,7 +60,7 @@ def cast_shadow(mask: Tensor, origin: Sequence[int], steps: int) -> Tensor:
 def plain_shadow(mask: Tensor, origin: Sequence[int], steps: int) -> Tensor:
     """What :func:`cast_shadow` computes, in PyTorch: whole numbers save for one length, the same on all devices."""
     _check(mask, origin, steps)
-    # Of the mask nothing is read but by multiplying: a number of True cells would have to be waited for.
+    # Lines from all cells: for a list of the True ones alone the host would wait for the device.
     rows, columns = mask.shape
     axes = [torch.arange(size, device=mask.device) for size in (rows, columns)]
     centres = torch.meshgrid(*(2 * axis + 1 for axis in axes), indexing="ij")
