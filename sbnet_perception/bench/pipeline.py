@@ -146,8 +146,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
     chosen = current.dtypes(arguments, arguments.mask or [""])
-    own = current.configured(arguments.grid, chosen[0], weights=arguments.weights).mask.expression
-    masks = tuple(arguments.mask or [own])
+    masks = tuple(arguments.mask or ())
+    if not masks:
+        masks = (current.configured(arguments.grid, chosen[0], weights=arguments.weights).mask.expression,)
     at_least_one(arguments, "frames", "dense_every", "steady")
     every = arguments.dense_every or DENSE_EVERY[arguments.grid]
     frames = arguments.steady or arguments.frames

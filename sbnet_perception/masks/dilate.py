@@ -27,8 +27,7 @@ def dilate(mask: Tensor, metres: float, resolution: float) -> Tensor:
     Raises:
         ValueError: metres is negative or not finite, or the mask is none.
     """
-    if not (math.isfinite(metres) and metres >= 0):
-        raise ValueError(f"metres must be finite and not negative, got {metres}")
+    check_metres(metres)
     radius = metres / resolution + 1e-6
     rows, cols = mask.shape
     half_widths = [
@@ -36,6 +35,12 @@ def dilate(mask: Tensor, metres: float, resolution: float) -> Tensor:
         for dy in range(min(math.floor(radius), rows - 1) + 1)
     ]
     return dilate_by_runs(mask, half_widths)
+
+
+def check_metres(metres: float) -> None:
+    """Raises ValueError unless a mask can grow by as much."""
+    if not (math.isfinite(metres) and metres >= 0):
+        raise ValueError(f"metres must be finite and not negative, got {metres}")
 
 
 def dilate_by_runs(mask: Tensor, half_widths: Sequence[int]) -> Tensor:

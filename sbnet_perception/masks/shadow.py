@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sbnet_perception.bev.grid import Grid
 from sbnet_perception.extents import MOST_CELLS, check_cells, check_steps
+from sbnet_perception.masks.dilate import check_metres
 from sbnet_perception.operation import call, register
 
 _FRACTION = 24  # bits after the point of positions on a line
@@ -31,8 +32,7 @@ def shadow(mask: Tensor, metres: float, grid: Grid) -> Tensor:
     Raises:
         ValueError: metres is negative or not finite, or the mask is none.
     """
-    if not (math.isfinite(metres) and metres >= 0):
-        raise ValueError(f"metres must be finite and not negative, got {metres}")
+    check_metres(metres)
     # From as far away as a place may be all rays are as good as parallel.
     places = (round(-2 * low / grid.resolution) for low in (grid.y_min, grid.x_min))
     origin = [max(-2 * MOST_CELLS, min(place, 2 * MOST_CELLS)) for place in places]
